@@ -1,0 +1,15 @@
+"""Image folders, the samples that are cut from them, and their loading: `make` builds a dataset from a spec.
+
+To add one: a file beside these with a class under `@register('its-name')`, imported below.
+"""
+
+from utils import Registry
+
+registry = Registry('dataset')
+register = registry.register
+make = registry.make
+
+from datasets import image_folder, wrappers  # noqa: E402, F401  (importing registers)
+from datasets.loader import GlobalBatches, make_loader  # noqa: E402  (it uses `make`)
+
+__all__ = ['GlobalBatches', 'make', 'make_loader', 'register']

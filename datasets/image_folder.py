@@ -1,0 +1,205 @@
+"""Folders of images, one or a pair (LR and HR), read as 8-bit RGB."""
+
+import contextlib
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from datasets import register
+from utils import UserError, atomic_write
+
+SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+
+
+def check_positive(**values):
+    """Raises a UserError for the first of `values` (None passes) that is below 1."""
+    for key, value in values.items():
+        if value is not None and value < 1:
+            raise UserError(f'{key} must be at least 1, not {value}')
+
+
+# --- one image -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reading(path):
+    try:
+        yield
+    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
+
+
+def read_image(path):
+    """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped; of 16 bits the high byte stays."""
+    with reading(path), Image.open(path) as image:
+        if image.mode.startswith('I;16'):  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey
+            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(image.convert('RGB'))
+
+
+def image_size(path):
+    """(H, W) of the image file at `path`, from its header."""
+    with reading(path), Image.open(path) as image:
+        return image.height, image.width
+
+
+def make_bin(path):
+    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder; made where none as new is there."""
+    path = path.absolute()
+    copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
+    if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
+        image = read_image(path)
+        try:
+            copy.parent.mkdir(exist_ok=True)
+            with atomic_write(copy) as file:
+                np.save(file, image, allow_pickle=False)
+        except OSError as error:
+            raise UserError(f'{copy.parent}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
+                            'make it writable, link the images from another folder, or use cache: in_memory') from None
+    return copy
+
+
+def open_bin(path):
+    """The decoded copy at `path`, memory-mapped and read-only: what is not looked at is not read."""
+    with reading(path):
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+
+
+def in_parallel(function, paths, text):
+    """[function(path) for path in paths], on all cores, with a progress bar where there is a terminal."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(function, paths), text, len(paths), leave=False, disable=None))
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+def pair_key(path):
+    """What the files of a pair have in common: the name without suffix and without a trailing x2, x3, ..."""
+    return re.sub(r'x\d+$', '', path.stem)
+
+
+def list_images(root):
+    """The image files in the folder `root`, sorted."""
+    if not root.is_dir():
+        raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
+    paths = [p for p in root.iterdir()  # hidden files: macOS leaves ._0001.png in its archives
+             if p.suffix.lower() in SUFFIXES and not p.name.startswith('.') and p.is_file()]
+    if not paths:
+        raise UserError(f'{root}: holds no images ({", ".join(sorted(SUFFIXES))}); put or link them there')
+    return sorted(paths, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
+
+
+def read_split(split_file, split_key):
+    """The file names that the JSON file `split_file` lists under `split_key`."""
+    try:
+        split = json.loads(Path(split_file).read_text(encoding='utf-8'))
+        names = split[split_key]
+    except OSError as error:
+        raise UserError(f'split_file {split_file}: cannot be read ({error.strerror})') from None
+    except ValueError as error:
+        raise UserError(f'split_file {split_file}: is not valid JSON ({error})') from None
+    except (KeyError, TypeError):
+        known = ', '.join(split) if isinstance(split, dict) else 'none'
+        raise UserError(f'split_file {split_file}: no split_key {split_key!r} (known: {known})') from None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f'split_file {split_file}: {split_key!r} must hold a list of file names')
+    return names
+
+
+def find_images(root_path, split_file=None, split_key=None, first_k=None):
+    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+    roots = [Path(root) for root in (root_path if isinstance(root_path, list) else [root_path])]
+    if split_file is None:
+        return [path for root in roots for path in list_images(root)][:first_k]
+    paths = []
+    for name in read_split(split_file, split_key)[:first_k]:
+        found = [root / name for root in roots if (root / name).is_file()]
+        if not found:
+            raise UserError(f'{name}: is in split_file {split_file}, but not in {" or ".join(map(str, roots))}')
+        paths.append(found[0])
+    return paths
+
+
+@register('image-folder')
+class ImageFolder(Dataset):
+    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+
+    Args:
+        root_path: a folder or a list of folders. Their subfolders, and files that are no images, are left out.
+        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
+        first_k: how many images, counted from the first.
+        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
+            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
+    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
+    """
+
+    def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+        check_positive(first_k=first_k, repeat=repeat)
+        self.files = find_images(root_path, split_file, split_key, first_k)
+        self.repeat, self.cache = repeat, cache
+        if cache == 'bin':
+            self.images = in_parallel(make_bin, self.files, 'decoding to _bin_ folders')
+        elif cache == 'in_memory':
+            self.images = in_parallel(read_image, self.files, 'decoding into memory')
+        else:
+            self.images = self.files
+
+    def __len__(self):
+        return len(self.files) * self.repeat
+
+    def __getitem__(self, i):
+        image = self.images[range(len(self))[i] % len(self.files)]  # past the end an IndexError, which ends a for loop
+        if self.cache == 'in_memory':
+            return image
+        return open_bin(image) if self.cache == 'bin' else read_image(image)
+
+    def size(self, i):
+        """(H, W) of the image in `files[i]`; only its header is read."""
+        return image_size(self.files[i]) if self.cache == 'none' else self[i].shape[:2]
+
+    def keep(self, indices):
+        """Leaves only these of `files`."""
+        self.files, self.images = [self.files[i] for i in indices], [self.images[i] for i in indices]
+
+
+@register('paired-image-folders')
+class PairedImageFolders(Dataset):
+    """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and a trailing x2, x3, ...
+
+    Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR).
+    """
+
+    def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
+                 split_key: str | None = None, first_k: int | None = None, repeat: int = 1,
+                 cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+        roots, selection = (root_path_1, root_path_2), (split_file, split_key, first_k)
+        files = [find_images(root, *selection) for root in roots]
+        if len(files[0]) != len(files[1]):
+            raise UserError(f'{root_path_1} has {len(files[0])} images, but {root_path_2} has {len(files[1])}; '
+                            'each needs its partner')
+        for pair in zip(*files, strict=True):
+            if pair_key(pair[0]) != pair_key(pair[1]):
+                raise UserError(f'{pair[0]} and {pair[1]}: names of a pair must agree, but for a trailing x2, x3, ...')
+        self.files = [f'{lr} and {hr}' for lr, hr in zip(*files, strict=True)]
+        self.folders = [ImageFolder(root, *selection, repeat, cache) for root in roots]
+
+    def __len__(self):
+        return len(self.folders[0])
+
+    def __getitem__(self, i):
+        return tuple(folder[i] for folder in self.folders)
+
+    def size(self, i):
+        """((h, w), (H, W)) of the pair in `files[i]`; only the headers are read."""
+        return tuple(folder.size(i) for folder in self.folders)

@@ -1,0 +1,104 @@
+"""Batches for any number of workers and processes: what a global batch holds does not depend on either."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import make
+from datasets.image_folder import check_positive
+from datasets.wrappers import Draw
+from utils import UserError, check_args, located
+
+
+class GlobalBatches:
+    """Batch sampler of one process, `rank` of `world`: lists of `Draw`, the rank's shares of the global batches.
+
+    Global batch i holds positions i * batch_size up to (i + 1) * batch_size of the epoch's order, which is a
+    permutation from (seed, epoch) if `shuffle`, else 0 up to `length`; the last batch may be short. A rank takes
+    every `world`-th of them. With `shuffle`, a rank with no share of the last batch gets its first sample, so that
+    all ranks take part in the step (`batch_sizes` counts it 0); without, no sample is ever given twice.
+
+    Set `epoch`, and for a start in mid-epoch `start` (the first global batch), before iterating.
+    """
+
+    def __init__(self, length, batch_size, seed, shuffle, rank=0, world=1):
+        check_positive(batch_size=batch_size)
+        if batch_size % world:
+            raise UserError(f'batch_size {batch_size} must be a multiple of the {world} processes that share it')
+        if seed < 0:
+            raise UserError(f'seed must be 0 or more, not {seed}')
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.rank, self.world = rank, world
+        self.epoch = self.start = 0
+
+    def __len__(self):
+        """Number of batches in a whole epoch."""
+        return -(-(self.length - (0 if self.shuffle else self.rank)) // self.batch_size)
+
+    def positions(self, i):
+        """The range of the epoch's positions that global batch `i` holds."""
+        return range(i * self.batch_size, min((i + 1) * self.batch_size, self.length))
+
+    def batch_sizes(self, i):
+        """How many samples of global batch `i` count: (this rank's, all ranks')."""
+        positions = self.positions(i)
+        return len(positions[self.rank::self.world]), len(positions)
+
+    def __iter__(self):
+        order = range(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist()
+        for i in range(self.start, len(self)):
+            positions = self.positions(i)
+            share = positions[self.rank::self.world] or positions[:1]
+            yield [Draw(order[p], self.seed, self.epoch, p) for p in share]
+
+
+def default_workers(world):
+    """Workers for each of the job's processes on this machine: its share of the cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', world)))
+
+
+def end_with_parent():
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def start_worker(worker):
+    """Leaves Ctrl-C and a scheduler's SIGTERM, which reach all processes of a job, to the training loop.
+
+    It finishes its iteration and saves, and needs the workers for that; they end when it tells them to.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def make_loader(spec, seed, shuffle=False, rank=0, world=1, pin_memory=False, where=''):
+    """A DataLoader of `spec`: dataset, wrapper, batch_size (of all ranks together) and optionally num_workers.
+
+    Its `batch_sampler` is a `GlobalBatches`. `where` (file or key) is put in front of the errors.
+    """
+    def build(dataset: dict, wrapper: dict, batch_size: int, num_workers: int | None = None):
+        workers = default_workers(world) if num_workers is None else num_workers
+        if workers < 0:
+            raise UserError(f'num_workers must be 0 or more, not {workers}')
+        samples = make(wrapper, args={'dataset': make(dataset)})
+        return DataLoader(
+            samples, batch_sampler=GlobalBatches(len(samples), batch_size, seed, shuffle, rank, world),
+            num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0, worker_init_fn=start_worker,
+            # fork costs next to nothing and shares images in memory; workers use neither CUDA nor threads of the parent
+            multiprocessing_context='fork' if workers and sys.platform == 'linux' else None,
+            generator=torch.Generator())  # of its own: iterating draws a number, which must not be the training's
+
+    with located(where) if where else contextlib.nullcontext():
+        return build(**check_args(build, spec))

@@ -1,0 +1,47 @@
+"""Fixed crops of the validation images, for pictures that can be compared from epoch to epoch."""
+
+import torch
+import torch.nn.functional as F
+
+from datasets.wrappers import crop, paired_scale, resize, to_tensor
+from utils import make_coord
+
+SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
+
+
+def make_previews(samples):
+    """Batches of one whole crop each, from the centres of the images under the wrapper `samples`, with a name each."""
+    previews = []
+    for i in range(min(IMAGES, len(samples.dataset.files))):
+        image = samples.dataset[i]
+        if samples.paired:
+            scale = paired_scale(image[0].shape, image[1].shape)
+            size = min(SIZE, *image[0].shape[:2])
+            y, x = ((n - size) // 2 for n in image[0].shape[:2])
+            pairs = [(scale, crop(image[0], y, x, size), crop(image[1], y * scale, x * scale, size * scale))]
+        else:
+            pairs = []
+            for scale in SCALES:
+                size = min(SIZE, *(n // scale for n in image.shape[:2]))
+                y, x = ((n - size * scale) // 2 for n in image.shape[:2])
+                target = crop(image, y, x, size * scale)
+                pairs.append((scale, resize(target, (size, size)), target))
+        previews += [(f'image{i + 1}_x{scale}', whole_batch(lr, hr)) for scale, lr, hr in pairs]
+    return previews
+
+
+def whole_batch(inp, target):
+    """A batch of one with all of `target`'s pixels, of two uint8 images (H, W, 3)."""
+    h, w = target.shape[:2]
+    coord = make_coord((h, w))[None]
+    return {'inp': to_tensor(inp)[None], 'coord': coord, 'cell': torch.tensor([2 / h, 2 / w]).expand_as(coord),
+            'gt': to_tensor(target).flatten(1).t()[None], 'gt_size': torch.tensor([[h, w]])}
+
+
+def strip(batch, pred):
+    """Low resolution, bicubic, prediction and truth side by side, uint8 (3, H, 4 W)."""
+    size = tuple(batch['gt_size'][0].tolist())
+    lr = batch['inp']
+    bicubic = F.interpolate(lr, size, mode='bicubic', align_corners=False)[0].clamp(0, 1)
+    truth = batch['gt'][0].t().reshape(3, *size)
+    return (torch.cat([F.interpolate(lr, size)[0], bicubic, pred.cpu(), truth], dim=2) * 255).round().byte()

@@ -1,0 +1,245 @@
+"""Training and test samples cut from images: a low-resolution input and queries of the target.
+
+What a sample needs of chance (scale, crop, flips, queries) comes, in this order, from one generator of its own.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from datasets import register
+from datasets.image_folder import PairedImageFolders, check_positive
+from utils import UserError, located, make_coord, to_pixel_samples
+
+
+class Draw(NamedTuple):
+    """Asks for sample `index` as it falls at `position` of `epoch`: the last three alone decide on all chance in it."""
+    index: int
+    seed: int
+    epoch: int
+    position: int
+
+
+# --- steps of a sample, on uint8 images (H, W, 3) --------------------------------------------------
+
+
+def to_tensor(image):
+    """A uint8 image (H, W, 3) as float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)
+
+
+def resize(image, size):
+    """`image` in `size` (h, w) by PIL's bicubic filter, which smooths where it shrinks; 8 bit."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.BICUBIC))
+
+
+def short_side(image, length):
+    """The size (h, w) of `image` with its shorter side scaled to `length`, as torchvision's Resize rounds it."""
+    h, w = image.shape[:2]
+    return (length, int(length * w / h)) if h <= w else (int(length * h / w), length)
+
+
+def random_corner(image, size, rng):
+    """Where a square of `size` pixels in `image` begins: (y, x)."""
+    h, w = image.shape[:2]
+    return rng.integers(h - size + 1), rng.integers(w - size + 1)
+
+
+def crop(image, y, x, size):
+    return image[y:y + size, x:x + size]
+
+
+def flip_and_transpose(images, rng):
+    """Views of the images, all flipped in y, in x, and transposed, each with probability 1/2."""
+    flip_y, flip_x, transpose = rng.random(3) < 0.5
+    images = [image[::-1 if flip_y else 1, ::-1 if flip_x else 1] for image in images]
+    return [image.transpose(1, 0, 2) if transpose else image for image in images]
+
+
+def check_sample_q(sample_q, h, w):
+    if sample_q > h * w:
+        raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {h}x{w}, not {sample_q}')
+
+
+def query(target, sample_q, rng):
+    """Coordinates (Q, 2) and colours (Q, 3) of `sample_q` pixels of `target`, none twice, or of all if it is None."""
+    if sample_q is None:
+        return to_pixel_samples(to_tensor(target))
+    h, w = target.shape[:2]
+    check_sample_q(sample_q, h, w)
+    y, x = np.divmod(rng.choice(h * w, sample_q, replace=False), w)
+    coord = torch.cat([make_coord([h])[y], make_coord([w])[x]], dim=1)
+    return coord, torch.from_numpy(target[y, x]).float().div(255)
+
+
+# --- wrappers --------------------------------------------------------------------------------------
+
+
+class ImplicitWrapper(Dataset):
+    """Samples of a dataset's images, dicts of float32 tensors:
+
+        inp (3, h, w) and gt (Q, 3): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
+        (2 / H, 2 / W). Where every pixel of the target is queried also gt_size: its (H, W), int64.
+
+    It is indexed by a `Draw`, or by an int for fresh chance. A subclass has `cut`, which makes the uint8 images of
+    input and target. `augment` flips and transposes both; `sample_q` is Q, by default all pixels of the target.
+    """
+
+    paired = False
+
+    def __init__(self, dataset, augment, sample_q):
+        if isinstance(dataset, PairedImageFolders) != self.paired:
+            raise UserError(f'dataset must be {"paired-image-folders" if self.paired else "image-folder"}')
+        check_positive(sample_q=sample_q)
+        self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        i, seed = (index.index, index[1:]) if isinstance(index, Draw) else (index, None)
+        rng = np.random.default_rng(seed)
+        image = self.dataset[i]
+        with located(self.dataset.files[i % len(self.dataset.files)]):
+            inp, target = self.cut(image, i, rng)
+            coord, gt = query(target, self.sample_q, rng)
+        h, w = target.shape[:2]
+        cell = torch.tensor([2 / h, 2 / w]).repeat(len(coord), 1)
+        item = {'inp': to_tensor(inp), 'coord': coord, 'cell': cell, 'gt': gt}
+        return item if self.sample_q else {**item, 'gt_size': torch.tensor([h, w])}
+
+
+@register('sr-implicit-downsampled')
+class SRImplicitDownsampled(ImplicitWrapper):
+    """Images of an image-folder and their bicubic reduction by a scale drawn from [scale_min, scale_max].
+
+    Args:
+        inp_size: side of the square input in pixels, cut with the target from a random place. Without it (testing)
+            the whole image is the target, cropped to whole input pixels.
+        scale_max: by default `scale_min`.
+        small_images: what becomes of images smaller than the largest crop: 'error'; 'skip', which leaves them out;
+            'fit', which draws their scale from what fits. All sizes are checked here, at the start.
+    """
+
+    def __init__(self, dataset, inp_size: int | None = None, scale_min: float = 1, scale_max: float | None = None,
+                 augment: bool = False, sample_q: int | None = None,
+                 small_images: Literal['error', 'skip', 'fit'] = 'error'):
+        super().__init__(dataset, augment, sample_q)
+        check_positive(inp_size=inp_size)
+        scale_max = scale_min if scale_max is None else scale_max
+        if not 1 <= scale_min <= scale_max < math.inf:
+            raise UserError(f'scales must be 1 <= scale_min <= scale_max, not {scale_min:g} and {scale_max:g}')
+        self.inp_size, self.scale_min, self.scale_max, self.small_images = inp_size, scale_min, scale_max, small_images
+        if inp_size and sample_q:
+            check_sample_q(sample_q, self.target_size(scale_min), self.target_size(scale_min))
+        self.check_sizes()
+
+    def target_size(self, scale):
+        """How many pixels, in each direction, the image must have at `scale`."""
+        return round(self.inp_size * scale) if self.inp_size else math.ceil(scale)
+
+    def check_sizes(self):
+        least = self.target_size(self.scale_min if self.small_images == 'fit' else self.scale_max)
+        files = self.dataset.files
+        small = {i for i in range(len(files)) if min(self.dataset.size(i)) < least}
+        if small and self.small_images == 'skip' and len(small) < len(files):
+            print(f'{len(small)} of {len(files)} images, smaller than {least}x{least} pixels, are left out')
+            self.dataset.keep([i for i in range(len(files)) if i not in small])
+        elif small:
+            first = min(small)
+            h, w = self.dataset.size(first)
+            raise UserError(f'{files[first]}: {h}x{w} pixels, but a crop takes {least}x{least} '
+                            f'({len(small)} of {len(files)} images are too small); ' + {
+                'error': 'small_images: skip leaves them out, small_images: fit draws their scale from what fits',
+                'skip': 'lower inp_size or scale_max',
+                'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip'}[self.small_images])
+
+    def draw_scale(self, h, w, rng):
+        scale_max = self.scale_max
+        if self.small_images == 'fit':
+            scale_max = max(self.scale_min, min(scale_max, min(h, w) / (self.inp_size or 1)))
+        return rng.uniform(self.scale_min, scale_max)
+
+    def cut(self, image, i, rng):
+        h, w = image.shape[:2]
+        scale = self.draw_scale(h, w, rng)
+        if self.inp_size:
+            size = self.inp_size, self.inp_size
+            target_size = self.target_size(scale)
+            target = crop(image, *random_corner(image, target_size, rng), target_size)
+        else:
+            size = math.floor(h / scale + 1e-9), math.floor(w / scale + 1e-9)
+            target = image[:round(size[0] * scale), :round(size[1] * scale)]
+        images = resize(target, size), target
+        return flip_and_transpose(images, rng) if self.augment else images
+
+
+def paired_scale(lr, hr):
+    """The whole number between two images' shapes (h, w, ...); of HR less than half an LR image may be left over."""
+    scale = hr[0] // lr[0]
+    if scale < 1 or not all(scale <= large / small < scale + 0.5 for small, large in zip(lr[:2], hr[:2], strict=True)):
+        raise UserError(f'LR is {lr[0]}x{lr[1]}, HR {hr[0]}x{hr[1]}: HR must be 1, 2, 3, ... times LR both ways')
+    return scale
+
+
+@register('sr-implicit-paired')
+class SRImplicitPaired(ImplicitWrapper):
+    """LR and HR images of paired-image-folders; the scale is H_hr // H_lr, and HR is cropped to LR * scale.
+
+    `inp_size`: side of the square input in pixels, cut from a random place; by default the whole image.
+    """
+
+    paired = True
+
+    def __init__(self, dataset, inp_size: int | None = None, augment: bool = False, sample_q: int | None = None):
+        super().__init__(dataset, augment, sample_q)
+        check_positive(inp_size=inp_size)
+        self.inp_size = inp_size
+        for i, files in enumerate(dataset.files):
+            with located(files):
+                lr, hr = dataset.size(i)
+                paired_scale(lr, hr)
+                if inp_size and inp_size > min(lr):
+                    raise UserError(f'LR is {lr[0]}x{lr[1]}, but inp_size takes {inp_size}x{inp_size}')
+
+    def cut(self, images, i, rng):
+        lr, hr = images
+        scale = paired_scale(lr.shape, hr.shape)
+        if self.inp_size:
+            y, x = random_corner(lr, self.inp_size, rng)
+            images = crop(lr, y, x, self.inp_size), crop(hr, y * scale, x * scale, self.inp_size * scale)
+        else:
+            images = lr, hr[:lr.shape[0] * scale, :lr.shape[1] * scale]
+        return flip_and_transpose(images, rng) if self.augment else images
+
+
+@register('sr-implicit-uniform-varied')
+class SRImplicitUniformVaried(ImplicitWrapper):
+    """LR images of paired-image-folders, and HR resized to a size that grows evenly over the dataset.
+
+    Args:
+        size_min, size_max: the shorter side of the first sample's target and of the last one's (by default the same).
+        augment: flips in x only.
+        gt_resize: the shorter side that the target is resized to in the end.
+    """
+
+    paired = True
+
+    def __init__(self, dataset, size_min: int, size_max: int | None = None, augment: bool = False,
+                 gt_resize: int | None = None, sample_q: int | None = None):
+        super().__init__(dataset, augment, sample_q)
+        size_max = size_min if size_max is None else size_max
+        check_positive(size_min=size_min, size_max=size_max, gt_resize=gt_resize)
+        self.size_min, self.size_max, self.gt_resize = size_min, size_max, gt_resize
+
+    def cut(self, images, i, rng):
+        lr, hr = images
+        size = round(self.size_min + (self.size_max - self.size_min) * i / max(1, len(self) - 1))
+        hr = resize(hr, short_side(hr, size))
+        if self.augment and rng.random() < 0.5:
+            lr, hr = lr[:, ::-1], hr[:, ::-1]
+        return lr, hr if self.gt_resize is None else resize(hr, short_side(hr, self.gt_resize))

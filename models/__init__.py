@@ -1,0 +1,11 @@
+"""Encoders and decoders by name: `make` builds a model from a spec, `load` from a checkpoint file.
+
+To add one: a file beside these with a class under `@register('its-name')`, imported below.
+"""
+
+from models import a_liif, edsr, liif, metasr, mlp, rcan, rdn  # noqa: F401  (importing registers them)
+from models.bicubic import Bicubic
+from models.checkpoint import load
+from models.registry import make, register
+
+__all__ = ['Bicubic', 'load', 'make', 'register']

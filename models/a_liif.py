@@ -1,0 +1,69 @@
+"""A-LIIF: Li et al., "Adaptive Local Implicit Image Function for Arbitrary-scale Super-resolution" (ICIP 2022).
+
+LIIF with a function of its own for each query: an expansion net weighs K small MLPs, whose parameters are mixed.
+Differences from the published code: parameters are mixed after the multiplication, so that no query has matrices of
+its own in memory; first layers are computed once per latent pixel; nothing is fixed to 64 features.
+Ours and off by default: `space: pixel` of the expansion net, `init: layer` of the mixture, `residual: bilinear`.
+"""
+
+import torch
+
+from models.decoder import Decoder, Residual, ensemble
+from models.geometry import relative_cell
+from models.registry import make, register
+from utils import UserError
+
+
+@register('a-liif')
+class ALIIF(Decoder):
+    """`imnet_spec`: the K implicit functions, an 'mlp-mixture'. `expansion_spec`: the net that weighs them, an
+    'expansion-net' with out_dim K; without it there is one function (K = 1). Their in_dim comes from the encoder.
+    """
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict, expansion_spec: dict | None = None,
+                 local_ensemble: bool = True, feat_unfold: bool = True, cell_decode: bool = True,
+                 residual: Residual = None):
+        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
+        self.imnet = make(imnet_spec, {'in_dim': self.in_dim})
+        self.expansion, weights = None, 1
+        if expansion_spec is not None:
+            self.pixel_space = (expansion_spec.get('args') or {}).get('space') == 'pixel'
+            in_dim = self.in_dim - 2 if self.pixel_space else self.in_dim  # a pixel has no rel_coord
+            self.expansion = make(expansion_spec, {'in_dim': in_dim})
+            weights = self.expansion.out_dim
+        if weights != self.imnet.K:
+            raise UserError(f'expansion_spec gives {weights} weights (out_dim), imnet_spec has K = {self.imnet.K}: '
+                            'they must be equal')
+
+    def prepare(self):
+        self.rows = self.hoist(*self.imnet.first)
+        self.expansion_rows = None if self.expansion is None else self.hoist(*self.expansion.first)
+
+    def query_rgb(self, coord, cell=None):
+        if self.expansion is not None and self.pixel_space:
+            self.pixel_weights = self.weigh_pixels(cell)
+        return super().query_rgb(coord, cell)
+
+    def decode(self, coord, cell):
+        index, rel_coord, shares = self.neighbours(coord)
+        local = self.local_input(rel_coord, cell)
+        h = self.first_layer(self.rows, index, local, self.imnet.first[0])
+        return ensemble(self.imnet(h, self.weigh(index, local, h)), shares)
+
+    def weigh(self, index, local, h):
+        """The weights of the K functions for each query and code, (n*B*Q, K)."""
+        if self.expansion is None:
+            return torch.ones_like(h[:, :1])
+        if self.pixel_space:
+            return self.pixel_weights.index_select(0, index.flatten())
+        return self.expansion(self.first_layer(self.expansion_rows, index, local, self.expansion.first[0]))
+
+    def weigh_pixels(self, cell):
+        """The weights of the K functions for each latent pixel, (B*h*w, K); all of an image's queries share a cell."""
+        rows = self.expansion_rows
+        if self.cell_decode:
+            torch._assert_async((cell == cell[:, :1]).all(), 'space: pixel needs one cell for all queries of an image')
+            rel_cell = relative_cell(cell[:, :1], self.feat.shape[-2:])
+            part = torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t())  # (B, 1, out)
+            rows = (rows.view(len(cell), -1, part.shape[-1]) + part).flatten(0, 1)
+        return self.expansion(rows)

@@ -1,0 +1,42 @@
+"""Reading and writing checkpoint files: the one place that knows their format.
+
+A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's; what else training keeps in it is listed
+in train_liif.py. `ema`, where present, is the averaged weights' state dict.
+"""
+
+import pickle
+
+import torch
+
+from models.registry import make
+from utils import UserError, atomic_write, located
+
+
+def read(path):
+    """The checkpoint at `path`, on the CPU. Loading it runs no code that the file may hold."""
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise UserError(f'{path}: is not a checkpoint, or is damaged (cut off?)') from None
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+    model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
+    if not isinstance(model, dict) or not {'name', 'sd'} <= model.keys():
+        raise UserError(f"{path}: is not a checkpoint: it holds no 'model' with name, args and sd")
+    return checkpoint
+
+
+def write(checkpoint, path):
+    """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens."""
+    with atomic_write(path) as file:
+        torch.save(checkpoint, file)
+
+
+def load(path):
+    """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them."""
+    checkpoint = read(path)
+    spec = checkpoint['model']
+    if checkpoint.get('ema') is not None:
+        spec = {**spec, 'sd': checkpoint['ema']}
+    with located(path):
+        return make(spec, load_sd=True).eval()

@@ -1,0 +1,30 @@
+"""Specs and state dicts of the LIIF and A-LIIF authors' checkpoints, turned into ours."""
+
+import re
+
+
+def from_published(spec):
+    """`spec` (name, args, perhaps sd) in our terms; one that already is comes back unchanged.
+
+    A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
+    tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use.
+    """
+    spec = dict(spec)
+    if 'basis_spec' in (spec.get('args') or {}):
+        args = dict(spec['args'])
+        expansion, basis, imnet = (args.pop(k)['args'] for k in ('pdn_spec', 'basis_spec', 'imnet_spec'))
+        args['expansion_spec'] = {'name': 'expansion-net', 'args': {
+            'out_dim': expansion['out_dim'], 'hidden_list': expansion['hidden_list']}}
+        args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {
+            'K': basis['basis_num'], 'out_dim': imnet['out_dim'], 'hidden_list': imnet['hidden_list']}}
+        spec.update(name='a-liif', args=args)
+    if 'sd' in spec:
+        spec['sd'] = {rename(k): v for k, v in spec['sd'].items() if not re.match(r'encoder\.(sub|add)_mean\.', k)}
+    return spec
+
+
+def rename(key):
+    """The name here of a published tensor."""
+    key = re.sub(r'^pdn\.', 'expansion.', key)
+    key = re.sub(r'^basis\.w(\d+)$', r'imnet.weights.\1', key)
+    return re.sub(r'^basis\.bias(\d+)$', lambda m: f'imnet.biases.{int(m[1]) - 1}', key)

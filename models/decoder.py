@@ -1,0 +1,104 @@
+"""What the decoders share: encode once, then colour any coordinate from its nearest latent codes.
+
+The input of every decoder's network is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A network's
+first layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per
+latent pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.geometry import neighbours, relative_cell
+from models.registry import make
+
+CHUNK = 1024  # queries decoded at a time where no gradient is wanted: their activations stay in a core's cache
+
+
+class Decoder(nn.Module):
+    """Base of the decoders: a subclass gives `prepare` and `decode`.
+
+    `encoder_spec`: the encoder. `local_ensemble`: decode from 4 codes rather than 1. `feat_unfold`: a code is its 3x3
+    neighbourhood. `cell_decode`: the network sees the size of the target's pixel. `residual: bilinear` adds the
+    bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
+    """
+
+    def __init__(self, encoder_spec, local_ensemble, feat_unfold, cell_decode, residual):
+        super().__init__()
+        self.encoder = make(encoder_spec)
+        self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
+        self.residual = residual
+        self.feat_dim = self.encoder.out_dim * (9 if feat_unfold else 1)
+        self.in_dim = self.feat_dim + 2 + (2 if cell_decode else 0)
+
+    def gen_feat(self, inp):
+        """Encodes `inp` (B, 3, h, w) for the queries to come; returns the feature map (B, C, h, w)."""
+        self.inp, self.feat = inp, self.encoder(inp)
+        self.prepare()
+        return self.feat
+
+    def query_rgb(self, coord, cell=None):
+        """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
+        if torch.is_grad_enabled():
+            pred = self.decode(coord, cell)
+        else:
+            step = max(1, CHUNK // coord.shape[0])
+            coords = coord.split(step, dim=1)
+            cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
+            pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
+        return pred + sample(self.inp, coord, 'bilinear') if self.residual else pred
+
+    def forward(self, inp, coord, cell):
+        """Colours (B, Q, 3) of the image `inp` (B, 3, h, w) at `coord` (B, Q, 2)."""
+        self.gen_feat(inp)
+        return self.query_rgb(coord, cell)
+
+    def prepare(self):
+        """Computes from `self.feat` what queries gather."""
+        raise NotImplementedError
+
+    def decode(self, coord, cell):
+        """The network's colours (B, Q, 3)."""
+        raise NotImplementedError
+
+    # --- pieces for the subclasses
+
+    def hoist(self, weight, bias=None):
+        """The feature's part of a first layer, weight (out, >= feat_dim), per latent pixel: (B*h*w, out)."""
+        size = 3 if self.feat_unfold else 1
+        kernel = weight[:, :self.feat_dim].reshape(-1, self.encoder.out_dim, size, size)
+        feat = self.feat.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(feat, kernel, bias, padding=size // 2).permute(0, 2, 3, 1).reshape(-1, kernel.shape[0])
+
+    def neighbours(self, coord):
+        """As `geometry.neighbours`, the indices being into the rows that `hoist` gives."""
+        batch, _, h, w = self.feat.shape
+        index, rel_coord, weights = neighbours(coord, (h, w), self.local_ensemble)
+        return index + (h * w) * torch.arange(batch, device=coord.device).view(-1, 1), rel_coord, weights
+
+    def local_input(self, rel_coord, cell):
+        """The rest of the network's input: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
+        if self.cell_decode:
+            rel_cell = relative_cell(cell, self.feat.shape[-2:]).expand_as(rel_coord)
+            rel_coord = torch.cat((rel_coord, rel_cell), dim=-1)
+        return rel_coord.flatten(0, 2)
+
+    def first_layer(self, rows, index, local, weight):
+        """A first layer's output for each query and code: hoisted `rows` at `index`, plus the part of `local`."""
+        return torch.addmm(rows.index_select(0, index.flatten()), local, weight[:, self.feat_dim:].t())
+
+
+def ensemble(pred, weights):
+    """Weighted sum over the local ensemble: (n*B*Q, C) and (n, B, Q) -> (B, Q, C)."""
+    return (pred.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=0)
+
+
+def sample(image, coord, mode):
+    """Colours (B, Q, C) of `image` (B, C, H, W) at `coord` (B, Q, 2), 'nearest' or 'bilinear'."""
+    grid = coord.flip(-1).unsqueeze(1)
+    return F.grid_sample(image, grid, mode=mode, padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
+
+
+Residual = Literal['bilinear'] | None

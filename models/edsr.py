@@ -1,0 +1,78 @@
+"""EDSR encoders: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (CVPRW 2017).
+
+As in LIIF there is no mean shift, and with `no_upsampling` the features come out instead of an image.
+"""
+
+import math
+
+from torch import nn
+
+from models.registry import register
+from utils import UserError
+
+
+def conv(in_channels, out_channels, kernel_size=3):
+    """A convolution that keeps height and width."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+
+def upsampler(scale, channels):
+    """Convolutions and pixel shuffles that enlarge a feature map `scale` times, a power of two or 3."""
+    if scale == 3:
+        return nn.Sequential(conv(channels, 9 * channels), nn.PixelShuffle(3))
+    if scale < 1 or scale & (scale - 1):
+        raise UserError(f'scale must be a power of two or 3, not {scale}')
+    steps = int(math.log2(scale))
+    return nn.Sequential(*[m for _ in range(steps) for m in (conv(channels, 4 * channels), nn.PixelShuffle(2))])
+
+
+class ResBlock(nn.Module):
+    def __init__(self, n_feats, res_scale):
+        super().__init__()
+        self.body = nn.Sequential(conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats))
+        self.res_scale = res_scale
+
+    def forward(self, x):
+        res = self.body(x)
+        return x + (res if self.res_scale == 1 else res * self.res_scale)
+
+
+class ResidualEncoder(nn.Module):
+    """head, a body with a long skip around it, and the upsampling tail: the frame of EDSR and RCAN.
+
+    (B, 3, h, w) -> features (B, n_feats, h, w) with `no_upsampling`, else an image (B, 3, h*scale, w*scale).
+    """
+
+    def __init__(self, blocks, n_feats, scale, no_upsampling):
+        super().__init__()
+        self.head = nn.Sequential(conv(3, n_feats))
+        self.body = nn.Sequential(*blocks, conv(n_feats, n_feats))
+        self.tail = None if no_upsampling else nn.Sequential(upsampler(scale, n_feats), conv(n_feats, 3))
+        self.out_dim = n_feats if no_upsampling else 3
+
+    def forward(self, x):
+        x = self.head(x)
+        x = x + self.body(x)
+        return x if self.tail is None else self.tail(x)
+
+
+@register('edsr')
+class EDSR(ResidualEncoder):
+    """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs hold it).
+
+    `receptive_radius`: how many pixels around its own a feature depends on (without the upsampler).
+    """
+
+    def __init__(self, n_resblocks: int = 32, n_feats: int = 256, res_scale: float = 0.1, scale: int = 2,
+                 no_upsampling: bool = False, rgb_range: float = 1):
+        super().__init__([ResBlock(n_feats, res_scale) for _ in range(n_resblocks)], n_feats, scale, no_upsampling)
+        self.receptive_radius = 2 * n_resblocks + 2
+
+
+@register('edsr-baseline')
+class EDSRBaseline(EDSR):
+    """EDSR-baseline: 16 blocks of 64 features."""
+
+    def __init__(self, n_resblocks: int = 16, n_feats: int = 64, res_scale: float = 1, scale: int = 2,
+                 no_upsampling: bool = False, rgb_range: float = 1):
+        super().__init__(n_resblocks, n_feats, res_scale, scale, no_upsampling, rgb_range)

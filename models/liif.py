@@ -1,0 +1,32 @@
+"""LIIF: Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function" (CVPR 2021).
+
+The same function as published, with the first layer's feature part computed once per latent pixel.
+"""
+
+from models.decoder import Decoder, Residual, ensemble, sample
+from models.registry import make, register
+
+
+@register('liif')
+class LIIF(Decoder):
+    """One MLP for all queries; see `Decoder` for the switches.
+
+    `imnet_spec`: the MLP (its in_dim comes from the encoder). Without it there is no decoder: the encoder's own
+    upsampler makes the image, and a query takes its nearest pixel (fixed-scale models).
+    """
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
+                 feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
+        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
+        self.imnet = None if imnet_spec is None else make(imnet_spec, {'in_dim': self.in_dim})
+
+    def prepare(self):
+        if self.imnet is not None:
+            self.rows = self.hoist(*self.imnet.first)
+
+    def decode(self, coord, cell):
+        if self.imnet is None:
+            return sample(self.feat, coord, 'nearest')
+        index, rel_coord, weights = self.neighbours(coord)
+        local = self.local_input(rel_coord, cell)
+        return ensemble(self.imnet(self.first_layer(self.rows, index, local, self.imnet.first[0])), weights)

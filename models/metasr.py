@@ -1,0 +1,55 @@
+"""Meta-SR: Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution" (CVPR 2019), as in LIIF.
+
+An MLP gives each query the matrix that multiplies its latent code's feature. Its last layer is linear, so feature and
+last layer are multiplied first, once per latent pixel, and no query ever sees the matrix. This is exact.
+"""
+
+import torch
+
+from models.decoder import Decoder, Residual
+from models.geometry import centre, nearest
+from models.registry import make, register
+from utils import UserError
+
+
+@register('metasr')
+class MetaSR(Decoder):
+    """The nearest code of a query's upper left corner decodes it; there is no local ensemble.
+
+    The MLP's input is that corner relative to the code's own upper left corner, in latent pixels, and, with
+    `cell_decode`, the query's height in latent pixels. The cell is required in any case.
+    """
+
+    def __init__(self, encoder_spec: dict, hidden_list: list = (256,), local_ensemble: bool = False,
+                 feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
+        if local_ensemble:
+            raise UserError('local_ensemble must be false: Meta-SR decodes a query from one code')
+        super().__init__(encoder_spec, False, feat_unfold, cell_decode, residual)
+        self.imnet = make({'name': 'mlp', 'args': {
+            'in_dim': 3 if cell_decode else 2, 'out_dim': self.feat_dim * 3, 'hidden_list': list(hidden_list)}})
+
+    def prepare(self):
+        last = self.imnet.layers[-1]
+        # (feat_dim * 3, hidden + 1): the last layer with its bias -> ((hidden + 1) * 3, feat_dim) to multiply features
+        matrix = torch.cat((last.weight, last.bias.unsqueeze(1)), dim=1)
+        self.rows = self.hoist(matrix.view(self.feat_dim, 3, -1).permute(2, 1, 0).reshape(-1, self.feat_dim))
+
+    def decode(self, coord, cell):
+        batch, _, h, w = self.feat.shape
+        corner, indices, rels = coord - cell / 2, [], []
+        for axis, size in enumerate((h, w)):
+            index = nearest(corner[..., axis] + 1e-6, size)
+            indices.append(index)
+            rels.append((corner[..., axis] - (centre(index, size, coord.dtype) - 1 / size)) * size / 2)
+        rel = torch.stack(rels, dim=-1)
+        if self.cell_decode:
+            rel = torch.cat((rel, cell[..., :1] * h / 2), dim=-1)
+
+        hidden = rel.flatten(0, 1)
+        for layer in self.imnet.layers[:-1]:
+            hidden = layer(hidden)
+        hidden = torch.cat((hidden, hidden.new_ones(len(hidden), 1)), dim=1)
+        offset = (h * w) * torch.arange(batch, device=coord.device).view(-1, 1)
+        rows = self.rows.index_select(0, (indices[0] * w + indices[1] + offset).flatten())
+        return torch.bmm(hidden.unsqueeze(1), rows.view(len(rows), -1, 3)).view(*coord.shape[:-1], 3)
+

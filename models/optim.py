@@ -1,0 +1,45 @@
+"""How a model is optimised: optimizers by name, and the learning rate as a function of the position in the run."""
+
+import math
+
+import torch
+
+from utils import Registry, UserError, check_args
+
+optimizers = Registry('optimizer')
+
+
+@optimizers.register('adam')
+def adam(params: list, lr: float, betas: list = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0):
+    return torch.optim.Adam(params, lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+
+
+@optimizers.register('sgd')
+def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0, nesterov: bool = False):
+    return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def multi_step_lr(milestones: list, gamma: float = 0.1):
+    """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
+    return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)
+
+
+def cosine_lr(warmup: float = 0):
+    """The rate rises from zero for `warmup` epochs, and falls to zero at the end of the run by a cosine."""
+    def factor(t, epoch_max):
+        if t < warmup:
+            return t / warmup
+        return 0.5 + 0.5 * math.cos(math.pi * (t - warmup) / (epoch_max - warmup))
+    return factor
+
+
+def make_schedule(multi_step=None, cosine=None):
+    """The schedule of the given arguments: factor(t, epoch_max) of the learning rate after `t` epochs, t not whole.
+
+    It has no state, so a run can be resumed anywhere.
+    """
+    if multi_step and cosine:
+        raise UserError('multi_step_lr and cosine_lr exclude each other')
+    if cosine:
+        return cosine_lr(**check_args(cosine_lr, cosine))
+    return multi_step_lr(**check_args(multi_step_lr, multi_step or {'milestones': []}))

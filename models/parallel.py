@@ -1,0 +1,75 @@
+"""Where a model runs: the CPU, one GPU, several in one process (DataParallel), or a process each (torchrun).
+
+The rest of the code knows ranks and devices only from here.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from utils import UserError
+
+
+def pick_devices(gpu):
+    """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU."""
+    if gpu == 'cpu' or not torch.cuda.is_available():
+        print('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
+        return [torch.device('cpu')]
+    count = torch.cuda.device_count()
+    try:
+        indices = [int(i) for i in gpu.split(',')]
+    except ValueError:
+        raise UserError(f"--gpu must be 'cpu' or indices such as 0 or 0,1, not {gpu!r}") from None
+    for index in indices:
+        if not 0 <= index < count:
+            raise UserError(f'--gpu: there is no GPU {index} (known: {", ".join(map(str, range(count)))})')
+    return [torch.device('cuda', i) for i in indices]
+
+
+def set_precision(tf32):
+    """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+class Parallel:
+    """This process among the job's: `rank` of `world`, its `device`, and the few collectives that training needs.
+
+    Under torchrun each process has one device (GPU number LOCAL_RANK, or the CPU) and `gpu` only tells 'cpu' from
+    the rest; NCCL carries GPU tensors, gloo the CPU's. Otherwise there is one process with all of `gpu`'s devices.
+    """
+
+    def __init__(self, gpu):
+        self.distributed = dist.is_torchelastic_launched()
+        if self.distributed:
+            cuda = gpu != 'cpu' and torch.cuda.is_available()
+            self.devices = pick_devices(os.environ['LOCAL_RANK'] if cuda else 'cpu')
+            dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
+            self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        else:
+            self.devices, self.rank, self.world = pick_devices(gpu), 0, 1
+        self.device = self.devices[0]
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)
+
+    def wrap(self, model):
+        """`model`, already on `self.device`, spread over the job's devices."""
+        if self.distributed:
+            return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None)
+        return nn.DataParallel(model, self.devices) if len(self.devices) > 1 else model
+
+    def sum(self, tensor):
+        """`tensor` added up over all ranks."""
+        if self.distributed:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag):
+        """Whether `flag` is true on any rank. A CPU tensor carries it, so that a GPU's queue is not waited for."""
+        return bool(self.sum(torch.tensor(int(flag))))
+
+    def close(self):
+        if self.distributed:
+            dist.destroy_process_group()

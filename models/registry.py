@@ -1,0 +1,34 @@
+"""Models by name: `register` one, `make` it from a spec."""
+
+from models.convert import from_published
+from utils import Registry, UserError
+
+registry = Registry('model')
+register = registry.register
+
+
+def make(spec, args=None, load_sd=False):
+    """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` win over its own.
+
+    Takes the LIIF and A-LIIF authors' specs and state dicts too. Raises UserError if a tensor is missing, unexpected
+    or of another shape.
+    """
+    if isinstance(spec, dict) and 'args' in spec:
+        spec = from_published(spec)
+    model = registry.make(spec, args)
+    if load_sd:
+        load_state(model, spec['sd'])
+    return model
+
+
+def load_state(model, state):
+    """Loads the state dict `state` into `model`; every tensor must be there, be known and fit."""
+    own = model.state_dict()
+    problems = [f'{k} is missing' for k in own if k not in state]
+    problems += [f'{k} is unexpected' for k in state if k not in own]
+    problems += [f'{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
+                 for k in own if k in state and state[k].shape != own[k].shape]
+    if problems:
+        more = f', and {len(problems) - 3} more' if len(problems) > 3 else ''
+        raise UserError(f'the weights do not fit the model: {", ".join(problems[:3])}{more}')
+    model.load_state_dict(state)

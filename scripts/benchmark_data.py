@@ -1,0 +1,103 @@
+"""How many training samples a second one worker delivers, for each cache mode and for a plain version.
+
+    python scripts/benchmark_data.py [--root FOLDER] [--seconds 4] [--rounds 3]
+
+A sample is that of `sr-implicit-downsampled`: input 48x48, x1 to x4, 2304 queries. The plain version decodes the
+whole image and converts it, and computes every query of the crop before it chooses. The versions take turns, and
+the table shows the median of their rounds.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets import make_loader  # noqa: E402
+from datasets.image_folder import find_images  # noqa: E402
+from utils import run_cli, to_pixel_samples  # noqa: E402
+
+INP_SIZE, SCALE_MAX, SAMPLE_Q, BATCH_SIZE = 48, 4, 2304, 8
+
+
+def to_floats(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+
+
+class Plain(Dataset):
+    """The same samples the plain way: an image becomes floats as a whole, and its crop queries as a whole."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return 1_000_000
+
+    def __getitem__(self, i):
+        image = to_floats(Image.open(self.files[i % len(self.files)]).convert('RGB'))
+        size = round(INP_SIZE * random.uniform(1, SCALE_MAX))
+        y, x = random.randint(0, image.shape[1] - size), random.randint(0, image.shape[2] - size)
+        target = image[:, y:y + size, x:x + size]
+        small = Image.fromarray((target * 255).byte().permute(1, 2, 0).numpy()).resize((INP_SIZE, INP_SIZE), Image.BICUBIC)
+        coord, gt = to_pixel_samples(target.contiguous())
+        chosen = np.random.choice(len(coord), SAMPLE_Q, replace=False)
+        cell = torch.full((SAMPLE_Q, 2), 2 / size)
+        return {'inp': to_floats(small), 'coord': coord[chosen], 'cell': cell, 'gt': gt[chosen]}
+
+
+def cached_loader(root, cache):
+    return make_loader({
+        'dataset': {'name': 'image-folder', 'args': {'root_path': str(root), 'cache': cache, 'repeat': 1_000_000}},
+        'wrapper': {'name': 'sr-implicit-downsampled',
+                    'args': {'inp_size': INP_SIZE, 'scale_max': SCALE_MAX, 'sample_q': SAMPLE_Q}},
+        'batch_size': BATCH_SIZE, 'num_workers': 1}, seed=0)
+
+
+def samples_per_second(loader, seconds):
+    """The rate at which batches come, counted from the first one's arrival."""
+    batches = iter(loader)
+    next(batches)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        next(batches)
+        count += BATCH_SIZE
+    return count / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', default='load/div2k/DIV2K_valid_HR', help='folder of 2K PNGs')
+    parser.add_argument('--seconds', type=float, default=4, help='of each version in each round')
+    parser.add_argument('--rounds', type=int, default=3)
+    args = parser.parse_args()
+
+    files = find_images(args.root)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / 'images'  # links, so that the bin folder does not end up beside the user's images
+        root.mkdir()
+        for file in files:
+            (root / file.name).symlink_to(file.absolute())
+        loaders = {'plain, none': DataLoader(Plain(files), BATCH_SIZE, num_workers=1, persistent_workers=True),
+                   **{cache: cached_loader(root, cache) for cache in ('none', 'bin', 'in_memory')}}
+        rates = {name: [] for name in loaders}
+        for _ in tqdm(range(args.rounds), 'rounds'):
+            for name, loader in loaders.items():
+                rates[name].append(samples_per_second(loader, args.seconds))
+
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print('| cache | samples/s a worker | times plain |\n|---|---:|---:|')
+    for name, rate in medians.items():
+        print(f'| {name} | {rate:.1f} | {rate / medians["plain, none"]:.1f} |')
+
+
+if __name__ == '__main__':
+    run_cli(main)

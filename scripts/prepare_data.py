@@ -1,0 +1,234 @@
+"""Puts the images that the configs name into load/.
+
+    python scripts/prepare_data.py div2k|benchmark              from the official pages
+    python scripts/prepare_data.py div2k|benchmark --from DIR   links to folders that are there already
+    python scripts/prepare_data.py sample                       a few photos that come with installed packages
+
+What is there and complete stays; a broken download goes on where it stopped when this is run again.
+"""
+
+import argparse
+import http.client
+import importlib.resources
+import os
+import shutil
+import ssl
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils import UserError, run_cli  # noqa: E402
+
+# set: (page, {archive: {folder: number of images in it}})
+SETS = {
+    'div2k': ('https://data.vision.ee.ethz.ch/cvl/DIV2K', {
+        'DIV2K_train_HR.zip': {'DIV2K_train_HR': 800},
+        'DIV2K_valid_HR.zip': {'DIV2K_valid_HR': 100},
+        'DIV2K_train_LR_bicubic_X2.zip': {'DIV2K_train_LR_bicubic/X2': 800},
+        'DIV2K_valid_LR_bicubic_X2.zip': {'DIV2K_valid_LR_bicubic/X2': 100},
+        'DIV2K_valid_LR_bicubic_X3.zip': {'DIV2K_valid_LR_bicubic/X3': 100},
+        'DIV2K_valid_LR_bicubic_X4.zip': {'DIV2K_valid_LR_bicubic/X4': 100},
+    }),
+    'benchmark': ('https://cv.snu.ac.kr/research/EDSR', {
+        'benchmark.tar': {'Set5/HR': 5, 'Set14/HR': 14, 'B100/HR': 100, 'Urban100/HR': 100},
+    }),
+}
+SAMPLE = {  # colour photos, package/path: no scene is in both parts
+    'train': ('skimage/data/chelsea.png', 'skimage/data/coffee.png', 'skimage/data/ihc.png',
+              'skimage/data/motorcycle_left.png', 'skimage/data/rocket.jpg', 'sklearn/datasets/images/flower.jpg'),
+    'valid': ('skimage/data/astronaut.png', 'sklearn/datasets/images/china.jpg'),
+}
+WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, after so many in a row that brought no new byte
+BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError)
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+def count(folder):
+    """Number of images in `folder`, 0 where it does not exist."""
+    return sum(path.suffix == '.png' for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def miscounts(target, folders):
+    """What to say of each of `folders` below `target` whose number of images is not as it should be."""
+    found = {folder: count(target / folder) for folder in folders}
+    return [f'{folder} has {found[folder]} images, not {n}' for folder, n in folders.items() if found[folder] != n]
+
+
+# --- download --------------------------------------------------------------------------------------
+
+
+def fetch(url, part):
+    """One try to add to the file `part` what it lacks of `url`; ConnectionError where that ends too early."""
+    part.touch()
+    # The last byte is asked for again, since a server refuses the empty range behind a complete file.
+    start = max(part.stat().st_size - 1, 0)
+    request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'})
+    with urllib.request.urlopen(request, timeout=60) as response, open(part, 'r+b') as file:
+        if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
+            start = 0  # no ranges here: it sends everything again
+        length = response.headers.get('Content-Length')
+        total = start + int(length) if length else None
+        file.truncate(start)
+        file.seek(start)
+        with tqdm(desc=part.stem, initial=start, total=total, unit='B', unit_scale=True, unit_divisor=1024) as bar:
+            while chunk := response.read(1 << 20):
+                bar.update(file.write(chunk))
+        if total is not None and file.tell() < total:
+            raise ConnectionError(f'it ended after {file.tell()} of {total} bytes')
+
+
+def download(url, path):
+    """The file at `url` as `path`, in as many tries as bring something new."""
+    part = path.with_name(f'{path.name}.part')
+    most = failures = 0
+    while not path.exists():
+        try:
+            fetch(url, part)
+            os.replace(part, path)
+        except BROKEN as error:
+            size = part.stat().st_size
+            most, failures = max(most, size), 0 if size > most else failures + 1
+            hopeless = isinstance(error, ValueError) or getattr(error, 'code', 500) < 500  # no URL, not found
+            if hopeless or failures == len(WAITS):
+                raise UserError(f'{url}: cannot be downloaded ({error}); run this again to go on with {part}, remove '
+                                'that to start anew, or give another page with --mirror') from None
+            print(f'{url}: {error}; trying again', file=sys.stderr)
+            time.sleep(WAITS[failures])
+
+
+# --- unpack ----------------------------------------------------------------------------------------
+
+
+def files_in(archive):
+    """(path, open file) of each regular file in a zip or tar archive."""
+    if archive.suffix == '.zip':
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                if not info.is_dir():
+                    yield info.filename, opened.open(info)
+    else:
+        with tarfile.open(archive, 'r:') as opened:
+            for member in opened:
+                if member.isfile():
+                    yield member.name, opened.extractfile(member)
+
+
+def unpack(archive, folders, target):
+    """Writes the images of `folders` in `archive` to the same folders below `target`.
+
+    A path in the archive only picks one of these folders and a file name, so none leads outside; links are no
+    regular files and are left where they are.
+    """
+    for folder in folders:
+        (target / folder).mkdir(parents=True)
+    for name, file in files_in(archive):
+        path = PurePosixPath(name)
+        for folder in folders:
+            # Behind any first folders; a name with a dot in front is what macOS adds.
+            if f'/{path.parent}'.endswith(f'/{folder}') and path.suffix == '.png' and path.name[0] != '.':
+                with file, open(target / folder / path.name, 'wb') as copy:
+                    shutil.copyfileobj(file, copy)
+
+
+def check(target, folders):
+    """Raises ValueError if a folder below `target` lacks images or holds one that is damaged."""
+    if wrong := miscounts(target, folders):
+        raise ValueError(', '.join(wrong))
+    for folder in folders:
+        for path in (target / folder).iterdir():
+            try:
+                with Image.open(path) as image:
+                    image.verify()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f'{folder}/{path.name} is damaged: {error}') from None
+
+
+# --- the three sets --------------------------------------------------------------------------------
+
+
+def add_archive(url, folders, root):
+    """Downloads the archive at `url` and moves its `folders` below `root`, whole and checked or not at all."""
+    archive = root / PurePosixPath(url).name
+    download(url, archive)
+    with tempfile.TemporaryDirectory(dir=root, prefix='.unpack-') as staging:
+        try:
+            unpack(archive, folders, Path(staging))
+            check(Path(staging), folders)
+        except DAMAGED as error:
+            archive.unlink()
+            raise UserError(f'{url}: is damaged ({error}) and was removed; run this again, or give another page '
+                            'with --mirror') from None
+        for folder in folders:
+            (root / folder).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(staging) / folder, root / folder)
+    archive.unlink()
+
+
+def add_links(source, folders, root):
+    """Links those of `folders` that are in the folder `source` to the same places below `root`."""
+    for folder in folders:
+        if (source / folder).is_dir():
+            (root / folder).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder).symlink_to((source / folder).resolve())
+
+
+def prepare_set(name, root, source=None, mirror=None):
+    """Fills root/`name` by links into `source`, or from the official page or its `mirror`, and counts."""
+    if source is not None and not source.is_dir():
+        raise UserError(f'{source}: is no folder')
+    page, archives = SETS[name]
+    root = root / name
+    root.mkdir(parents=True, exist_ok=True)
+    for archive, folders in archives.items():
+        absent = {folder: n for folder, n in folders.items() if not os.path.lexists(root / folder)}
+        if source is not None:
+            add_links(source, absent, root)
+        elif absent:
+            add_archive(f'{mirror or page}/{archive}', absent, root)
+    expected = {folder: n for folders in archives.values() for folder, n in folders.items()}
+    for folder in expected:
+        print(f'{root / folder}: {count(root / folder)} images')
+    if wrong := miscounts(root, expected):
+        raise UserError(f'{root}: {", ".join(wrong)}; remove what is wrong and run this again')
+
+
+def prepare_sample(root):
+    """Copies photos that scikit-image and scikit-learn bring with them to root/sample/{train,valid}."""
+    for part, photos in SAMPLE.items():
+        folder = root / 'sample' / part
+        folder.mkdir(parents=True, exist_ok=True)
+        for photo in map(PurePosixPath, photos):
+            try:
+                data = importlib.resources.files(photo.parts[0]).joinpath(*photo.parts[1:]).read_bytes()
+            except (ModuleNotFoundError, FileNotFoundError):
+                raise UserError(f'{photo}: is not there; pip install -r requirements.txt') from None
+            (folder / photo.name).write_bytes(data)
+        print(f'{folder}: {len(photos)} images')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('set', choices=[*SETS, 'sample'])
+    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument('--from', type=Path, dest='source', metavar='DIR', help='link the folders in DIR instead')
+    where.add_argument('--mirror', metavar='URL', help='another page that holds the archives')
+    args = parser.parse_args()
+    if args.set == 'sample':
+        prepare_sample(args.root)
+    else:
+        prepare_set(args.set, args.root, args.source, args.mirror)
+
+
+if __name__ == '__main__':
+    run_cli(main)

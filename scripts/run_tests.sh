@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Sets up .venv, checks the style and runs the tests; arguments go to pytest: bash scripts/run_tests.sh -k psnr
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/make_venv.sh requirements-dev.txt
+.venv/bin/python -m ruff check .
+.venv/bin/python -m pytest "$@"

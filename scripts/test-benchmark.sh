@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# PSNR on Set5, Set14, B100 and Urban100, those that are there: bash scripts/test-benchmark.sh MODEL [GPU]
+# Further arguments go to test.py. Data is found in load/ below the folder that this is called from.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+[ $# -gt 0 ] || { echo "usage: bash scripts/test-benchmark.sh MODEL [GPU]" >&2; exit 2; }
+
+configs=()
+for set in Set5 Set14 B100 Urban100; do
+    if [ -d "load/benchmark/$set/HR" ]; then
+        configs+=("$root/configs/test/test-$(echo $set | tr A-Z a-z)-"{2,3,4,6,8}.yaml)
+    else
+        echo "$set is left out: load/benchmark/$set/HR is missing (python scripts/prepare_data.py benchmark)" >&2
+    fi
+done
+[ ${#configs[@]} -gt 0 ] || exit 2
+python "$root/test.py" --config "${configs[@]}" --model "$1" --gpu "${2:-0}" "${@:3}"

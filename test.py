@@ -1,0 +1,171 @@
+"""Measures a model's PSNR and SSIM on the datasets of test configs.
+
+    python test.py --config configs/test/test-set5-2.yaml --model save/_train_edsr-baseline-A-liif/epoch-last.pth
+    python test.py --config configs/test/test-set5-*.yaml --model bicubic --gpu cpu --json set5.json
+
+One config prints `result: PSNR`, several a table. `--model bicubic` measures bicubic interpolation itself.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+import datasets
+import models
+from models.parallel import pick_devices, set_precision
+from utils import UserError, calc_psnr, calc_ssim, check_args, load_yaml, located, run_cli
+
+
+def batched_predict(model, inp, coord, cell, bsize):
+    """`model(inp, coord, cell)`, (B, Q, 3), without gradients and with `bsize` queries at a time."""
+    with torch.no_grad():
+        model.gen_feat(inp)
+        chunks = zip(coord.split(bsize, dim=1), cell.split(bsize, dim=1), strict=True)
+        return torch.cat([model.query_rgb(*chunk) for chunk in chunks], dim=1)
+
+
+def parse_eval_type(eval_type):
+    """The arguments of `calc_psnr` for 'div2k-4' or 'benchmark-2.5'; None compares everything."""
+    if eval_type is None:
+        return {}
+    convention, _, scale = eval_type.partition('-')
+    try:
+        return {'dataset': {'div2k': 'div2k', 'benchmark': 'benchmark'}[convention], 'scale': float(scale)}
+    except (KeyError, ValueError):
+        raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
+
+
+class Normalisation:
+    """(x - sub) / div for each channel, and back, for tensors with channels first (inp) or last (gt)."""
+
+    def __init__(self, spec, device, shape):
+        self.sub, self.div = (torch.tensor(spec[k], dtype=torch.float32, device=device).view(shape)
+                              for k in ('sub', 'div'))
+
+    def apply(self, x):
+        return (x - self.sub) / self.div
+
+    def undo(self, x):
+        return x * self.div + self.sub
+
+
+def normalisations(data_norm, device):
+    """The `Normalisation`s of inputs (B, 3, h, w) and of targets (B, Q, 3); None leaves both as they are."""
+    data_norm = data_norm or {}
+    identity = {'sub': [0], 'div': [1]}
+    return (Normalisation(data_norm.get('inp', identity), device, (1, -1, 1, 1)),
+            Normalisation(data_norm.get('gt', identity), device, (1, 1, -1)))
+
+
+class Scored(NamedTuple):
+    """One evaluated image: PSNR in dB, SSIM (None unless asked for), prediction and truth in [0, 1].
+
+    The images are (3, H, W) where the whole grid was queried, else samples (Q, 3).
+    """
+    psnr: float
+    ssim: float | None
+    pred: torch.Tensor
+    gt: torch.Tensor
+
+
+def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
+    """Yields for each image its prediction and truth in [0, 1], as `Scored` has them."""
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    inp_norm, gt_norm = normalisations(data_norm, device)
+    model.eval()
+    for batch in tqdm(loader, desc='val', leave=False, disable=not verbose):
+        batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+        args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']
+        with torch.no_grad():
+            pred = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
+        pred = gt_norm.undo(pred).clamp_(0, 1)
+        for i in range(len(pred)):
+            yield tuple(x[i].t().reshape(3, *batch['gt_size'][i].tolist()) if 'gt_size' in batch else x[i]
+                        for x in (pred, batch['gt']))
+
+
+def score(pred, gt, eval_type=None, ssim=False):
+    """One image's `Scored`, by the convention of `eval_type`."""
+    if eval_type is not None and gt.dim() != 3:
+        raise UserError(f'eval_type {eval_type} needs whole images: the dataset must give gt_size and all queries')
+    convention = parse_eval_type(eval_type)
+    return Scored(calc_psnr(pred, gt, **convention).item(),
+                  calc_ssim(pred[None], gt[None], **convention).item() if ssim else None, pred, gt)
+
+
+def eval_images(loader, model, data_norm=None, eval_type=None, eval_bsize=None, verbose=False, ssim=False):
+    """Yields each image's `Scored`; arguments as `eval_psnr`'s."""
+    for pred, gt in predictions(loader, model, data_norm, eval_bsize, verbose):
+        yield score(pred, gt, eval_type, ssim)
+
+
+def eval_psnr(loader, model, data_norm=None, eval_type=None, eval_bsize=None, verbose=False):
+    """The mean of the images' PSNR in dB (a float). `eval_type`: None, 'div2k-4', 'benchmark-2', any scale."""
+    values = [scored.psnr for scored in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose)]
+    return sum(values) / len(values)
+
+
+def save_image(image, path):
+    """Writes `image`, (3, H, W) in [0, 1], as 8 bit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
+
+
+def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
+                eval_bsize: int | None = None):
+    """A test config's keys, checked by `check_args`."""
+    parse_eval_type(eval_type)
+    return test_dataset, data_norm, eval_type, eval_bsize
+
+
+def evaluate(path, model, save_dir=None):
+    """The results on the test config at `path`: its means of PSNR and SSIM, and each image's."""
+    with located(path):
+        test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
+        loader = datasets.make_loader(test_dataset, seed=0)
+    if isinstance(model, models.Bicubic):
+        data_norm = None
+    files, rows = loader.dataset.dataset.files, []
+    for i, scored in enumerate(eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose=True, ssim=True)):
+        name = Path(files[i % len(files)]).name
+        rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})
+        if save_dir is not None:
+            save_image(scored.pred, Path(save_dir) / Path(path).stem / f'{Path(name).stem}.png')
+    mean = {k: math.fsum(row[k] for row in rows) / len(rows) for k in ('psnr', 'ssim')}
+    return {'config': str(path), **mean, 'images': rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', nargs='+', required=True, help='test configs')
+    parser.add_argument('--model', required=True, help="a checkpoint, or 'bicubic'")
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--save-dir', help='writes the predictions here, a folder for each config')
+    parser.add_argument('--json', help='writes the numbers here, each image\'s too')
+    parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    args = parser.parse_args()
+
+    device = pick_devices(args.gpu)[0]
+    set_precision(tf32=False)
+    model = models.Bicubic() if args.model == 'bicubic' else models.load(args.model).to(device)
+    results = []
+    for path in args.config:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
+            results.append(evaluate(path, model, args.save_dir))
+        if len(args.config) > 1:
+            print(f'{Path(path).stem:24s} PSNR {results[-1]["psnr"]:8.4f}   SSIM {results[-1]["ssim"]:.4f}')
+    if len(results) == 1:
+        print(f'result: {results[0]["psnr"]:.4f}')
+        print(f'SSIM: {results[0]["ssim"]:.4f}')
+    if args.json:
+        Path(args.json).write_text(json.dumps({'model': args.model, 'results': results}, indent=1))
+
+
+if __name__ == '__main__':
+    run_cli(main)

@@ -1,0 +1,48 @@
+"""A local HTTP server that drops connections and may know no ranges."""
+
+import contextlib
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, name = self.server, self.path.removeprefix('/')
+        asked = self.headers.get('Range')
+        server.requests.append((name, asked))
+        if name not in server.files:
+            self.send_error(404)
+            return
+        body, start, status = server.files[name], 0, 200
+        if asked and server.ranges:
+            start, status = int(re.fullmatch(r'bytes=(\d+)-', asked)[1]), 206
+        self.send_response(status)
+        if status == 206:
+            self.send_header('Content-Range', f'bytes {start}-{len(body) - 1}/{len(body)}')
+        self.send_header('Content-Length', str(len(body) - start))
+        self.end_headers()
+        # A drop: fewer bytes than announced, then the connection ends.
+        self.wfile.write(body[start:][:server.drops.pop(0) if server.drops else None])
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def bad_server():
+    """A server at `url` that serves `files` ({name: bytes}) and notes its `requests`, (name, Range header).
+
+    `ranges` says whether it knows ranges, `drops` after how many bytes it drops each of the next answers.
+    """
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.files, server.ranges, server.drops, server.requests = {}, True, [], []
+    server.url = f'http://127.0.0.1:{server.server_port}'
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

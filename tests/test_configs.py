@@ -1,0 +1,141 @@
+"""Every config of the repository works, and says what was published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import datasets
+import models
+from test import parse_eval_type, read_config
+from train_liif import Config
+from utils import check_args, load_yaml
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
+TEST = sorted(CONFIGS.glob('test/*.yaml'))
+QUICKSTART = sorted(CONFIGS.glob('quickstart/*.yaml'))
+DECODERS = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2']
+SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
+        'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR'}
+
+
+def each(paths):
+    return pytest.mark.parametrize('path', paths, ids=lambda path: path.stem)
+
+
+def decoder(path):
+    return path.stem.removeprefix('train_edsr-baseline-').removeprefix('train_rdn-')
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """A working directory whose load/ holds one image of 200x250 (and X2: of 100x125) in each folder of the configs."""
+    image = np.random.default_rng(0).integers(0, 256, (200, 250, 3), np.uint8)
+    folders = [*SETS.values(), 'div2k/DIV2K_train_HR', 'sample/train', 'sample/valid']
+    for folder, pixels, suffix in [*((folder, image, '') for folder in folders),
+                                   *((f'div2k/DIV2K_{part}_LR_bicubic/X2', image[::2, ::2], 'x2')
+                                     for part in ('train', 'valid'))]:
+        (tmp_path / 'load' / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / 'load' / folder / f'0001{suffix}.png')
+    monkeypatch.chdir(tmp_path)
+
+
+def first_batch(spec):
+    loader = datasets.make_loader({**spec, 'num_workers': 0}, seed=0)
+    return next(iter(loader)), loader
+
+
+def test_the_configs_are_those_of_the_readme():
+    assert {path.stem for path in TRAIN} == {f'train_{e}-{d}' for e in ('edsr-baseline', 'rdn') for d in DECODERS}
+    scales = {'div2k': (2, 3, 4, 6, 12, 18, 24, 30)}
+    assert {path.stem for path in TEST} == {f'test-{s}-{n}' for s in SETS for n in scales.get(s, (2, 3, 4, 6, 8))}
+
+
+@each(TRAIN + [path for path in QUICKSTART if path.stem.startswith('train')])
+def test_train_config_has_known_keys_and_makes_its_model(path):
+    config = Config(**check_args(Config, load_yaml(path)))
+    with torch.device('meta'):
+        models.make(config.model)
+
+
+@each(TRAIN)
+def test_published_hyperparameters(path):
+    config = load_yaml(path)
+    assert config['optimizer']['name'] == 'adam'
+    assert float(config['optimizer']['args']['lr']) == 1e-4
+    assert config['epoch_max'] == 1000
+    assert config['multi_step_lr'] == {'milestones': [200, 400, 600, 800], 'gamma': 0.5}
+    assert (config['epoch_val'], config['epoch_save']) == (1, 100)
+    assert config['data_norm'] == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
+
+
+@each(TRAIN)
+def test_published_batches(path, load):
+    batch_size = 8 if decoder(path).startswith('A-liif') else 16
+    config = load_yaml(path)
+    batch, loader = first_batch(config['train_dataset'])
+    assert len(loader.dataset) == 20
+    assert batch['inp'].shape == (batch_size, 3, 48, 48)
+    assert batch['gt'].shape == batch['coord'].shape[:2] + (3,) == (batch_size, 2304, 3)
+    batch, loader = first_batch(config['val_dataset'])
+    assert len(loader.dataset) == 160
+    assert batch['inp'].shape == (batch_size, 3, 48, 48)
+    assert batch['gt'].shape == (batch_size, 2304, 3)
+
+
+@each(TRAIN)
+def test_published_scales_and_augmentation(path):
+    config = load_yaml(path)
+    for key, augmented in ('train_dataset', True), ('val_dataset', False):
+        args = config[key]['wrapper']['args']
+        if decoder(path) == 'x2':
+            assert config[key]['dataset']['args']['root_path_1'].endswith('_LR_bicubic/X2')
+        else:
+            assert (args.get('scale_min', 1), args['scale_max']) == (1, 4)
+        assert args.get('augment', False) == augmented
+    assert config['val_dataset']['dataset']['args']['first_k'] == 10
+
+
+@each(TRAIN)
+def test_published_decoder(path):
+    model = load_yaml(path)['model']
+    names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'metasr': 'metasr', 'liif': 'liif', 'x2': 'liif'}
+    assert model['name'] == names[decoder(path)]
+    with torch.device('meta'):
+        shapes = {k: tuple(v.shape) for k, v in models.make(model).state_dict().items()}
+    if decoder(path) == 'A-liif':
+        hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (10, 256)]
+        assert [s for k, s in shapes.items() if k.startswith('expansion.') and k.endswith('weight')] == hidden
+        mixed = [(10, 16 * 580), (10, 256), (10, 256), (10, 256), (10, 48)]
+        assert [s for k, s in shapes.items() if k.startswith('imnet.weights')] == mixed
+    elif decoder(path) == 'liif':
+        hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (3, 256)]
+        assert [s for k, s in shapes.items() if k.startswith('imnet.') and k.endswith('weight')] == hidden
+
+
+@each([path for path in TRAIN if path.stem.endswith('-pixel')])
+def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
+    config, published = load_yaml(path), load_yaml(path.with_name(path.name.replace('-pixel', '')))
+    args = config['model']['args']
+    assert (args['expansion_spec']['args'].pop('space'), args['imnet_spec']['args'].pop('init'), args.pop('residual')) \
+        == ('pixel', 'layer', 'bilinear')
+    assert config == published
+
+
+@each(TEST + [path for path in QUICKSTART if path.stem.startswith('test')])
+def test_test_config_measures_whole_images_at_its_scale(path, load):
+    _, name, scale = path.stem.split('-')
+    scale = int(scale)
+    test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
+    assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name == 'div2k' else 'benchmark', 'scale': scale}
+    assert (test_dataset['batch_size'], eval_bsize) == (1, 30000)
+    assert data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
+    assert test_dataset['dataset']['args']['root_path'] == f'./load/{SETS.get(name, "sample/valid")}'
+    batch, _ = first_batch(test_dataset)
+    h, w = 200 // scale, 250 // scale
+    assert batch['inp'].shape == (1, 3, h, w)
+    assert batch['gt_size'].tolist() == [[h * scale, w * scale]]
+    assert batch['gt'].shape == (1, h * w * scale ** 2, 3)

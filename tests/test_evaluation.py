@@ -1,0 +1,203 @@
+"""What test.py makes of a model's predictions: per-image PSNR of whole images at any scale, against scikit-image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio
+
+import datasets
+import models
+from test import batched_predict, eval_psnr
+from utils import UserError, calc_psnr
+
+BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
+needs_benchmark = pytest.mark.skipif(not BENCHMARK.is_dir(), reason=f'{BENCHMARK} is absent')
+
+HALF = {'sub': [0.5], 'div': [0.5]}
+DATA_NORM = {'inp': HALF, 'gt': HALF}
+
+
+class Painter(torch.nn.Module):
+    """Paints by coordinate, brightness and `gain`, and remembers what it was asked."""
+
+    def __init__(self, gain=0.3):
+        super().__init__()
+        self.gain, self.images, self.chunks = torch.nn.Parameter(torch.tensor(gain)), [], []
+
+    def gen_feat(self, inp):
+        self.images.append(inp)
+
+    def query_rgb(self, coord, cell):
+        self.chunks.append(coord.shape[1])
+        y, x = coord.unbind(-1)
+        brightness = self.images[-1].mean(dim=(1, 2, 3)).view(-1, 1, 1)
+        return self.gain * torch.stack([y, x * x, x * y], dim=-1) + 0.1 * brightness + cell.sum(dim=-1, keepdim=True)
+
+    def forward(self, inp, coord, cell):
+        self.gen_feat(inp)
+        return self.query_rgb(coord, cell)
+
+
+def batch_of(*shape, batch=1, seed=0):
+    """A batch as the datasets give it, the whole grid of `shape` being queried."""
+    rng = torch.Generator().manual_seed(seed)
+    height, width = shape
+    y, x = torch.meshgrid(-1 + (2 * torch.arange(height) + 1) / height, -1 + (2 * torch.arange(width) + 1) / width,
+                          indexing='ij')
+    coord = torch.stack([y, x], dim=-1).view(-1, 2).repeat(batch, 1, 1)
+    return {
+        'inp': torch.rand(batch, 3, 5, 7, generator=rng),
+        'coord': coord,
+        'cell': torch.tensor([2 / height, 2 / width]).expand_as(coord),
+        'gt': torch.rand(batch, height * width, 3, generator=rng),
+        'gt_size': torch.tensor([[height, width]] * batch),
+    }
+
+
+def painted(batch, data_norm=False):
+    """The images (H, W, 3) that the Painter's prediction and the truth are, in [0, 1]."""
+    inp = (batch['inp'] - 0.5) / 0.5 if data_norm else batch['inp']
+    with torch.no_grad():
+        pred = Painter()(inp, batch['coord'], batch['cell'])
+    pred = (pred * 0.5 + 0.5 if data_norm else pred).clamp(0, 1)
+    for a, b, size in zip(pred, batch['gt'], batch['gt_size'].tolist(), strict=True):
+        yield a.view(*size, 3).double().numpy(), b.view(*size, 3).double().numpy()
+
+
+def psnr(pred, gt, shave=0):
+    window = slice(shave, -shave or None), slice(shave, -shave or None)
+    return peak_signal_noise_ratio(gt[window], pred[window], data_range=1)
+
+
+# --- batched_predict -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('bsize', [1, 10, 100, 1000])
+def test_batched_predict_equals_one_call(bsize):
+    batch = batch_of(9, 11, batch=2)
+    args = batch['inp'], batch['coord'], batch['cell']
+    torch.testing.assert_close(batched_predict(Painter(), *args, bsize), Painter()(*args).detach())
+
+
+def test_batched_predict_encodes_once_and_asks_for_at_most_bsize_queries():
+    model, batch = Painter(), batch_of(9, 11)
+    batched_predict(model, batch['inp'], batch['coord'], batch['cell'], 25)
+    assert len(model.images) == 1
+    assert max(model.chunks) <= 25 and sum(model.chunks) == 99
+
+
+def test_batched_predict_keeps_no_graph():
+    batch = batch_of(3, 3)
+    assert not batched_predict(Painter(), batch['inp'], batch['coord'], batch['cell'], 4).requires_grad
+
+
+# --- eval_psnr -----------------------------------------------------------------------------------------------------
+
+
+def test_the_result_is_the_mean_of_the_images_psnr_whatever_the_batches():
+    loader = [batch_of(12, 15, batch=2), batch_of(20, 9, batch=1, seed=1)]
+    result = eval_psnr(loader, Painter())
+    assert isinstance(result, float)
+    assert result == pytest.approx(np.mean([psnr(*images) for batch in loader for images in painted(batch)]), abs=1e-4)
+
+
+def test_random_samples_are_compared_as_they_are():
+    batch = batch_of(12, 15)
+    pick = torch.randperm(180)[:50]
+    samples = {'inp': batch['inp'], **{key: batch[key][:, pick] for key in ('coord', 'cell', 'gt')}}
+    (pred, gt), = painted(batch)
+    expected = psnr(pred.reshape(-1, 3)[pick], gt.reshape(-1, 3)[pick])
+    assert eval_psnr([samples], Painter()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_inputs_are_normalised_and_predictions_brought_back():
+    batch, model = batch_of(12, 15), Painter()
+    result = eval_psnr([batch], model, data_norm=DATA_NORM)
+    torch.testing.assert_close(model.images[0], batch['inp'] * 2 - 1)
+    assert result == pytest.approx(psnr(*next(painted(batch, data_norm=True))), abs=1e-4)
+
+
+@pytest.mark.parametrize('scale, shave', [('2', 2), ('2.5', 3), ('3.7', 4)])
+def test_benchmark_convention_compares_luma_without_a_border_of_the_scale(scale, shave):
+    batch = batch_of(19, 26)
+    pred, gt = (rgb2ycbcr(image)[..., 0] / 255 for image in next(painted(batch)))
+    result = eval_psnr([batch], Painter(), eval_type=f'benchmark-{scale}')
+    assert result == pytest.approx(psnr(pred, gt, shave), abs=1e-3)
+
+
+@pytest.mark.parametrize('scale, shave', [('4', 10), ('2.5', 9)])
+def test_div2k_convention_compares_rgb_without_a_border_of_the_scale_and_6(scale, shave):
+    batch = batch_of(25, 31)
+    assert eval_psnr([batch], Painter(), eval_type=f'div2k-{scale}') == pytest.approx(
+        psnr(*next(painted(batch)), shave), abs=1e-4)
+
+
+def test_the_targets_size_comes_with_the_batch():
+    # 8 x 70 queries for an input of 5 x 7: its aspect ratio would give 20 x 28, which has as many.
+    batch = batch_of(8, 70)
+    assert eval_psnr([batch], Painter(), eval_type='benchmark-2') == pytest.approx(
+        psnr(*(rgb2ycbcr(image)[..., 0] / 255 for image in next(painted(batch))), 2), abs=1e-3)
+
+
+def test_predictions_are_clamped_and_not_rounded():
+    batch = batch_of(8, 8)
+    bright, step = {**batch, 'gt': torch.ones_like(batch['gt'])}, 1 / 255 / 4
+    model = Painter(gain=0.0)
+    offset = 0.1 * batch['inp'].mean() + 0.5  # what the painter paints everywhere: no whole number of 255ths
+    assert eval_psnr([{**bright, 'cell': torch.full_like(batch['cell'], 2)}], model) == float('inf')
+    nearly = {**batch, 'gt': (offset + step).expand_as(batch['gt'])}
+    assert eval_psnr([nearly], model) == pytest.approx(-20 * np.log10(step), abs=0.01)
+
+
+@pytest.mark.parametrize('eval_bsize', [1, 37, 30000])
+def test_chunks_do_not_change_the_result(eval_bsize):
+    batch, model = batch_of(12, 15), Painter()
+    result = eval_psnr([batch], model, eval_type='benchmark-2', eval_bsize=eval_bsize)
+    assert max(model.chunks) <= eval_bsize
+    assert result == pytest.approx(eval_psnr([batch], Painter(), eval_type='benchmark-2'), abs=1e-4)
+
+
+@pytest.mark.parametrize('eval_type', ['set5-2', 'benchmark', 'div2k-x', 'benchmark-'])
+def test_an_unknown_eval_type_is_an_error_that_names_it(eval_type):
+    with pytest.raises(UserError, match=eval_type):
+        eval_psnr([batch_of(12, 15)], Painter(), eval_type=eval_type)
+
+
+# --- bicubic, by this code -----------------------------------------------------------------------------------------
+
+
+def tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+
+
+def bicubic_psnr(path, scale):
+    """Down and up again by Pillow on 8 bits, the image cropped to a multiple of the scale."""
+    hr = Image.open(path).convert('RGB')
+    small = hr.width // scale, hr.height // scale
+    hr = hr.crop((0, 0, small[0] * scale, small[1] * scale))
+    sr = hr.resize(small, Image.BICUBIC).resize(hr.size, Image.BICUBIC)
+    return calc_psnr(tensor(sr), tensor(hr), dataset='benchmark', scale=scale).item()
+
+
+@needs_benchmark
+@pytest.mark.parametrize('name, scale, expected', [
+    ('Set5', 2, 33.67), ('Set5', 3, 30.40), ('Set5', 4, 28.43), ('B100', 2, 29.56), ('B100', 3, 27.21),
+    ('B100', 4, 25.96)])
+def test_bicubic_scores_what_is_known_of_it(name, scale, expected):
+    paths = sorted((BENCHMARK / name / 'HR').glob('*.png'))
+    assert len(paths) == {'Set5': 5, 'B100': 100}[name]
+    assert np.mean([bicubic_psnr(path, scale) for path in paths]) == pytest.approx(expected, abs=0.0051)
+
+
+@needs_benchmark
+@pytest.mark.parametrize('scale, expected', [(2, 33.67), (3, 30.40), (4, 28.43)])
+def test_the_bicubic_model_on_the_test_set_scores_the_same(scale, expected):
+    photos = datasets.make({'name': 'image-folder', 'args': {'root_path': str(BENCHMARK / 'Set5' / 'HR')}})
+    dataset = datasets.make({'name': 'sr-implicit-downsampled', 'args': {'scale_min': scale}}, {'dataset': photos})
+    loader = torch.utils.data.DataLoader(dataset, batch_size=1)
+    result = eval_psnr(loader, models.Bicubic(), eval_type=f'benchmark-{scale}', eval_bsize=30000)
+    assert result == pytest.approx(expected, abs=0.0051)

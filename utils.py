@@ -1,0 +1,270 @@
+"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, files.
+
+The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
+`calc_psnr`.
+"""
+
+import contextlib
+import difflib
+import errno
+import inspect
+import math
+import os
+import sys
+import types
+import typing
+
+import tensorboardX
+import torch
+import torch.nn.functional as F
+import yaml
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one line: what is wrong, where, and what is allowed."""
+
+
+@contextlib.contextmanager
+def located(where):
+    """Puts `where` (a file, a key, a model's name) in front of any UserError raised inside."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{where}: {error}') from None
+
+
+def run_cli(main):
+    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        # An error from a data worker arrives wrapped in the worker's traceback; its last line is the error's own.
+        message = str(error).strip().splitlines()[-1].removeprefix('utils.UserError: ')
+    except torch.OutOfMemoryError:
+        message = 'out of GPU memory: lower batch_size or sample_q to train, eval_bsize to evaluate, or use more GPUs'
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        message = f'{error.filename or "a file"}: cannot be written ({error.strerror}); free space, or write elsewhere'
+    else:
+        return
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(2)
+
+
+# --- configs and the registry ----------------------------------------------------------------------
+
+
+def load_yaml(path):
+    """The mapping in the YAML file at `path`."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            config = yaml.safe_load(file)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: is not valid YAML ({" ".join(str(error).split())})') from None
+    if not isinstance(config, dict):
+        raise UserError(f'{path}: holds no keys')
+    return config
+
+
+def unknown(what, name, known):
+    """The error for a name that is not among the `known` ones."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f', did you mean {near[0]!r}?' if near else ''
+    return UserError(f'unknown {what} {name!r}{hint} (known: {", ".join(sorted(known))})')
+
+
+def convert(value, annotation, key):
+    """`value` as the type that `annotation` asks for; numbers that YAML reads as text (1e-4) become numbers."""
+    unions = types.UnionType, typing.Union
+    options = typing.get_args(annotation) if typing.get_origin(annotation) in unions else (annotation,)
+    if value is None and types.NoneType in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is typing.Literal:
+            if value in typing.get_args(option):
+                return value
+        elif option is bool or isinstance(value, bool):
+            if option is bool and isinstance(value, bool):
+                return value
+        elif option in (int, float):
+            with contextlib.suppress(TypeError, ValueError):
+                number = float(value)
+                if option is float or number == int(number):
+                    return option(number)
+        elif option is typing.Any or isinstance(value, typing.get_origin(option) or option):
+            return value
+    names = ' or '.join(
+        ' | '.join(map(repr, typing.get_args(o))) if typing.get_origin(o) is typing.Literal
+        else 'nothing' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
+    raise UserError(f'{key} must be {names}, not {value!r}')
+
+
+def check_args(function, args):
+    """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
+    if not isinstance(args, dict):
+        raise UserError(f'arguments must be given as key: value, not {args!r}')
+    parameters = inspect.signature(function).parameters
+    for key in args:
+        if key not in parameters:
+            raise unknown('key', key, parameters)
+    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in args]
+    if missing:
+        raise UserError(f'missing key {missing[0]!r}')
+    hints = {k: p.annotation for k, p in parameters.items() if p.annotation is not p.empty}
+    return {key: convert(value, hints[key], key) if key in hints else value for key, value in args.items()}
+
+
+class Registry:
+    """Classes by name. A spec, `{name: ..., args: {...}}` in a config, is made into an object here."""
+
+    def __init__(self, kind):
+        self.kind, self.classes = kind, {}
+
+    def register(self, name):
+        def add(cls):
+            self.classes[name] = cls
+            return cls
+        return add
+
+    def make(self, spec, args=None):
+        """The object that `spec` describes; `args` add to the spec's own and win over them."""
+        if not isinstance(spec, dict) or 'name' not in spec:
+            raise UserError(f'a {self.kind} is given as name and args, not {spec!r}')
+        name = spec['name']
+        if name not in self.classes:
+            raise unknown(self.kind, name, self.classes)
+        with located(f'{self.kind} {name}'):
+            return self.classes[name](**check_args(self.classes[name], {**(spec.get('args') or {}), **(args or {})}))
+
+
+# --- coordinates -----------------------------------------------------------------------------------
+
+
+def make_coord(shape, ranges=None, flatten=True):
+    """Coordinates of the pixel centres of a grid, each axis spanning [-1, 1] or its `ranges` entry.
+
+    Returns (prod(shape), len(shape)) if `flatten`, else (*shape, len(shape)); float32, in the axes' order.
+    """
+    axes = []
+    for i, n in enumerate(shape):
+        v0, v1 = (-1, 1) if ranges is None else ranges[i]
+        r = (v1 - v0) / (2 * n)
+        axes.append(v0 + r + (2 * r) * torch.arange(n).float())
+    coord = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1)
+    return coord.view(-1, coord.shape[-1]) if flatten else coord
+
+
+def to_pixel_samples(img):
+    """An image (3, H, W) as coordinates (H*W, 2) and colours (H*W, 3), row by row."""
+    return make_coord(img.shape[-2:]), img.reshape(img.shape[0], -1).permute(1, 0)
+
+
+# --- metrics ---------------------------------------------------------------------------------------
+
+LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
+
+
+def luma(img):
+    """Y, (..., 1, H, W), of an RGB image (..., 3, H, W) in [0, 1]."""
+    return 16 / 255 + (img * img.new_tensor(LUMA).view(3, 1, 1)).sum(dim=-3, keepdim=True)
+
+
+def scored_pixels(sr, hr, dataset=None, scale=1):
+    """The part of two images (..., C, H, W) that a benchmark's convention compares.
+
+    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, without a border of `scale` pixels;
+    'div2k': RGB, without `scale` + 6 pixels. A border that is not whole is rounded up.
+    """
+    if dataset is None:
+        return sr, hr
+    if dataset not in ('benchmark', 'div2k'):
+        raise unknown('convention', dataset, ('benchmark', 'div2k'))
+    shave = math.ceil(scale) + (6 if dataset == 'div2k' else 0)
+    if min(hr.shape[-2:]) <= 2 * shave:
+        raise UserError(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
+    if dataset == 'benchmark' and hr.shape[-3] == 3:
+        sr, hr = luma(sr), luma(hr)
+    return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
+
+
+def calc_psnr(sr, hr, dataset=None, scale=1, rgb_range=1):
+    """PSNR in dB, a 0-d tensor, of images (..., C, H, W) or samples of any one shape; see `scored_pixels`."""
+    sr, hr = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
+    return -10 * torch.log10((sr - hr).pow(2).mean())
+
+
+def calc_ssim(sr, hr, dataset=None, scale=1, rgb_range=1):
+    """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) on the pixels that `calc_psnr` compares.
+
+    Gaussian window of 11x11, sigma 1.5, where it fits entirely; the mean over pixels and channels.
+    """
+    x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
+    if min(x.shape[-2:]) < 11:
+        raise UserError(f'SSIM needs 11x11 pixels, not {x.shape[-2]}x{x.shape[-1]}')
+    taps = torch.exp(-(torch.arange(11, dtype=x.dtype, device=x.device) - 5) ** 2 / (2 * 1.5 ** 2))
+    taps = taps / taps.sum()
+
+    def blur(x):
+        x = x.flatten(0, 1).unsqueeze(1)
+        return F.conv2d(F.conv2d(x, taps.view(1, 1, 11, 1)), taps.view(1, 1, 1, 11))
+
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = 0.01 ** 2, 0.03 ** 2
+    return ((2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean()
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_write(path):
+    """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        with open(temporary, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def time_text(seconds):
+    """A duration to read: 1.5h, 12.0m or 7.3s."""
+    for unit, length in (('h', 3600), ('m', 60)):
+        if seconds >= length:
+            return f'{seconds / length:.1f}{unit}'
+    return f'{seconds:.1f}s'
+
+
+class Log:
+    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; only the first process has one that does."""
+
+    def __init__(self, folder, active):
+        self.path, self.active = folder / 'log.txt', active
+        self.board = tensorboardX.SummaryWriter(str(folder / 'tensorboard')) if active else None
+
+    def line(self, text):
+        if self.active:
+            print(text)
+            with open(self.path, 'a') as file:
+                print(text, file=file)
+
+    def scalars(self, values, step):
+        for name, value in values.items() if self.active else ():
+            self.board.add_scalar(name, value, step)
+
+    def image(self, name, image, step):
+        if self.active:
+            self.board.add_image(name, image.numpy(), step)
