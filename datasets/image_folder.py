@@ -31,6 +31,7 @@ def check_positive(**values):
 
 @contextlib.contextmanager
 def reading(path):
+    """Turns whatever goes wrong inside into a UserError that names the image `path`."""
     try:
         yield
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...

@@ -67,6 +67,7 @@ def default_workers(world):
 
 
 def end_with_parent():
+    """Ends this worker at a SIGTERM from its parent, which multiprocessing sends at exit, and at no other."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

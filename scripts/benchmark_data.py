@@ -47,7 +47,8 @@ class Plain(Dataset):
         size = round(INP_SIZE * random.uniform(1, SCALE_MAX))
         y, x = random.randint(0, image.shape[1] - size), random.randint(0, image.shape[2] - size)
         target = image[:, y:y + size, x:x + size]
-        small = Image.fromarray((target * 255).byte().permute(1, 2, 0).numpy()).resize((INP_SIZE, INP_SIZE), Image.BICUBIC)
+        small = Image.fromarray((target * 255).round().byte().permute(1, 2, 0).numpy())
+        small = small.resize((INP_SIZE, INP_SIZE), Image.BICUBIC)
         coord, gt = to_pixel_samples(target.contiguous())
         chosen = np.random.choice(len(coord), SAMPLE_Q, replace=False)
         cell = torch.full((SAMPLE_Q, 2), 2 / size)

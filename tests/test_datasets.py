@@ -410,10 +410,10 @@ def test_without_inp_size_the_image_is_cut_to_whole_input_pixels(folder, scale):
 
 
 def test_a_scale_that_divides_the_image_loses_no_pixel_to_rounding(tmp_path):
-    save_photos(tmp_path, a=(63, 21))
-    item = SRImplicitDownsampled(ImageFolder(str(tmp_path)), scale_min=2.1)[0]
-    assert item['inp'].shape == (3, 30, 10)
-    assert item['gt_size'].tolist() == [63, 21]
+    save_photos(tmp_path, a=(66, 33))  # 66 / 2.2 is 29.999999999999996 in floating point
+    item = SRImplicitDownsampled(ImageFolder(str(tmp_path)), scale_min=2.2)[0]
+    assert item['inp'].shape == (3, 30, 15)
+    assert item['gt_size'].tolist() == [66, 33]
 
 
 def test_paired_without_inp_size_crops_the_target_to_the_scaled_input(pair):

@@ -154,6 +154,15 @@ def test_the_nearest_code_of_an_edge_is_the_even_one(spec):
     assert_follows_equations(spec, images(4, 8), coord, torch.full_like(coord, 0.1))
 
 
+@each_decoder
+def test_queries_a_hair_beside_an_edge_follow_the_equations(spec):
+    # Shifted by 1/h, or by half a cell of a latent pixel, a pixel's centre comes to its edge: 1e-6 tells on which side.
+    centres = torch.cartesian_prod(torch.arange(-0.75, 1, 0.5), torch.arange(-0.875, 1, 0.25)).double()
+    hairs = torch.tensor([-1.5e-6, -5e-7, 5e-7, 1.5e-6], dtype=torch.float64)
+    coord = (centres + hairs.view(-1, 1, 1)).view(1, -1, 2).expand(2, -1, -1)
+    assert_follows_equations(spec, images(4, 8), coord, coord.new_tensor([0.5, 0.25]).expand_as(coord))
+
+
 @pytest.mark.parametrize('spec', [liif(), a_liif(), metasr()], ids=['liif', 'a-liif', 'metasr'])
 def test_each_query_has_its_own_cell(spec):
     coord, _ = scattered()

@@ -218,6 +218,20 @@ def test_a_missing_key_is_named(spec):
         make_loader(spec, seed=0, where='train')
 
 
+# --- benchmark -------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_prints_a_rate_for_each_cache_mode(tmp_path):
+    Image.fromarray(np.zeros((200, 210, 3), dtype=np.uint8)).save(tmp_path / 'photo.png')
+    args = ['--root', str(tmp_path), '--seconds', '0.05', '--rounds', '1']
+    done = subprocess.run([sys.executable, 'scripts/benchmark_data.py', *args], cwd=REPOSITORY, timeout=60,
+                          capture_output=True, text=True, check=True)
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ['plain, none', 'none', 'bin', 'in_memory']
+    assert all(float(row[1]) > 0 for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == ['photo.png']
+
+
 # --- signals ---------------------------------------------------------------------------------------
 
 
