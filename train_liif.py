@@ -55,7 +55,7 @@ class Config:
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
-    cosine_lr: dict | None = None  # {warmup: epochs}: up from zero, then down to zero at epoch_max
+    cosine_lr: dict | None = None  # {warmup, hold: epochs}: up from zero, constant, down to zero at epoch_max
     epoch_val: int | None = None  # validate every so many epochs
     epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
     resume: str | None = None  # a checkpoint of another run to go on from

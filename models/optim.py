@@ -24,12 +24,14 @@ def multi_step_lr(milestones: list, gamma: float = 0.1):
     return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)
 
 
-def cosine_lr(warmup: float = 0):
-    """The rate rises from zero for `warmup` epochs, and falls to zero at the end of the run by a cosine."""
+def cosine_lr(warmup: float = 0, hold: float = 0):
+    """The rate rises from zero for `warmup` epochs, stays until `hold`, and falls by a cosine to zero at the end."""
+    start = max(warmup, hold)
+
     def factor(t, epoch_max):
-        if t < warmup:
-            return t / warmup
-        return 0.5 + 0.5 * math.cos(math.pi * (t - warmup) / (epoch_max - warmup))
+        if t < start:
+            return min(1, t / warmup) if warmup else 1
+        return 0.5 + 0.5 * math.cos(math.pi * (t - start) / (epoch_max - start))
     return factor
 
 
