@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 import datasets
 import models
+from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
+from models.predict import normalisations, upscale
 from utils import UserError, calc_psnr, calc_ssim, check_args, load_yaml, located, run_cli
 
 
@@ -41,28 +43,6 @@ def parse_eval_type(eval_type):
         raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
 
 
-class Normalisation:
-    """(x - sub) / div for each channel, and back, for tensors with channels first (inp) or last (gt)."""
-
-    def __init__(self, spec, device, shape):
-        self.sub, self.div = (torch.tensor(spec[k], dtype=torch.float32, device=device).view(shape)
-                              for k in ('sub', 'div'))
-
-    def apply(self, x):
-        return (x - self.sub) / self.div
-
-    def undo(self, x):
-        return x * self.div + self.sub
-
-
-def normalisations(data_norm, device):
-    """The `Normalisation`s of inputs (B, 3, h, w) and of targets (B, Q, 3); None leaves both as they are."""
-    data_norm = data_norm or {}
-    identity = {'sub': [0], 'div': [1]}
-    return (Normalisation(data_norm.get('inp', identity), device, (1, -1, 1, 1)),
-            Normalisation(data_norm.get('gt', identity), device, (1, 1, -1)))
-
-
 class Scored(NamedTuple):
     """One evaluated image: PSNR in dB, SSIM (None unless asked for), prediction and truth in [0, 1].
 
@@ -75,19 +55,30 @@ class Scored(NamedTuple):
 
 
 def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
-    """Yields for each image its prediction and truth in [0, 1], as `Scored` has them."""
+    """Yields for each image its prediction and truth in [0, 1], as `Scored` has them.
+
+    Whole images are made by `upscale`, in little memory, where the model allows it; `eval_bsize` tells how many
+    queries of the others are decoded at a time.
+    """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
     model.eval()
     for batch in tqdm(loader, desc='val', leave=False, disable=not verbose):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+        if 'gt_size' in batch:
+            sizes = batch['gt_size'].tolist()
+            truth = [gt.t().reshape(3, *size) for gt, size in zip(batch['gt'], sizes, strict=True)]
+            if isinstance(model, Decoder):
+                for inp, gt, size in zip(batch['inp'], truth, sizes, strict=True):
+                    yield torch.cat(list(upscale(model, inp, size, data_norm)), dim=1).to(device), gt
+                continue
         args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']
         with torch.no_grad():
             pred = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
         pred = gt_norm.undo(pred).clamp_(0, 1)
-        for i in range(len(pred)):
-            yield tuple(x[i].t().reshape(3, *batch['gt_size'][i].tolist()) if 'gt_size' in batch else x[i]
-                        for x in (pred, batch['gt']))
+        if 'gt_size' in batch:
+            pred = [p.t().reshape(3, *size) for p, size in zip(pred, sizes, strict=True)]
+        yield from zip(pred, truth if 'gt_size' in batch else batch['gt'], strict=True)
 
 
 def score(pred, gt, eval_type=None, ssim=False):

@@ -36,8 +36,9 @@ from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.optim import make_schedule, optimizers
 from models.parallel import Parallel, set_precision
+from models.predict import normalisations
 from models.registry import load_state
-from test import eval_images, normalisations, parse_eval_type
+from test import eval_images, parse_eval_type
 from utils import Log, UserError, check_args, load_yaml, located, run_cli, time_text
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU

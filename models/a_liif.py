@@ -8,8 +8,9 @@ Ours and off by default: `space: pixel` of the expansion net, `init: layer` of t
 
 import torch
 
-from models.decoder import Decoder, Residual, ensemble
+from models.decoder import Decoder, Residual, ensemble, grid
 from models.geometry import relative_cell
+from models.pixel_grid import decode_grid
 from models.registry import make, register
 from utils import UserError
 
@@ -44,6 +45,14 @@ class ALIIF(Decoder):
             self.pixel_weights = self.weigh_pixels(cell)
         return super().query_rgb(coord, cell)
 
+    def query_grid(self, y, x, cell):
+        if self.expansion is None or not self.pixel_space or torch.is_grad_enabled():
+            return super().query_grid(y, x, cell)
+        pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)
+        if self.residual:
+            pred = pred + self.sample_input(grid(y, x, len(pred))).view_as(pred)
+        return pred
+
     def decode(self, coord, cell):
         index, rel_coord, shares = self.neighbours(coord)
         local = self.local_input(rel_coord, cell)
@@ -63,7 +72,7 @@ class ALIIF(Decoder):
         rows = self.expansion_rows
         if self.cell_decode:
             torch._assert_async((cell == cell[:, :1]).all(), 'space: pixel needs one cell for all queries of an image')
-            rel_cell = relative_cell(cell[:, :1], self.feat.shape[-2:])
+            rel_cell = relative_cell(cell[:, :1], self.window[2:])
             part = torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t())  # (B, 1, out)
             rows = (rows.view(len(cell), -1, part.shape[-1]) + part).flatten(0, 1)
         return self.expansion(rows)

@@ -33,11 +33,24 @@ class Decoder(nn.Module):
         self.feat_dim = self.encoder.out_dim * (9 if feat_unfold else 1)
         self.in_dim = self.feat_dim + 2 + (2 if cell_decode else 0)
 
+    @property
+    def receptive_radius(self):
+        """The encoder's, in pixels; None where a feature depends on the whole image, or is none of an input pixel."""
+        return getattr(self.encoder, 'receptive_radius', None)
+
     def gen_feat(self, inp):
         """Encodes `inp` (B, 3, h, w) for the queries to come; returns the feature map (B, C, h, w)."""
-        self.inp, self.feat = inp, self.encoder(inp)
+        feat = self.encoder(inp)
+        self.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
+        return feat
+
+    def use_features(self, feat, inp, window):
+        """Takes `feat` (B, C, h, w), the features of `inp`, for the queries to come.
+
+        `window`: (top, left, height, width), where they lie in the latent map of the whole image, and its size.
+        """
+        self.feat, self.inp, self.window = feat, inp, window
         self.prepare()
-        return self.feat
 
     def query_rgb(self, coord, cell=None):
         """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
@@ -48,7 +61,12 @@ class Decoder(nn.Module):
             coords = coord.split(step, dim=1)
             cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
             pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
-        return pred + sample(self.inp, coord, 'bilinear') if self.residual else pred
+        return pred + self.sample_input(coord) if self.residual else pred
+
+    def query_grid(self, y, x, cell):
+        """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell`: a target pixel's (2,)."""
+        coord = grid(y, x, len(self.feat))
+        return self.query_rgb(coord, cell.expand_as(coord)).view(-1, len(y), len(x), 3)
 
     def forward(self, inp, coord, cell):
         """Colours (B, Q, 3) of the image `inp` (B, 3, h, w) at `coord` (B, Q, 2)."""
@@ -73,15 +91,29 @@ class Decoder(nn.Module):
         return F.conv2d(feat, kernel, bias, padding=size // 2).permute(0, 2, 3, 1).reshape(-1, kernel.shape[0])
 
     def neighbours(self, coord):
-        """As `geometry.neighbours`, the indices being into the rows that `hoist` gives."""
+        """Row in what `hoist` gives, rel_coord and weight of each query's codes; see `geometry.neighbours`."""
+        iy, ix, rel_coord, weights = neighbours(coord, self.window[2:], self.local_ensemble)
+        return self.flat_index(iy, ix), rel_coord, weights
+
+    def flat_index(self, iy, ix):
+        """Row, in what `hoist` gives, of the code in row iy and column ix, (..., B, Q) each, of the latent map."""
         batch, _, h, w = self.feat.shape
-        index, rel_coord, weights = neighbours(coord, (h, w), self.local_ensemble)
-        return index + (h * w) * torch.arange(batch, device=coord.device).view(-1, 1), rel_coord, weights
+        image = torch.arange(batch, device=iy.device).view(-1, 1)
+        return (image * h + iy - self.window[0]) * w + ix - self.window[1]
+
+    def sample_input(self, coord):
+        """The input's colours (B, Q, 3) at `coord` by bilinear interpolation."""
+        top, left, height, width = self.window
+        h, w = self.inp.shape[-2:]
+        if (h, w) != (height, width):
+            size, offset = coord.new_tensor((height, width)), coord.new_tensor((top, left))
+            coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
+        return sample(self.inp, coord, 'bilinear')
 
     def local_input(self, rel_coord, cell):
         """The rest of the network's input: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
         if self.cell_decode:
-            rel_cell = relative_cell(cell, self.feat.shape[-2:]).expand_as(rel_coord)
+            rel_cell = relative_cell(cell, self.window[2:]).expand_as(rel_coord)
             rel_coord = torch.cat((rel_coord, rel_cell), dim=-1)
         return rel_coord.flatten(0, 2)
 
@@ -93,6 +125,12 @@ class Decoder(nn.Module):
 def ensemble(pred, weights):
     """Weighted sum over the local ensemble: (n*B*Q, C) and (n, B, Q) -> (B, Q, C)."""
     return (pred.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=0)
+
+
+def grid(y, x, batch):
+    """Coordinates (batch, H*W, 2) of all pairs of y (H,) and x (W,)."""
+    coord = torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
+    return coord.view(1, -1, 2).expand(batch, -1, -1)
 
 
 def sample(image, coord, mode):

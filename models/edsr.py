@@ -60,13 +60,13 @@ class ResidualEncoder(nn.Module):
 class EDSR(ResidualEncoder):
     """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs hold it).
 
-    `receptive_radius`: how many pixels around its own a feature depends on (without the upsampler).
+    `receptive_radius`: how many pixels around its own a feature depends on; None with the upsampler.
     """
 
     def __init__(self, n_resblocks: int = 32, n_feats: int = 256, res_scale: float = 0.1, scale: int = 2,
                  no_upsampling: bool = False, rgb_range: float = 1):
         super().__init__([ResBlock(n_feats, res_scale) for _ in range(n_resblocks)], n_feats, scale, no_upsampling)
-        self.receptive_radius = 2 * n_resblocks + 2
+        self.receptive_radius = 2 * n_resblocks + 2 if no_upsampling else None
 
 
 @register('edsr-baseline')

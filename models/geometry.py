@@ -18,28 +18,40 @@ def centre(index, size, dtype):
     return (-1 + 1 / size) + (2 / size) * index.to(dtype)
 
 
-def neighbours(coord, shape, local_ensemble=True):
-    """The latent codes that decode each query, and their shares.
+def axis_neighbours(x, size, local_ensemble=True):
+    """The codes on both sides of each coordinate (n = 2; 1, the nearest, without `local_ensemble`) along one axis.
 
-    coord: (B, Q, 2). shape: (h, w) of the latent map. Returns, for the n = 4 codes of the local ensemble (1 without),
-    index (n, B, Q) into the flattened map, rel_coord (n, B, Q, 2) and weights (n, B, Q) that add up to 1: each code is
-    weighted by the area of the rectangle diagonally opposite to it (LIIF, eq. 4). With the ensemble they are the codes
-    nearest to `coord` shifted by (+-1/h + 1e-6, +-1/w + 1e-6).
+    x: any shape. Returns index and relative coordinate, both (n, *x.shape). The neighbours are the codes nearest to
+    x - 1/size + 1e-6 and x + 1/size + 1e-6.
     """
     sides = (-1, 1) if local_ensemble else (0,)
-    indices, rels = [], []
-    for axis, size in enumerate(shape):
-        x = coord[..., axis]
-        index = torch.stack([nearest(x + (side / size + 1e-6 * abs(side)), size) for side in sides])
-        indices.append(index)
-        rels.append((x - centre(index, size, coord.dtype)) * size)
+    index = torch.stack([nearest(x + (side / size + 1e-6 * abs(side)), size) for side in sides])
+    return index, (x - centre(index, size, x.dtype)) * size
 
-    (iy, ix), (ry, rx) = indices, rels
-    n = len(sides) ** 2
-    index = (iy.unsqueeze(1) * shape[1] + ix.unsqueeze(0)).view(n, *coord.shape[:-1])
-    rel_coord = torch.stack(torch.broadcast_tensors(ry.unsqueeze(1), rx.unsqueeze(0)), dim=-1).view(n, *coord.shape)
-    area = rel_coord.prod(dim=-1).abs() + 1e-9
-    return index, rel_coord, area.flip(0) / area.sum(dim=0)
+
+def ensemble_weights(rel_y, rel_x):
+    """The local ensemble's weights, of (n, ...) relative coordinates along each axis: (n, n, ...), adding up to 1.
+
+    Each code counts by the area of the rectangle that the query spans with the code diagonally opposite (LIIF, eq. 4).
+    """
+    area = (rel_y.unsqueeze(1) * rel_x.unsqueeze(0)).abs() + 1e-9
+    return area.flip(0, 1) / area.flatten(0, 1).sum(dim=0)
+
+
+def neighbours(coord, shape, local_ensemble=True):
+    """The latent codes that decode each query, and their weights.
+
+    coord: (B, Q, 2). shape: (h, w) of the latent map. Returns, for the n = 4 codes of the local ensemble (1 without),
+    their rows and columns, (n, B, Q) each, rel_coord (n, B, Q, 2) and weights (n, B, Q).
+    """
+    (iy, ry), (ix, rx) = (axis_neighbours(coord[..., axis], shape[axis], local_ensemble) for axis in (0, 1))
+    weights = ensemble_weights(ry, rx).flatten(0, 1)
+
+    def pairs(y, x):
+        y, x = torch.broadcast_tensors(y.unsqueeze(1), x.unsqueeze(0))
+        return y.flatten(0, 1), x.flatten(0, 1)
+
+    return *pairs(iy, ix), torch.stack(pairs(ry, rx), dim=-1), weights
 
 
 def relative_cell(cell, shape):

@@ -35,7 +35,7 @@ class MetaSR(Decoder):
         self.rows = self.hoist(matrix.view(self.feat_dim, 3, -1).permute(2, 1, 0).reshape(-1, self.feat_dim))
 
     def decode(self, coord, cell):
-        batch, _, h, w = self.feat.shape
+        h, w = self.window[2:]
         corner, indices, rels = coord - cell / 2, [], []
         for axis, size in enumerate((h, w)):
             index = nearest(corner[..., axis] + 1e-6, size)
@@ -49,7 +49,6 @@ class MetaSR(Decoder):
         for layer in self.imnet.layers[:-1]:
             hidden = layer(hidden)
         hidden = torch.cat((hidden, hidden.new_ones(len(hidden), 1)), dim=1)
-        offset = (h * w) * torch.arange(batch, device=coord.device).view(-1, 1)
-        rows = self.rows.index_select(0, (indices[0] * w + indices[1] + offset).flatten())
+        rows = self.rows.index_select(0, self.flat_index(*indices).flatten())
         return torch.bmm(hidden.unsqueeze(1), rows.view(len(rows), -1, 3)).view(*coord.shape[:-1], 3)
 

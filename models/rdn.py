@@ -41,7 +41,7 @@ class RDN(nn.Module):
     """(B, 3, h, w) -> features (B, G0, h, w), or an image (B, 3, h*scale, w*scale), scale 2, 3 or 4.
 
     `RDNconfig`: 'A' is 20 blocks of 6 layers with growth 32, 'B' 16 of 8 with 64. `receptive_radius`: how many
-    pixels around its own a feature depends on.
+    pixels around its own a feature depends on; None with the upsampler.
     """
 
     def __init__(self, G0: int = 64, RDNkSize: int = 3, RDNconfig: Literal['A', 'B'] = 'B', scale: int = 2,
@@ -54,7 +54,7 @@ class RDN(nn.Module):
         self.GFF = nn.Sequential(conv(blocks * G0, G0, 1), conv(G0, G0, RDNkSize))  # global feature fusion
         self.UPNet = None if no_upsampling else self._upsampler(G0, growth, scale, RDNkSize)
         self.out_dim = G0 if no_upsampling else 3
-        self.receptive_radius = (RDNkSize // 2) * (3 + blocks * layers)
+        self.receptive_radius = (RDNkSize // 2) * (3 + blocks * layers) if no_upsampling else None
 
     @staticmethod
     def _upsampler(channels, growth, scale, kernel_size):

@@ -16,7 +16,6 @@ from utils import check_args, load_yaml
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
 TEST = sorted(CONFIGS.glob('test/*.yaml'))
-QUICKSTART = sorted(CONFIGS.glob('quickstart/*.yaml'))
 DECODERS = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2']
 SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
         'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR'}
@@ -48,13 +47,13 @@ def first_batch(spec):
     return next(iter(loader)), loader
 
 
-def test_the_configs_are_those_of_the_readme():
+def test_every_encoder_decoder_set_and_scale_has_its_config():
     assert {path.stem for path in TRAIN} == {f'train_{e}-{d}' for e in ('edsr-baseline', 'rdn') for d in DECODERS}
     scales = {'div2k': (2, 3, 4, 6, 12, 18, 24, 30)}
     assert {path.stem for path in TEST} == {f'test-{s}-{n}' for s in SETS for n in scales.get(s, (2, 3, 4, 6, 8))}
 
 
-@each(TRAIN + [path for path in QUICKSTART if path.stem.startswith('train')])
+@each(sorted(CONFIGS.glob('*/train*.yaml')))
 def test_train_config_has_known_keys_and_makes_its_model(path):
     config = Config(**check_args(Config, load_yaml(path)))
     with torch.device('meta'):
@@ -125,7 +124,7 @@ def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
     assert config == published
 
 
-@each(TEST + [path for path in QUICKSTART if path.stem.startswith('test')])
+@each(TEST + sorted(CONFIGS.glob('quickstart/test-*.yaml')))
 def test_test_config_measures_whole_images_at_its_scale(path, load):
     _, name, scale = path.stem.split('-')
     scale = int(scale)

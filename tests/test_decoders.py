@@ -231,6 +231,15 @@ def test_a_grid_in_chunks_gives_the_same_as_at_once(spec, size):
 
 
 @each_decoder
+def test_thousands_of_queries_without_gradients_follow_the_equations(spec):
+    model, inp, (coord, cell) = build(spec), images(4, 5), grid(70, 61)
+    with torch.inference_mode():
+        out = model(inp, coord, cell)
+    pick = torch.arange(0, 70 * 61, 89)
+    assert_equal(out[:, pick], reference.forward(spec, params_of(model), inp, coord[:, pick], cell[:, pick]))
+
+
+@each_decoder
 def test_one_feature_map_serves_several_scales(spec):
     model, inp = build(spec), images(4, 5)
     model.gen_feat(inp)

@@ -1,0 +1,92 @@
+"""The fast path of A-LIIF in pixel space for regular grids of queries.
+
+A latent pixel has one implicit function, with mixed parameters W = sum_k c_k W_k, so they are mixed once a pixel and
+multiplied with all the queries that it takes part in. On a grid those are a rectangle, the product of a run of rows
+and a run of columns: with runs of one length everything is one batched product of small matrices, whatever K is.
+It computes what `ALIIF.decode` does for each query and code; the tests compare the two.
+"""
+
+import torch
+
+from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
+
+CHUNK = 1 << 15  # function values (pixels times their queries) at a time: what is between two layers stays in cache
+
+
+class Runs:
+    """Which coordinates each latent pixel along an axis takes part in: consecutive ones, `length` of them each.
+
+    x: coordinates (N,), ascending, of an axis of `size` codes. `first`: the lowest of the P pixels concerned.
+    `rel` (P, length): relative coordinates of a pixel's run. `slot` (n, N): where in its run a coordinate stands,
+    for each of its n codes, `index` (n, N), counted from `first`. `rel_coord` (n, N): those codes' own.
+    """
+
+    def __init__(self, x, size, local_ensemble):
+        index, self.rel_coord = axis_neighbours(x, size, local_ensemble)
+        self.first, last = int(index[0, 0]), int(index[-1, -1])
+        pixels = torch.arange(self.first, last + 1, device=x.device)
+        start = torch.searchsorted(index[-1].contiguous(), pixels)
+        end = torch.searchsorted(index[0].contiguous(), pixels, right=True)
+        self.length = int((end - start).max())
+        start = start.clamp(max=len(x) - self.length)
+        positions = start.unsqueeze(1) + torch.arange(self.length, device=x.device)
+        self.rel = (x[positions] - centre(pixels, size, x.dtype).unsqueeze(1)) * size
+        self.index = index - self.first
+        self.slot = torch.arange(len(x), device=x.device) - start[self.index]
+
+
+def decode_grid(model, y, x, cell):
+    """Colours (B, 3, H, W) of the network of `model`, an ALIIF in pixel space, at all pairs of y (H,) and x (W,).
+
+    Coordinates ascend. `cell` (2,): a target pixel's. `model` holds the features (`use_features`) around them.
+    """
+    top, left, height, width = model.window
+    rows, cols = Runs(y, height, model.local_ensemble), Runs(x, width, model.local_ensemble)
+    batch, _, h, w = model.feat.shape
+    a, b = rows.first - top, cols.first - left
+
+    def pixels(maps):
+        """The pixels concerned, of what `hoist` gives: (P, out)."""
+        return maps.view(batch, h, w, -1)[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
+
+    coefficients = pixels(model.weigh_pixels(cell.expand(batch, 1, 2)))
+    values = pixel_functions(model, coefficients, pixels(model.rows), relative_cell(cell, (height, width)),
+                             rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1),
+                             cols.rel.repeat(batch * len(rows.rel), 1))
+    return combine(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
+
+
+def pixel_functions(model, coefficients, first, rel_cell, rel_y, rel_x):
+    """Each pixel's function on its queries: (P, 3, n * m).
+
+    coefficients (P, K); first (P, K * out): the feature's part of the first layers; rel_y (P, n), rel_x (P, m).
+    """
+    imnet, chunks = model.imnet, []
+    step = max(1, CHUNK // (rel_y.shape[1] * rel_x.shape[1]))
+    local = imnet.first[0].view(imnet.K, -1, model.in_dim)[..., model.feat_dim:]  # (K, out, 2 or 4)
+    for c, f, ry, rx in zip(*(t.split(step) for t in (coefficients, first, rel_y, rel_x)), strict=True):
+        h = torch.bmm(c.unsqueeze(1), f.view(len(c), imnet.K, -1)).transpose(1, 2)  # (p, out, 1)
+        matrix = (c @ local.flatten(1)).view(len(c), -1, local.shape[-1])
+        if model.cell_decode:
+            h = h + matrix[..., 2:] @ rel_cell.to(matrix.dtype).unsqueeze(1)
+        h = (h + matrix[..., :1] * ry.unsqueeze(1)).unsqueeze(3) + (matrix[..., 1:2] * rx.unsqueeze(1)).unsqueeze(2)
+        h = h.flatten(2)
+        for weight, bias, out in zip(imnet.weights[1:], imnet.biases[1:], imnet.dims[2:], strict=True):
+            h = torch.baddbmm((c @ bias).unsqueeze(2), (c @ weight).view(len(c), out, -1), h.relu_())
+        chunks.append(h)
+    return torch.cat(chunks)
+
+
+def combine(values, rows, cols):
+    """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m)."""
+    _, _, px, channels, n, m = values.shape
+    at_row = rows.index * (px * channels * n * m) + rows.slot * m
+    at_col = cols.index * (channels * n * m) + cols.slot
+    weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
+    values = values.flatten(1)
+    result = 0
+    for i, row in enumerate(at_row):
+        for j, col in enumerate(at_col):
+            index = row.view(1, -1, 1) + col + torch.arange(channels, device=col.device).view(-1, 1, 1) * (n * m)
+            result = result + values[:, index] * weights[i, j]
+    return result

@@ -1,0 +1,45 @@
+"""A table of bicubic's and a model's results, and pictures side by side: bicubic | ours | truth.
+
+    python test.py --config ... --model bicubic --save-dir out/bicubic --json out/bicubic.json
+    python test.py --config ... --model MODEL --save-dir out/ours --json out/ours.json
+    python scripts/compare.py out TRUTH_FOLDER              writes out/compare/
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+
+def print_table(out):
+    """Mean PSNR and SSIM for each config in out/bicubic.json and out/ours.json."""
+    results = [json.loads((out / f'{name}.json').read_text())['results'] for name in ('bicubic', 'ours')]
+    print(f'{"":20s} {"bicubic":>16s} {"ours":>16s}   (PSNR in dB, SSIM)')
+    for bicubic, ours in zip(*results, strict=True):
+        print(f'{Path(ours["config"]).stem:20s}', *(f'{r["psnr"]:9.2f} {r["ssim"]:6.4f}' for r in (bicubic, ours)))
+
+
+def side_by_side(paths):
+    """The images at `paths`, {caption: path}, in one row, all with the size of the first."""
+    images = [Image.open(path).convert('RGB') for path in paths.values()]
+    width, height = images[0].size
+    row = Image.new('RGB', (width * len(images), height + 16))
+    for i, (caption, image) in enumerate(zip(paths, images, strict=True)):
+        ImageDraw.Draw(row).text((i * width + 4, 2), caption, fill='white')
+        row.paste(image.crop((0, 0, width, height)), (i * width, 16))
+    return row
+
+
+def main(out, truth):
+    print_table(out)
+    (out / 'compare').mkdir(exist_ok=True)
+    for ours in sorted((out / 'ours').rglob('*.png')):
+        bicubic = out / 'bicubic' / ours.relative_to(out / 'ours')
+        paths = {'bicubic': bicubic, 'ours': ours, 'truth': next(truth.glob(f'{ours.stem}.*'))}
+        side_by_side(paths).save(out / 'compare' / f'{ours.parent.name}-{ours.name}')
+    print(f'pictures: {out / "compare"}')
+
+
+if __name__ == '__main__':
+    main(*map(Path, sys.argv[1:]))
