@@ -57,28 +57,28 @@ class Scored(NamedTuple):
 def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
     """Yields for each image its prediction and truth in [0, 1], as `Scored` has them.
 
-    Whole images are made by `upscale`, in little memory, where the model allows it; `eval_bsize` tells how many
-    queries of the others are decoded at a time.
+    A `Decoder` makes whole images by `upscale`, in little memory; else `eval_bsize` queries are decoded at a time.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
     model.eval()
     for batch in tqdm(loader, desc='val', leave=False, disable=not verbose):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        if 'gt_size' in batch:
-            sizes = batch['gt_size'].tolist()
-            truth = [gt.t().reshape(3, *size) for gt, size in zip(batch['gt'], sizes, strict=True)]
-            if isinstance(model, Decoder):
-                for inp, gt, size in zip(batch['inp'], truth, sizes, strict=True):
-                    yield torch.cat(list(upscale(model, inp, size, data_norm)), dim=1).to(device), gt
-                continue
-        args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']
-        with torch.no_grad():
-            pred = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
-        pred = gt_norm.undo(pred).clamp_(0, 1)
-        if 'gt_size' in batch:
-            pred = [p.t().reshape(3, *size) for p, size in zip(pred, sizes, strict=True)]
-        yield from zip(pred, truth if 'gt_size' in batch else batch['gt'], strict=True)
+        sizes = batch['gt_size'].tolist() if 'gt_size' in batch else None
+        if sizes and isinstance(model, Decoder):
+            preds = (torch.cat(list(upscale(model, inp, size, data_norm)), dim=1).to(device)
+                     for inp, size in zip(batch['inp'], sizes, strict=True))
+        else:
+            args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']
+            with torch.no_grad():
+                preds = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
+            preds = to_images(gt_norm.undo(preds).clamp_(0, 1), sizes)
+        yield from zip(preds, to_images(batch['gt'], sizes), strict=True)
+
+
+def to_images(samples, sizes):
+    """Each of a batch's samples (Q, 3) as an image (3, H, W), where its `sizes` are known."""
+    return [s.t().reshape(3, *size) for s, size in zip(samples, sizes, strict=True)] if sizes else samples
 
 
 def score(pred, gt, eval_type=None, ssim=False):
