@@ -86,8 +86,9 @@ def score(pred, gt, eval_type=None, ssim=False):
     if eval_type is not None and gt.dim() != 3:
         raise UserError(f'eval_type {eval_type} needs whole images: the dataset must give gt_size and all queries')
     convention = parse_eval_type(eval_type)
-    return Scored(calc_psnr(pred, gt, **convention).item(),
-                  calc_ssim(pred[None], gt[None], **convention).item() if ssim else None, pred, gt)
+    with torch.autocast(gt.device.type, enabled=False):  # what is measured may be in bf16, the measure never
+        return Scored(calc_psnr(pred, gt, **convention).item(),
+                      calc_ssim(pred[None], gt[None], **convention).item() if ssim else None, pred, gt)
 
 
 def eval_images(loader, model, data_norm=None, eval_type=None, eval_bsize=None, verbose=False, ssim=False):
