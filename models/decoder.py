@@ -104,8 +104,8 @@ class Decoder(nn.Module):
     def sample_input(self, coord):
         """The input's colours (B, Q, 3) at `coord` by bilinear interpolation."""
         top, left, height, width = self.window
-        h, w = self.inp.shape[-2:]
-        if (h, w) != (height, width):
+        h, w = self.feat.shape[-2:]
+        if (h, w) != (height, width):  # a window: the input is cut to it like the features
             size, offset = coord.new_tensor((height, width)), coord.new_tensor((top, left))
             coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
         return sample(self.inp, coord, 'bilinear')

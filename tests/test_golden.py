@@ -30,6 +30,15 @@ each_checkpoint = pytest.mark.parametrize('name', CHECKPOINTS)
 each_published = pytest.mark.parametrize('name', PUBLISHED)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    # Threads that wait for one another on cores that also do other work make this file several times slower.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def read(name):
     return torch.load(GOLDEN / CHECKPOINTS[name], map_location='cpu', weights_only=True)['model']
 
