@@ -258,7 +258,7 @@ def end_epoch(trainer, val_loader, previews, log, speed):
     text, names = f'epoch {epoch}/{config.epoch_max}, train: loss={loss:.4f}', ['last']
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
-    if val_loader and config.epoch_val and epoch % config.epoch_val == 0:
+    if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
         psnr = trainer.validate(val_loader)
         text += f', val: psnr={psnr:.4f}'
         log.scalars({'psnr': psnr}, epoch)
@@ -312,7 +312,7 @@ def main():
     log = Log(folder, active=parallel.rank == 0)
     if trainer.epoch >= config.epoch_max:
         raise UserError(f'{folder}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch} is done)')
-    previews = make_previews(val_loader.dataset) if val_loader else []
+    previews = make_previews(val_loader.dataset) if val_loader is not None else []
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.line(f'{folder}: {"continues" if checkpoint else "starts"} with epoch {trainer.epoch + 1}, '
              f'iteration {trainer.iteration + 1}; {parameters / 1e6:.2f}M parameters')
