@@ -14,7 +14,12 @@ from torch import nn
 from models.geometry import neighbours, relative_cell
 from models.registry import make
 
-CHUNK = 1024  # queries decoded at a time where no gradient is wanted: their activations stay in a core's cache
+
+def chunk_size(device):
+    """Queries decoded at a time where no gradient is wanted: on a CPU their activations stay in the cores' caches."""
+    if device.type == 'cuda':
+        return 1 << 16
+    return torch.get_num_threads() * (1024 if torch.is_autocast_enabled(device.type) else 384)
 
 
 class Decoder(nn.Module):
@@ -57,7 +62,7 @@ class Decoder(nn.Module):
         if torch.is_grad_enabled():
             pred = self.decode(coord, cell)
         else:
-            step = max(1, CHUNK // coord.shape[0])
+            step = max(1, chunk_size(coord.device) // coord.shape[0])
             coords = coord.split(step, dim=1)
             cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
             pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
