@@ -108,7 +108,8 @@ def check_args(function, args):
     """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
     if not isinstance(args, dict):
         raise UserError(f'arguments must be given as key: value, not {args!r}')
-    parameters = inspect.signature(function).parameters
+    parameters = {k: p for k, p in inspect.signature(function).parameters.items()
+                  if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}  # a class without __init__ shows those
     for key in args:
         if key not in parameters:
             raise unknown('key', key, parameters)

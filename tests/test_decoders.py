@@ -8,60 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import reference
 import torch
-
-import models
-from utils import UserError
-
-ENCODER = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
-
-
-def liif(hidden=(9, 8), **args):
-    imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': list(hidden)}}
-    return {'name': 'liif', 'args': {'encoder_spec': ENCODER, 'imnet_spec': imnet, **args}}
-
-
-def a_liif(K=3, hidden=(6, 5), net_hidden=(9, 8), init='flat', net_args=None, expansion=True, **args):
-    spec = {'encoder_spec': ENCODER, **args, 'imnet_spec': {
-        'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden), 'init': init}}}
-    if expansion:
-        spec['expansion_spec'] = {
-            'name': 'expansion-net', 'args': {'out_dim': K, 'hidden_list': list(net_hidden), **(net_args or {})}}
-    return {'name': 'a-liif', 'args': spec}
-
-
-def pixel(**args):
-    return a_liif(net_args={'space': 'pixel'}, **args)
-
-
-def metasr(**args):
-    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, 'hidden_list': [8], **args}}
-
-
-def fixed_scale(**args):
-    encoder = {'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}}
-    return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
-
-
-PLAIN = {'liif': liif(), 'a-liif': a_liif(), 'pixel': pixel(), 'metasr': metasr(), 'fixed-scale': fixed_scale()}
-OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
-       {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}, {'residual': 'bilinear'}]
-VARIANTS = PLAIN | {
-    f'{make.__name__}-{"-".join(off)}': make(**off) for make in (liif, a_liif, pixel) for off in OFF
-} | {
-    'metasr-feat_unfold': metasr(feat_unfold=False),
-    'metasr-residual': metasr(residual='bilinear'),
-    'fixed-scale-residual': fixed_scale(residual='bilinear'),
-    'liif-linear': liif(hidden=[]),
-    'liif-deep': liif(hidden=[5, 6, 7, 8]),
-    'a-liif-linear': a_liif(hidden=[], net_hidden=[]),
-    'a-liif-one-hidden-layer': a_liif(hidden=[7], net_hidden=[6]),
-    'a-liif-deep': a_liif(hidden=[4, 5, 6, 7, 8], net_hidden=[5, 6, 7]),
-    'a-liif-without-expansion-net': a_liif(K=1, expansion=False),
-    'a-liif-softmax': a_liif(net_args={'norm': 'softmax'}),
-    'pixel-linear': a_liif(hidden=[], net_hidden=[], net_args={'space': 'pixel'}),
-    'pixel-one-hidden-layer': a_liif(hidden=[7], net_hidden=[6], net_args={'space': 'pixel'}),
-    'pixel-softmax': a_liif(net_args={'space': 'pixel', 'norm': 'softmax'}),
-}
+from specs import (
+    PLAIN,
+    VARIANTS,
+    a_liif,
+    assert_equal,
+    build,
+    fixed_scale,
+    grid,
+    images,
+    liif,
+    metasr,
+    pixel,
+    scattered,
+)
 
 each_decoder = pytest.mark.parametrize('spec', PLAIN.values(), ids=PLAIN)
 each_variant = pytest.mark.parametrize('spec', VARIANTS.values(), ids=VARIANTS)
@@ -73,39 +33,8 @@ def seeded():
     torch.manual_seed(1)
 
 
-def build(spec):
-    """A model in float64, all its parameters large enough to matter in the result."""
-    torch.manual_seed(0)
-    model = models.make(spec).double()
-    for param in model.parameters():
-        torch.nn.init.normal_(param, std=0.3)
-    return model
-
-
-def images(h, w, batch=2):
-    return torch.randn(batch, 3, h, w, dtype=torch.float64)
-
-
-def grid(height, width, batch=2):
-    """Coordinates and cells of all the pixels of height x width images, row by row."""
-    coord = torch.tensor([[-1 + (2 * i + 1) / height, -1 + (2 * j + 1) / width]
-                          for i in range(height) for j in range(width)], dtype=torch.float64)
-    cell = torch.tensor([2 / height, 2 / width], dtype=torch.float64).expand_as(coord)
-    return coord.expand(batch, -1, -1), cell.expand(batch, -1, -1)
-
-
-def scattered(n=40, batch=2):
-    """Random coordinates, other ones in each sample, with one anisotropic cell a sample."""
-    cell = torch.rand(batch, 1, 2, dtype=torch.float64) * 0.3 + 0.1
-    return torch.rand(batch, n, 2, dtype=torch.float64) * 2 - 1, cell.expand(-1, n, -1)
-
-
 def params_of(model):
     return {name: param.detach().clone() for name, param in model.named_parameters()}
-
-
-def assert_equal(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 def assert_follows_equations(spec, inp, coord, cell):
@@ -127,9 +56,27 @@ def test_random_queries_follow_the_equations(spec):
 
 
 @each_variant
-@pytest.mark.parametrize('size', [(8, 10), (12, 15), (11, 12), (3, 4)], ids=['x2', 'x3', 'x2.75', 'x0.75'])
+@pytest.mark.parametrize('size', [(8, 10), (12, 15), (11, 12), (3, 4), (1, 1)], ids=str)
 def test_whole_grids_follow_the_equations(spec, size):
-    assert_follows_equations(spec, images(4, 5), *grid(*size))
+    model, inp, (coord, cell) = build(spec), images(4, 5), grid(*size)
+    expected = reference.forward(spec, params_of(model), inp, coord, cell)
+    assert_equal(model(inp, coord, cell), expected)
+    y, x = coord[0, ::size[1], 0], coord[0, :size[1], 1]
+    with torch.inference_mode():
+        assert_equal(model(inp, coord, cell), expected)
+        assert_equal(model.query_grid(y, x, cell[0, 0]), expected.view(2, *size, 3))
+
+
+@each_decoder
+def test_query_grid_takes_any_rows_and_columns(spec):
+    model, inp, cell = build(spec), images(6, 7), torch.tensor([0.11, 0.13], dtype=torch.float64)
+    y, x = (torch.tensor(v, dtype=torch.float64) for v in ([-1, -0.2, -0.19, 0.9], [-0.3, 0.31, 0.32, 0.33, 1]))
+    coord = torch.cartesian_prod(y, x).expand(2, -1, -1)
+    with torch.inference_mode():
+        model.gen_feat(inp)
+        out = model.query_grid(y, x, cell)
+    expected = reference.forward(spec, params_of(model), inp, coord, cell.expand_as(coord))
+    assert_equal(out, expected.view(2, 4, 5, 3))
 
 
 @each_decoder
@@ -280,73 +227,3 @@ def test_replicas_in_two_threads_equal_one_model(spec, monkeypatch):
     assert_equal(out, expected)
     for a, b in zip(*(torch.autograd.grad(x.sum(), model.parameters()) for x in (out, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
-
-
-# --- parameters ----------------------------------------------------------------------------------------------------
-
-
-def assert_uniform(tensor, bound):
-    """Drawn uniformly from +-bound: nothing beyond it, some value near it, the deviation of that distribution."""
-    assert bound * (1 - 20 / tensor.numel()) < tensor.abs().max() <= bound * (1 + 1e-6)  # float32
-    assert tensor.std().item() == pytest.approx(bound / 3 ** 0.5, rel=5 / tensor.numel() ** 0.5)
-
-
-def mixture_layers(init):
-    torch.manual_seed(0)
-    imnet = models.make(a_liif(K=10, hidden=[16, 16, 16, 16], init=init)).imnet
-    widths = [4 * 9 + 4, 16, 16, 16, 16, 3]
-    return zip(imnet.weights, imnet.biases, widths[:-1], widths[1:], strict=True)
-
-
-def test_published_init_is_bounded_by_the_size_of_the_flattened_matrix():
-    for weights, biases, in_dim, out_dim in mixture_layers('flat'):
-        assert weights.shape == (10, out_dim * in_dim) and biases.shape == (10, out_dim)
-        assert_uniform(weights, (out_dim * in_dim) ** -0.5)
-        assert_uniform(biases, (out_dim * in_dim) ** -0.5)
-
-
-def test_layer_init_is_bounded_by_the_fan_in_of_the_layer():
-    for weights, biases, in_dim, _ in mixture_layers('layer'):
-        assert_uniform(weights, in_dim ** -0.5)
-        assert_uniform(biases, in_dim ** -0.5)
-
-
-def test_expansion_net_starts_as_linear_layers_do():
-    torch.manual_seed(0)
-    first = models.make(a_liif(net_hidden=[256])).expansion.layers[0]
-    assert_uniform(first.weight, 40 ** -0.5)
-    assert_uniform(first.bias, 40 ** -0.5)
-
-
-@pytest.mark.parametrize('args, in_dim, pixel_in_dim', [
-    ({}, 76, 74), ({'feat_unfold': False}, 12, 10), ({'cell_decode': False}, 74, 72)], ids=str)
-def test_input_widths_follow_the_encoder(args, in_dim, pixel_in_dim):
-    args = {'encoder_spec': {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_feats': 8}}, **args}
-    assert models.make(liif(**args)).imnet.layers[0].in_features == in_dim
-    assert models.make(a_liif(**args)).expansion.layers[0].in_features == in_dim
-    assert models.make(pixel(**args)).expansion.layers[0].in_features == pixel_in_dim
-    assert models.make(pixel(**args)).imnet.weights[0].shape == (3, 6 * in_dim)
-
-
-@each_decoder
-def test_a_state_dict_brings_the_model_back(spec):
-    saved, inp, (coord, cell) = build(spec).float(), images(4, 5), scattered(5)
-    again = models.make({**spec, 'sd': saved.state_dict()}, load_sd=True)
-    assert_equal(again.double()(inp, coord, cell), saved.double()(inp, coord, cell))
-
-
-@pytest.mark.parametrize('spec, words', [
-    (a_liif(net_args={'out_dim': 4}), ['4', '3']),
-    (a_liif(K=2, expansion=False), ['2', '1']),
-    (a_liif(net_args={'space': 'voxel'}), ['voxel', 'query', 'pixel']),
-    (a_liif(net_args={'norm': 'l1'}), ['l1', 'l2', 'softmax']),
-    (a_liif(init='zero'), ['zero', 'flat', 'layer']),
-    (a_liif(residual='bicubic'), ['bicubic', 'bilinear']),
-    (liif(residual='bicubic'), ['bicubic', 'bilinear']),
-    ({'name': 'a-lif', 'args': {}}, ['a-lif', 'a-liif', 'metasr']),
-    (liif(hiden_list=[1]), ['hiden_list', 'local_ensemble']),
-], ids=lambda value: None if isinstance(value, dict) else ' '.join(value))
-def test_a_wrong_spec_is_an_error_that_says_what_is_allowed(spec, words):
-    with pytest.raises(UserError) as error:
-        models.make(spec)
-    assert all(word in str(error.value) for word in words) and '\n' not in str(error.value)

@@ -1,0 +1,87 @@
+"""Specs of small models, each decoder with each switch, and images and queries for them."""
+
+import torch
+
+import models
+
+ENCODER = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
+
+
+def liif(hidden=(9, 8), **args):
+    imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': list(hidden)}}
+    return {'name': 'liif', 'args': {'encoder_spec': ENCODER, 'imnet_spec': imnet, **args}}
+
+
+def a_liif(K=3, hidden=(6, 5), net_hidden=(9, 8), init='flat', net_args=None, expansion=True, **args):
+    spec = {'encoder_spec': ENCODER, **args, 'imnet_spec': {
+        'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden), 'init': init}}}
+    if expansion:
+        spec['expansion_spec'] = {
+            'name': 'expansion-net', 'args': {'out_dim': K, 'hidden_list': list(net_hidden), **(net_args or {})}}
+    return {'name': 'a-liif', 'args': spec}
+
+
+def pixel(**args):
+    return a_liif(net_args={'space': 'pixel'}, **args)
+
+
+def metasr(**args):
+    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, 'hidden_list': [8], **args}}
+
+
+def fixed_scale(**args):
+    encoder = {'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}}
+    return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
+
+
+PLAIN = {'liif': liif(), 'a-liif': a_liif(), 'pixel': pixel(), 'metasr': metasr(), 'fixed-scale': fixed_scale()}
+OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
+       {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}, {'residual': 'bilinear'}]
+VARIANTS = PLAIN | {
+    f'{make.__name__}-{"-".join(off)}': make(**off) for make in (liif, a_liif, pixel) for off in OFF
+} | {
+    'metasr-feat_unfold': metasr(feat_unfold=False),
+    'metasr-residual': metasr(residual='bilinear'),
+    'fixed-scale-residual': fixed_scale(residual='bilinear'),
+    'liif-linear': liif(hidden=[]),
+    'liif-deep': liif(hidden=[5, 6, 7, 8]),
+    'a-liif-linear': a_liif(hidden=[], net_hidden=[]),
+    'a-liif-one-hidden-layer': a_liif(hidden=[7], net_hidden=[6]),
+    'a-liif-deep': a_liif(hidden=[4, 5, 6, 7, 8], net_hidden=[5, 6, 7]),
+    'a-liif-without-expansion-net': a_liif(K=1, expansion=False),
+    'a-liif-softmax': a_liif(net_args={'norm': 'softmax'}),
+    'pixel-linear': a_liif(hidden=[], net_hidden=[], net_args={'space': 'pixel'}),
+    'pixel-one-hidden-layer': a_liif(hidden=[7], net_hidden=[6], net_args={'space': 'pixel'}),
+    'pixel-softmax': a_liif(net_args={'space': 'pixel', 'norm': 'softmax'}),
+}
+
+
+def build(spec):
+    """A model in float64, all its parameters large enough to matter in the result."""
+    torch.manual_seed(0)
+    model = models.make(spec).double()
+    for param in model.parameters():
+        torch.nn.init.normal_(param, std=0.3)
+    return model
+
+
+def images(h, w, batch=2):
+    return torch.randn(batch, 3, h, w, dtype=torch.float64)
+
+
+def grid(height, width, batch=2):
+    """Coordinates and cells of all the pixels of height x width images, row by row."""
+    coord = torch.tensor([[-1 + (2 * i + 1) / height, -1 + (2 * j + 1) / width]
+                          for i in range(height) for j in range(width)], dtype=torch.float64)
+    cell = torch.tensor([2 / height, 2 / width], dtype=torch.float64).expand_as(coord)
+    return coord.expand(batch, -1, -1), cell.expand(batch, -1, -1)
+
+
+def scattered(n=40, batch=2):
+    """Random coordinates, other ones in each sample, with one anisotropic cell a sample."""
+    cell = torch.rand(batch, 1, 2, dtype=torch.float64) * 0.3 + 0.1
+    return torch.rand(batch, n, 2, dtype=torch.float64) * 2 - 1, cell.expand(-1, n, -1)
+
+
+def assert_equal(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
