@@ -6,6 +6,7 @@ To add one: a file beside these with a class under `@register('its-name')`, impo
 from models import a_liif, edsr, liif, metasr, mlp, rcan, rdn  # noqa: F401  (importing registers them)
 from models.bicubic import Bicubic
 from models.checkpoint import load
+from models.pretrained import load_pretrained, upscale_pil
 from models.registry import make, register
 
-__all__ = ['Bicubic', 'load', 'make', 'register']
+__all__ = ['Bicubic', 'load', 'load_pretrained', 'make', 'register', 'upscale_pil']

@@ -1,0 +1,331 @@
+"""Upscales pictures by any factor, or to any size.
+
+    python demo.py --input photo.jpg --scale 3.7 --output big.png
+    python demo.py --input photos/ --resolution 2160,3840 --output big/ --gpu 0
+    python demo.py --input photo.jpg --scale 4 --output big.png --compare --weights-map
+
+Reads what Pillow reads; writes PNG, JPEG, WebP, BMP and TIFF. `--compare` adds big-compare.png, bicubic interpolation
+and the model side by side; `--weights-map` adds big-weights.png, which of A-LIIF's implicit functions rules where.
+"""
+
+import argparse
+import colorsys
+import contextlib
+import functools
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from tqdm import tqdm
+
+from datasets.image_folder import list_images, reading
+from models.decoder import ensemble, grid
+from models.parallel import pick_devices, set_precision
+from models.predict import Target, normalisations, parts, widen
+from models.pretrained import DATA_NORM, load_pretrained, metadata, plain, target_size, to_tensor, upscale_pil
+from utils import UserError, atomic_write, located, run_cli
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+class Format(NamedTuple):
+    """What a file format holds: modes, pixels along a side, bytes; and the options to write it with."""
+
+    modes: tuple
+    side: int = 2**31 - 1
+    bytes: int = 2**63
+    options: dict = {}
+
+
+FORMATS = {
+    'PNG': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16')),
+    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16'), bytes=2**32 - 2**16),
+    'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
+    'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
+    'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
+}
+NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
+                 'I;16': ('I;16', 'L', 'RGB')}
+
+
+@functools.cache  # once a run, not for each picture of a folder
+def note(text):
+    tqdm.write(f'note: {text}')
+
+
+def format_name(path):
+    """The name in FORMATS of the format that the suffix of `path` stands for."""
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name not in FORMATS:
+        raise UserError(f'{path}: {path.suffix or "no suffix"} is not a format that is written here '
+                        '(known: .bmp, .jpg, .png, .tif, .webp)')
+    return name
+
+
+def find_jobs(source, target):
+    """Pairs (picture to read, file to write) for --input and --output, each a file or a folder."""
+    if not source.is_dir():
+        if not source.exists():
+            raise UserError(f'{source}: no such file or folder')
+        return [(source, target / source.name if target.is_dir() else target)]
+    if target.is_file():
+        raise UserError(f'{target}: is a file; --input is a folder, so --output must be one too')
+    written = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    return [(path, target / (path.name if path.suffix.lower() in written else f'{path.name}.png'))
+            for path in list_images(source)]
+
+
+def read(path):
+    """The picture in the file `path`, as `plain` makes it."""
+    with reading(path), Image.open(path) as image:
+        if not image.mode.startswith('I') and any(';16' in str(tile.args) for tile in image.tile):
+            note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
+        image.load()
+    with located(path):
+        return plain(image)
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turns what goes wrong inside into a UserError that names `path`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # Pillow's encoders raise both
+        raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
+
+
+def check_fits(path, size, mode):
+    """Raises a UserError if a picture of `size` (H, W) is too large for its format, the disk or the memory."""
+    name, (height, width) = format_name(path), size
+    fmt = FORMATS[name]
+    if max(size) > fmt.side:
+        raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
+    stored = height * width * (2 if mode == 'I;16' else len(Image.new(mode, (1, 1)).getbands()))
+    if stored > fmt.bytes:
+        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
+    held = height * width * (4 if mode.startswith('RGB') else 2)  # Pillow pads RGB
+    for need, limit, what in ((stored, shutil.disk_usage(path.parent).free, 'are free on the disk'),
+                              (held, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 'is the memory here')):
+        if need > limit:
+            raise UserError(f'{path}: {height}x{width} pixels take up to {need / 1e9:.1f} GB, but {limit / 1e9:.1f} GB '
+                            f'{what}; choose a smaller size')
+
+
+def save(image, path):
+    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
+    name = format_name(path)
+    mode = next(m for m in NEAREST_MODES[image.mode] if m in FORMATS[name].modes)
+    if image.mode == 'I;16' and mode != 'I;16':
+        note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
+    if image.mode.endswith('A') and not mode.endswith('A'):
+        note(f'{name} holds no alpha: it is left out (PNG, TIFF and WebP hold it)')
+    with writing(path), atomic_write(path) as file:
+        image_of_mode(image, mode).save(file, name, **FORMATS[name].options, **metadata(image.info, mode))
+
+
+def image_of_mode(image, mode):
+    if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+PANEL = 640  # longest side of a panel
+ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
+
+
+def panel_size(image):
+    """(W, H) of the picture when its longest side is PANEL."""
+    return tuple(max(1, round(n * PANEL / max(image.size))) for n in image.size)
+
+
+def sheet(panels, columns):
+    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right."""
+    (width, height), bar, gap = panels[0][2].size, 28, 8
+    rows = math.ceil(len(panels) / columns)
+    result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
+    draw, font = ImageDraw.Draw(result), ImageFont.load_default(18)
+    for i, (caption, colour, panel) in enumerate(panels):
+        left, top = i % columns * (width + gap), i // columns * (height + bar + gap)
+        draw.text((left + 4, top + 2), caption, colour, font)
+        result.paste(panel, (left, top + bar))
+    return result
+
+
+def liveliest(image, grid):
+    """(column, row) of the cell with most fine detail, where `grid` (columns, rows) of them divide `image`."""
+    grey = image.convert('L')
+    detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1))).resize(grid, Image.BOX)
+    row, column = divmod(int(np.asarray(detail).argmax()), grid[0])
+    return column, row
+
+
+def compare(image, big, name):
+    """Bicubic interpolation of `image` beside `big`, what the model of that `name` made of it; below, a crop, zoomed."""
+    view = panel_size(big)
+    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
+    cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
+    left, top = ((n - p) * i // max(1, count - 1)
+                 for n, p, i, count in zip(big.size, part, liveliest(image, cells), cells, strict=True))
+    box = left, top, left + part[0], top + part[1]
+    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
+    frame = [b * n // m for b, n, m in zip(box, view * 2, big.size * 2, strict=True)]
+
+    wholes = [image.resize(view, Image.BICUBIC), big.resize(view, Image.LANCZOS)]
+    for whole in wholes:
+        ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
+    crops = [image.resize(part, Image.BICUBIC, source), big.crop(box)]
+    crops = [crop.resize(view, Image.NEAREST) for crop in crops]
+    captions = 'bicubic', name, *(f'{n}, {view[0] / part[0]:.3g} times enlarged' for n in ('bicubic', name))
+    return sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
+
+
+@torch.no_grad()
+def mixing_weights(model, image, size, view):
+    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
+
+    Sampled at the points of a grid of `view` (H, W); each the mean over the local ensemble. Encodes tile by tile.
+    """
+    target = Target(view, image.shape[-2:], like=next(model.parameters()))
+    h, w = target.shape
+    cell = target.cell.new_tensor([2 / n for n in size])
+    norm, _ = normalisations(DATA_NORM, cell.device)
+    largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
+
+    def tile(rows, columns):
+        y, x = target.coord(0, *rows), target.coord(1, *columns)
+        if len(y) == 0 or len(x) == 0:
+            return torch.empty(model.imnet.K, len(y), len(x))
+        (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
+        inp = image[None, :, top:bottom, left:right]
+        inp = norm.apply(inp.to(cell) / (255 if inp.dtype == torch.uint8 else 1))
+        model.use_features(model.encoder(inp), inp, (top, left, h, w))
+        if model.pixel_space:
+            model.pixel_weights = model.weigh_pixels(cell.expand(1, 1, 2))
+        return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
+
+    return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)
+                      for rows in parts(h, largest)], dim=1)
+
+
+def weigh(model, y, x, cell):
+    """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
+    coord = grid(y, x, 1)
+    index, rel_coord, shares = model.neighbours(coord)
+    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)), None)
+    return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()
+
+
+def weights_map(model, image, size):
+    """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights."""
+    view = panel_size(Image.new('1', size[::-1]))
+    weights = mixing_weights(model, to_tensor(image), size, view[::-1]).numpy()
+    colours = [colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))]
+    colours = (np.array(colours) * 255).round().astype(np.uint8)
+    ruler = np.abs(weights).argmax(axis=0)
+    panels = [('input', 'black', image_of_mode(image, 'RGB').resize(view, Image.BICUBIC)),
+              ('the function that rules', 'black', Image.fromarray(colours[ruler]))]
+    for k, weight in enumerate(weights):
+        mean, deviation = weight.mean(), weight.std()
+        caption = f'{k}: rules {(ruler == k).mean():.0%}, weight {mean:.2f} ± {deviation:.2f} (blue below, red above)'
+        panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / (3 * deviation + 1e-6))))
+    return sheet(panels, 4)
+
+
+def heat_map(values):
+    """`values` (H, W) as a picture from blue (-1) over white (0) to red (1)."""
+    ends = (33, 247, 178), (102, 247, 24), (172, 247, 43)
+    return Image.fromarray(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1).round().astype(np.uint8))
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+
+def scale_from(text):
+    with contextlib.suppress(ValueError):
+        return float(text)
+    raise UserError(f'--scale must be a number, not {text!r}')
+
+
+def size_from(text):
+    with contextlib.suppress(ValueError):
+        height, width = map(int, text.split(','))
+        return height, width
+    raise UserError(f'--resolution must be HEIGHT,WIDTH in pixels, not {text!r}')
+
+
+def process(source, target, model, args):
+    """Upscales the picture in the file `source` into the file `target`; tells its size. Checks before it works."""
+    targets = {kind: target if kind == 'output' else target.with_name(f'{target.stem}-{kind}.png')
+               for kind, wanted in (('output', True), ('compare', args.compare), ('weights', args.weights_map)) if wanted}
+    for path in targets.values():
+        if path.exists() and not args.overwrite:
+            raise UserError(f'{path}: exists already; --overwrite replaces it')
+    image = read(source)
+    with located(source):
+        size = target_size((image.height, image.width), args.scale, args.resolution)
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    check_fits(target, size, image.mode)
+
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
+        big = upscale_pil(model, image, size=size, verbose=True)
+        save(big, target)
+        if args.compare:
+            save(compare(image_of_mode(image, 'RGB'), image_of_mode(big, 'RGB'), Path(args.model).stem), targets['compare'])
+        if args.weights_map:
+            save(weights_map(model, image, size), targets['weights'])
+    tqdm.write(f'{target}: {size[0]}x{size[1]}')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--input', type=Path, required=True, help='a picture, or a folder of them')
+    parser.add_argument('--output', type=Path, required=True, help='the file to write, or a folder')
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument('--scale', type=scale_from, help='at least 1, such as 3.7')
+    target.add_argument('--resolution', type=size_from, metavar='HEIGHT,WIDTH', help='any aspect ratio')
+    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+                        help='a name in pretrained/, or a checkpoint (default: %(default)s)')
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')
+    parser.add_argument('--weights-map', action='store_true', help='adds OUTPUT-weights.png')
+    parser.add_argument('--overwrite', action='store_true', help='replaces files that exist')
+    args = parser.parse_args()
+
+    target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
+    jobs = find_jobs(args.input, args.output)
+    for _, path in jobs:
+        format_name(path)
+    device = pick_devices(args.gpu)[0]
+    set_precision(tf32=False)
+    model = load_pretrained(args.model).to(device)
+    if args.weights_map and getattr(model, 'expansion', None) is None:
+        raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
+    Image.MAX_IMAGE_PIXELS = None  # a guard of servers; these pictures are the user's own
+
+    failures = []
+    for source, path in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
+        try:
+            process(source, path, model, args)
+        except UserError as error:
+            failures.append(error)
+    if args.input.is_dir() and failures:
+        for error in failures:
+            print(f'error: {error}', file=sys.stderr)
+        raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above; the others are written')
+    for error in failures:
+        raise error
+
+
+if __name__ == '__main__':
+    run_cli(main)

@@ -1,0 +1,106 @@
+"""From a name and a picture to a larger picture: the API of demos and notebooks.
+
+    model = load_pretrained('edsr-baseline-A-liif-pixel')
+    big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from models.checkpoint import load
+from models.decoder import Decoder
+from models.predict import upscale
+from utils import UserError, unknown
+
+FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
+HALF = {'sub': [0.5], 'div': [0.5]}
+DATA_NORM = {'inp': HALF, 'gt': HALF}  # checkpoints do not tell theirs; it is that of all configs here and of LIIF's
+
+
+def load_pretrained(name: str | Path) -> Decoder:
+    """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint (.pth)."""
+    if Path(name).suffix == '.pth':
+        return load(name)
+    known = {path.stem: path for path in FOLDER.glob('*.pth')}
+    if name not in known:
+        raise unknown('pretrained model (or path ending in .pth)', str(name), known)
+    return load(known[name])
+
+
+def target_size(shape: tuple, scale: float | None = None, size: tuple | None = None) -> tuple:
+    """The size (H, W) of a picture of `shape` (h, w) upscaled by `scale`, or `size` itself where it can be had."""
+    if (scale is None) == (size is None):
+        raise UserError('either a scale or a size is needed')
+    if size is None:
+        if not 1 <= scale < math.inf:
+            raise UserError(f'scale must be at least 1, not {scale:g}')
+        return tuple(round(n * scale) for n in shape)
+    if min(size) < 1:
+        raise UserError(f'size must be at least 1x1, not {size[0]}x{size[1]}')
+    if any(n < old for n, old in zip(size, shape, strict=True)):
+        raise UserError(f'size {size[0]}x{size[1]} is smaller than the image, {shape[0]}x{shape[1]} (height, width)')
+    return tuple(size)
+
+
+def metadata(info: dict, mode: str) -> dict:
+    """What of a picture's `info` goes into its file if it has `mode`: EXIF, and an ICC profile of its colour space."""
+    space = b'RGB ' if mode.startswith('RGB') else b'GRAY'
+    return {k: info[k] for k in ('exif', 'icc_profile')
+            if info.get(k) and (k == 'exif' or info[k][16:20] == space)}
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I;16'):
+        result = Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif image.mode in ('I', 'F', 'LAB'):
+        raise UserError(f'pixels of mode {image.mode} are not supported: convert the image to grey or RGB of 8 bits')
+    else:
+        grey = image.mode in ('1', 'L', 'LA', 'La')
+        result = image.convert(('L' if grey else 'RGB') + ('A' if image.has_transparency_data else ''))
+    result.info = metadata(image.info, result.mode)
+    return result
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """The colours (3, h, w) of a `plain` picture: uint8, or float in [0, 1] if it has 16 bits; alpha is left out."""
+    if image.mode == 'I;16':
+        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535).expand(3, -1, -1)
+    return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)
+
+
+def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
+    """Colours (3, h, w) in [0, 1] as a picture of `mode`, without its alpha."""
+    top, dtype = (65535, np.uint16) if mode == 'I;16' else (255, np.uint8)
+    colours = colours.permute(1, 2, 0) if mode.startswith('RGB') else colours.mean(dim=0)
+    return Image.fromarray((colours * top).round().numpy().astype(dtype))
+
+
+def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,
+                verbose: bool = False) -> Image.Image:
+    """`image` `scale` times as large, or at `size` (height, width); made band by band to save memory.
+
+    Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
+    The orientation in the EXIF data is applied; EXIF and ICC profile go on in the result's `info`. `verbose` shows a
+    progress bar on a terminal. Raises UserError for sizes below the image's and unsupported modes.
+    """
+    image = plain(image)
+    height, width = target_size((image.height, image.width), scale, size)
+    alpha = image.getchannel('A').resize((width, height), Image.BICUBIC) if 'A' in image.getbands() else None
+    big, top = Image.new(image.mode, (width, height)), 0
+    with tqdm(total=height, unit='row', leave=False, disable=None if verbose else True) as bar:
+        for band in upscale(model, to_tensor(image), (height, width), DATA_NORM):
+            strip = to_picture(band, image.mode)
+            if alpha is not None:
+                strip.putalpha(alpha.crop((0, top, width, top + strip.height)))
+            big.paste(strip, (0, top))
+            top += strip.height
+            bar.update(strip.height)
+    big.info = image.info
+    return big

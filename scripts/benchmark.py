@@ -1,0 +1,299 @@
+"""Times decoding and training: our models, and A-LIIF and LIIF as their equations are published.
+
+    python scripts/benchmark.py [--gpu cpu] [--repeats 5] [--only A-liif published-A-liif] [--json results.json]
+
+The published forms, written out below, unfold the features, gather them for each of a query's four codes and, in
+A-LIIF, build a matrix for each query and layer. They have the same weights and inputs as ours.
+
+Decoding is all that comes after the encoder, from the feature map to the image in main memory; a training step is
+forward, backward and Adam. The versions take turns, and the tables show medians. Peak memory is what a call needs
+beyond what the process, or the GPU, held before it. FLOP/s count the matrix products and convolutions that a version
+executes, and are compared with a large matrix product of the same type, which takes its turn like the others.
+"""
+
+import argparse
+import copy
+import ctypes
+import itertools
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import models  # noqa: E402
+from models.decoder import sample  # noqa: E402
+from models.parallel import pick_devices, set_precision  # noqa: E402
+from models.predict import upscale  # noqa: E402
+from utils import UserError, load_yaml, make_coord, run_cli  # noqa: E402
+
+MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
+SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
+PUBLISHED_QUERIES = 230_400  # of a larger image the published forms decode these first queries only: it takes minutes
+PUBLISHED_CHUNK = 30_000  # queries that they decode at a time, as their test configs say
+BATCH, CROP, SAMPLE_Q = 8, 48, 2304  # of a training step
+FEATURES = 64  # channels of EDSR-baseline's features
+CEILING, PRODUCT = 'matrix product', 4096  # sides of the two matrices
+
+
+# --- the equations as published --------------------------------------------------------------------------------------
+
+
+def published_liif(model, x):
+    """LIIF's function, an MLP: (N, in_dim) -> (N, 3)."""
+    return model.imnet.layers(x)
+
+
+def published_a_liif(model, x):
+    """A-LIIF's: each input has an MLP of its own, W = sum_k c_k W_k and b = sum_k c_k b_k; (N, in_dim) -> (N, 3)."""
+    c, imnet = F.normalize(model.expansion.layers(x), dim=-1), model.imnet
+    for i, (weights, biases) in enumerate(zip(imnet.weights, imnet.biases, strict=True)):
+        matrices = (c @ weights).view(len(x), imnet.dims[i + 1], imnet.dims[i])
+        x = torch.bmm(matrices, (x.relu() if i else x).unsqueeze(2)).squeeze(2) + c @ biases
+    return x
+
+
+PUBLISHED = {'A-liif': published_a_liif, 'liif': published_liif}
+
+
+def published_query(model, function, feat, coord, cell):
+    """Colours (B, Q, 3) from `feat` (B, C, h, w): what `function` makes of the four nearest codes, weighed by area."""
+    batch, _, h, w = feat.shape
+    feat = F.unfold(feat, 3, padding=1).view(batch, -1, h, w)
+    centres = make_coord((h, w), flatten=False).to(coord).permute(2, 0, 1).expand(batch, -1, -1, -1)
+    size = coord.new_tensor((h, w))
+    preds, areas = [], []
+    for signs in itertools.product((-1, 1), (-1, 1)):
+        near = (coord + coord.new_tensor(signs) / size + 1e-6).clamp(-1 + 1e-6, 1 - 1e-6)
+        rel_coord = (coord - sample(centres, near, 'nearest')) * size
+        x = torch.cat((sample(feat, near, 'nearest'), rel_coord, cell * size), dim=-1)
+        preds.append(function(model, x.flatten(0, 1)).view(batch, -1, 3))
+        areas.append(rel_coord.prod(dim=-1, keepdim=True).abs() + 1e-9)
+    return sum(pred * area for pred, area in zip(preds, reversed(areas), strict=True)) / sum(areas)
+
+
+@torch.no_grad()
+def published_decode(model, function, feat, size, queries):
+    """The first `queries` colours (1, Q, 3) of the image of `size`, on the CPU."""
+    coord = make_coord(size)[None, :queries].to(feat)
+    cell = coord.new_tensor([2 / n for n in size]).expand_as(coord)
+    chunks = zip(coord.split(PUBLISHED_CHUNK, dim=1), cell.split(PUBLISHED_CHUNK, dim=1), strict=True)
+    return torch.cat([published_query(model, function, feat, *chunk) for chunk in chunks], dim=1).cpu()
+
+
+# --- what is measured ------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """One version: `call()` does the work of `count` queries, or steps."""
+    name: str
+    precision: str
+    count: int
+    call: Callable
+
+
+class Encoded(nn.Module):
+    """In place of an encoder: cuts the features of an input (1, 3, h, w) out of `feat`, at no cost."""
+    receptive_radius = 0
+
+    def __init__(self, feat):
+        super().__init__()
+        self.feat, self.out_dim = feat, feat.shape[1]
+
+    def forward(self, inp):
+        return self.feat[:, :, :inp.shape[-2], :inp.shape[-1]]
+
+
+def build(name, device):
+    torch.manual_seed(0)
+    spec = load_yaml(ROOT / f'configs/train-div2k/train_edsr-baseline-{name}.yaml')['model']
+    return models.make(spec).to(device)
+
+
+def autocast(device, precision):
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
+
+
+def decode(model, image, size, precision):
+    """The whole image, in bands, by the model's fast path."""
+    with autocast(image.device, precision):
+        return list(upscale(copy.copy(model), image, size))  # a copy: what a model keeps for later goes with it
+
+
+def train_step(model, function, optimizer, batch, precision):
+    """`function`: that of the published form, or None for ours."""
+    inp, coord, cell, target = batch
+    model = copy.copy(model)
+    with autocast(inp.device, precision):
+        pred = (model(inp, coord, cell) if function is None
+                else published_query(model, function, model.encoder(inp), coord, cell))
+    optimizer.zero_grad()
+    F.l1_loss(pred.float(), target).backward()
+    optimizer.step()
+
+
+def versions():
+    """Name, model, published function (None for ours) and precision of all that is compared."""
+    for name in MODELS:
+        if name in PUBLISHED:
+            yield f'published-{name}', name, PUBLISHED[name], 'float32'
+        for precision in ('float32', 'bf16'):
+            yield name, name, None, precision
+
+
+def decode_cases(device, h, w, scale):
+    """Decoding of an h x w input at `scale`, from random features."""
+    torch.manual_seed(0)
+    image, feat = torch.rand(3, h, w, device=device), torch.randn(1, FEATURES, h, w, device=device)
+    size, queries = (h * scale, w * scale), h * w * scale ** 2
+    first = min(queries, PUBLISHED_QUERIES)
+    for name, model_name, function, precision in versions():
+        model = build(model_name, device).eval()
+        model.encoder = Encoded(feat)
+        if function is None:
+            yield Case(name, precision, queries, partial(decode, model, image, size, precision))
+        else:
+            yield Case(name, precision, first, partial(published_decode, model, function, feat, size, first))
+
+
+def training_cases(device):
+    """A training step on random data."""
+    torch.manual_seed(0)
+    inp, target = torch.rand(BATCH, 3, CROP, CROP, device=device), torch.rand(BATCH, SAMPLE_Q, 3, device=device)
+    coord = torch.rand(BATCH, SAMPLE_Q, 2, device=device) * 2 - 1
+    batch = inp, coord, torch.full_like(coord, 0.8 / CROP), target  # cells of x2.5
+    for name, model_name, function, precision in versions():
+        model = build(model_name, device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        yield Case(name, precision, 1, partial(train_step, model, function, optimizer, batch, precision))
+
+
+def ceiling_cases(device):
+    for precision, dtype in (('float32', torch.float32), ('bf16', torch.bfloat16)):
+        a, b = torch.randn(2, PRODUCT, PRODUCT, device=device).to(dtype)
+        yield Case(CEILING, precision, 1, partial(torch.matmul, a, b))
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def seconds(call, device):
+    """How long one call takes."""
+    wait = torch.get_device_module(device).synchronize
+    wait(device)
+    start = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def peak_bytes(call, device):
+    """How much memory one call needs at once beyond what was held before it."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    ctypes.CDLL(None).malloc_trim(0)  # else the call gets memory that malloc kept, and needs none
+    Path('/proc/self/clear_refs').write_text('5')  # the peak of the resident memory starts anew
+    before = peak_resident()
+    call()
+    return peak_resident() - before
+
+
+def peak_resident():
+    return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024
+
+
+def flops(call):
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def measure(title, cases, device, repeats):
+    """A row of numbers for each case, whose first two calls are not timed."""
+    rows = [{'name': case.name, 'precision': case.precision, 'count': case.count, 'flops': flops(case.call),
+             'peak_bytes': peak_bytes(case.call, device)} for case in tqdm(cases, f'{title}, warm-up', leave=False)]
+    rounds = [[seconds(case.call, device) for case in cases] for _ in tqdm(range(repeats), title, leave=False)]
+    for row, runs in zip(rows, zip(*rounds, strict=True), strict=True):
+        median = statistics.median(runs)
+        row.update(runs=runs, seconds=median / row['count'], flops_per_second=row['flops'] / median)
+    return rows
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+def machine(device):
+    """What the numbers depend on, in words."""
+    cpu = re.search(r'model name\s*: (.*)|$', Path('/proc/cpuinfo').read_text())[1] or 'CPU'
+    gpu = f'{torch.cuda.get_device_name(device)}, ' if device.type == 'cuda' else ''
+    return f'{gpu}{cpu}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, PyTorch {torch.__version__}'
+
+
+def table(rows, unit, factor):
+    """Markdown. Times are in `unit`, seconds times `factor`, and are compared with the published forms'."""
+    ceiling = {row['precision']: row['flops_per_second'] for row in rows if row['name'] == CEILING}
+    published = {row['name']: row['seconds'] for row in rows if row['name'].startswith('published')}
+    head = ['version', 'precision', unit, *(f'times {name}' for name in published), 'peak memory, MB', 'GFLOP/s',
+            'of the ceiling']
+    lines = [head, ['---'] * 2 + ['---:'] * (len(head) - 2)]
+    for row in rows:
+        if row['name'] != CEILING:
+            rate, share = row['flops_per_second'], row['flops_per_second'] / ceiling[row['precision']]
+            ratios = [f'{seconds / row["seconds"]:.3g}' for seconds in published.values()]
+            lines.append([row['name'], row['precision'], f'{row["seconds"] * factor:.4g}', *ratios,
+                          f'{row["peak_bytes"] / 1e6:.0f}', f'{rate / 1e9:.0f}', f'{share:.0%}'])
+    ceilings = ', '.join(f'{rate / 1e9:.0f} GFLOP/s in {precision}' for precision, rate in ceiling.items())
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\nThe ceiling: {ceilings}.'
+
+
+def sections(device):
+    """Title, cases, unit of time and how many it has in a second, for each table."""
+    for h, w, scale in SIZES:
+        title = f'Decoding {h}x{w} at x{scale}, {h * w * scale ** 2:,} queries'
+        if h * w * scale ** 2 > PUBLISHED_QUERIES:
+            title += f' (published: the first {PUBLISHED_QUERIES:,})'
+        yield title, decode_cases(device, h, w, scale), 'us/query', 1e6
+    yield f'Training step, batch of {BATCH}, {CROP}x{CROP}, {SAMPLE_Q} queries', training_cases(device), 'ms/step', 1e3
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--repeats', type=int, default=5, help='rounds that are timed')
+    parser.add_argument('--only', nargs='+', choices=sorted({name for name, *_ in versions()}), metavar='VERSION',
+                        help='of %(choices)s')
+    parser.add_argument('--json', help='writes the numbers here, each round\'s too')
+    args = parser.parse_args()
+    if args.repeats < 1:
+        raise UserError(f'--repeats must be at least 1, not {args.repeats}')
+    device = pick_devices(args.gpu)[0]
+    set_precision(tf32=False)
+
+    report = {'machine': machine(device), 'tables': {}}
+    print(f'{report["machine"]}; medians of {args.repeats}')
+    for title, cases, unit, factor in sections(device):
+        cases = [*(case for case in cases if not args.only or case.name in args.only), *ceiling_cases(device)]
+        rows = report['tables'][title] = measure(title, cases, device, args.repeats)
+        print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1))
+
+
+if __name__ == '__main__':
+    run_cli(main)
