@@ -96,6 +96,7 @@ def upscale_tile(model, image, target, rows, columns, data_norm):
             first, last = widen(rows[0] + start, rows[0] + end, 2, h)
             band = slice(first - top, last - top)
             model.use_features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
-        pred = gt_norm.undo(model.query_grid(y, x, target.cell).flatten(1, 2)).clamp(0, 1)
-        bands.append(pred.view(len(y), len(x), 3).permute(2, 0, 1).cpu())
+        for ys in y.split(max(1, QUERIES // len(x))):  # at large scales a single row of the input makes many
+            pred = gt_norm.undo(model.query_grid(ys, x, target.cell).flatten(1, 2)).clamp(0, 1)
+            bands.append(pred.view(len(ys), len(x), 3).permute(2, 0, 1).cpu())
     return torch.cat(bands, dim=1) if bands else torch.empty(3, 0, len(x))
