@@ -25,10 +25,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
 from datasets.image_folder import list_images, reading
-from models.decoder import ensemble, grid
 from models.parallel import pick_devices, set_precision
-from models.predict import Target, normalisations, parts, widen
-from models.pretrained import DATA_NORM, load_pretrained, metadata, plain, target_size, to_tensor, upscale_pil
+from models.pretrained import load_pretrained, metadata, mixing_weights, plain, target_size, to_tensor, upscale_pil
 from utils import UserError, atomic_write, located, run_cli
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -63,22 +61,21 @@ def format_name(path):
     """The name in FORMATS of the format that the suffix of `path` stands for."""
     name = Image.registered_extensions().get(path.suffix.lower())
     if name not in FORMATS:
-        raise UserError(f'{path}: {path.suffix or "no suffix"} is not a format that is written here '
-                        '(known: .bmp, .jpg, .png, .tif, .webp)')
+        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp)')
     return name
 
 
 def find_jobs(source, target):
     """Pairs (picture to read, file to write) for --input and --output, each a file or a folder."""
-    if not source.is_dir():
-        if not source.exists():
-            raise UserError(f'{source}: no such file or folder')
-        return [(source, target / source.name if target.is_dir() else target)]
-    if target.is_file():
+    if not source.exists():
+        raise UserError(f'{source}: no such file or folder')
+    if source.is_dir() and target.is_file():
         raise UserError(f'{target}: is a file; --input is a folder, so --output must be one too')
-    written = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    if source.is_file() and target.suffix and not target.is_dir():
+        return [(source, target)]
+    written = [suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS]
     return [(path, target / (path.name if path.suffix.lower() in written else f'{path.name}.png'))
-            for path in list_images(source)]
+            for path in (list_images(source) if source.is_dir() else [source])]
 
 
 def read(path):
@@ -100,16 +97,21 @@ def writing(path):
         raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
 
 
+def written_mode(name, mode):
+    """The mode in which the format `name` takes a `plain` picture of `mode`."""
+    return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
+
+
 def check_fits(path, size, mode):
-    """Raises a UserError if a picture of `size` (H, W) is too large for its format, the disk or the memory."""
+    """Raises a UserError if a `plain` picture of `size` (H, W) is too large for its format, the disk or the memory."""
     name, (height, width) = format_name(path), size
-    fmt = FORMATS[name]
+    fmt, written = FORMATS[name], written_mode(name, mode)
     if max(size) > fmt.side:
         raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
-    stored = height * width * (2 if mode == 'I;16' else len(Image.new(mode, (1, 1)).getbands()))
+    stored = height * width * (2 if written == 'I;16' else len(written))
     if stored > fmt.bytes:
         raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
-    held = height * width * (4 if mode.startswith('RGB') else 2)  # Pillow pads RGB
+    held = height * width * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
     for need, limit, what in ((stored, shutil.disk_usage(path.parent).free, 'are free on the disk'),
                               (held, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 'is the memory here')):
         if need > limit:
@@ -117,22 +119,23 @@ def check_fits(path, size, mode):
                             f'{what}; choose a smaller size')
 
 
+def as_mode(image, mode):
+    """A `plain` picture in `mode`, one of 8 bits or its own."""
+    if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)
+
+
 def save(image, path):
     """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
     name = format_name(path)
-    mode = next(m for m in NEAREST_MODES[image.mode] if m in FORMATS[name].modes)
+    mode = written_mode(name, image.mode)
     if image.mode == 'I;16' and mode != 'I;16':
         note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
     if image.mode.endswith('A') and not mode.endswith('A'):
         note(f'{name} holds no alpha: it is left out (PNG, TIFF and WebP hold it)')
     with writing(path), atomic_write(path) as file:
-        image_of_mode(image, mode).save(file, name, **FORMATS[name].options, **metadata(image.info, mode))
-
-
-def image_of_mode(image, mode):
-    if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
+        as_mode(image, mode).save(file, name, **FORMATS[name].options, **metadata(image.info, mode))
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -141,9 +144,9 @@ PANEL = 640  # longest side of a panel
 ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
 
 
-def panel_size(image):
-    """(W, H) of the picture when its longest side is PANEL."""
-    return tuple(max(1, round(n * PANEL / max(image.size))) for n in image.size)
+def panel_size(size):
+    """(W, H) of a picture of `size` when its longest side is PANEL."""
+    return tuple(max(1, round(n * PANEL / max(size))) for n in size)
 
 
 def sheet(panels, columns):
@@ -168,8 +171,8 @@ def liveliest(image, grid):
 
 
 def compare(image, big, name):
-    """Bicubic interpolation of `image` beside `big`, what the model of that `name` made of it; below, a crop, zoomed."""
-    view = panel_size(big)
+    """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
+    view = panel_size(big.size)
     part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
     cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
     left, top = ((n - p) * i // max(1, count - 1)
@@ -187,50 +190,14 @@ def compare(image, big, name):
     return sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
 
 
-@torch.no_grad()
-def mixing_weights(model, image, size, view):
-    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
-
-    Sampled at the points of a grid of `view` (H, W); each the mean over the local ensemble. Encodes tile by tile.
-    """
-    target = Target(view, image.shape[-2:], like=next(model.parameters()))
-    h, w = target.shape
-    cell = target.cell.new_tensor([2 / n for n in size])
-    norm, _ = normalisations(DATA_NORM, cell.device)
-    largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
-
-    def tile(rows, columns):
-        y, x = target.coord(0, *rows), target.coord(1, *columns)
-        if len(y) == 0 or len(x) == 0:
-            return torch.empty(model.imnet.K, len(y), len(x))
-        (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
-        inp = image[None, :, top:bottom, left:right]
-        inp = norm.apply(inp.to(cell) / (255 if inp.dtype == torch.uint8 else 1))
-        model.use_features(model.encoder(inp), inp, (top, left, h, w))
-        if model.pixel_space:
-            model.pixel_weights = model.weigh_pixels(cell.expand(1, 1, 2))
-        return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
-
-    return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)
-                      for rows in parts(h, largest)], dim=1)
-
-
-def weigh(model, y, x, cell):
-    """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
-    coord = grid(y, x, 1)
-    index, rel_coord, shares = model.neighbours(coord)
-    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)), None)
-    return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()
-
-
 def weights_map(model, image, size):
     """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights."""
-    view = panel_size(Image.new('1', size[::-1]))
+    view = panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(image), size, view[::-1]).numpy()
     colours = [colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))]
     colours = (np.array(colours) * 255).round().astype(np.uint8)
     ruler = np.abs(weights).argmax(axis=0)
-    panels = [('input', 'black', image_of_mode(image, 'RGB').resize(view, Image.BICUBIC)),
+    panels = [('input', 'black', as_mode(image, 'RGB').resize(view, Image.BICUBIC)),
               ('the function that rules', 'black', Image.fromarray(colours[ruler]))]
     for k, weight in enumerate(weights):
         mean, deviation = weight.mean(), weight.std()
@@ -262,11 +229,10 @@ def size_from(text):
 
 
 def process(source, target, model, args):
-    """Upscales the picture in the file `source` into the file `target`; tells its size. Checks before it works."""
-    targets = {kind: target if kind == 'output' else target.with_name(f'{target.stem}-{kind}.png')
-               for kind, wanted in (('output', True), ('compare', args.compare), ('weights', args.weights_map)) if wanted}
-    for path in targets.values():
-        if path.exists() and not args.overwrite:
+    """Upscales the picture in the file `source` into the file `target`; what can be checked is checked before."""
+    comparison, weights = (target.with_name(f'{target.stem}-{kind}.png') for kind in ('compare', 'weights'))
+    for path, wanted in ((target, True), (comparison, args.compare), (weights, args.weights_map)):
+        if wanted and path.exists() and not args.overwrite:
             raise UserError(f'{path}: exists already; --overwrite replaces it')
     image = read(source)
     with located(source):
@@ -275,14 +241,13 @@ def process(source, target, model, args):
         target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(target, size, image.mode)
 
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
         big = upscale_pil(model, image, size=size, verbose=True)
         save(big, target)
         if args.compare:
-            save(compare(image_of_mode(image, 'RGB'), image_of_mode(big, 'RGB'), Path(args.model).stem), targets['compare'])
+            save(compare(as_mode(image, 'RGB'), as_mode(big, 'RGB'), Path(args.model).stem), comparison)
         if args.weights_map:
-            save(weights_map(model, image, size), targets['weights'])
+            save(weights_map(model, image, size), weights)
     tqdm.write(f'{target}: {size[0]}x{size[1]}')
 
 
@@ -304,27 +269,24 @@ def main():
 
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
     jobs = find_jobs(args.input, args.output)
-    for _, path in jobs:
-        format_name(path)
     device = pick_devices(args.gpu)[0]
     set_precision(tf32=False)
     model = load_pretrained(args.model).to(device)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
-    Image.MAX_IMAGE_PIXELS = None  # a guard of servers; these pictures are the user's own
+    Image.MAX_IMAGE_PIXELS = None  # a guard for servers; these pictures are the user's own
 
     failures = []
     for source, path in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
         try:
             process(source, path, model, args)
         except UserError as error:
+            if not args.input.is_dir():
+                raise
             failures.append(error)
-    if args.input.is_dir() and failures:
-        for error in failures:
-            print(f'error: {error}', file=sys.stderr)
-        raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above; the others are written')
-    for error in failures:
-        raise error
+    if failures:
+        print(*(f'error: {error}' for error in failures), sep='\n', file=sys.stderr)
+        raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above')
 
 
 if __name__ == '__main__':

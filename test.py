@@ -21,7 +21,18 @@ import models
 from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
 from models.predict import normalisations, upscale
-from utils import UserError, calc_psnr, calc_ssim, check_args, load_yaml, located, run_cli
+from utils import (
+    UserError,
+    calc_psnr,
+    calc_ssim,
+    check_args,
+    check_norm,
+    check_positive,
+    load_yaml,
+    located,
+    parse_eval_type,
+    run_cli,
+)
 
 
 def batched_predict(model, inp, coord, cell, bsize):
@@ -30,17 +41,6 @@ def batched_predict(model, inp, coord, cell, bsize):
         model.gen_feat(inp)
         chunks = zip(coord.split(bsize, dim=1), cell.split(bsize, dim=1), strict=True)
         return torch.cat([model.query_rgb(*chunk) for chunk in chunks], dim=1)
-
-
-def parse_eval_type(eval_type):
-    """The arguments of `calc_psnr` for 'div2k-4' or 'benchmark-2.5'; None compares everything."""
-    if eval_type is None:
-        return {}
-    convention, _, scale = eval_type.partition('-')
-    try:
-        return {'dataset': {'div2k': 'div2k', 'benchmark': 'benchmark'}[convention], 'scale': float(scale)}
-    except (KeyError, ValueError):
-        raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
 
 
 class Scored(NamedTuple):
@@ -113,11 +113,16 @@ def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: st
                 eval_bsize: int | None = None):
     """A test config's keys, checked by `check_args`."""
     parse_eval_type(eval_type)
+    check_norm(data_norm)
+    check_positive(eval_bsize=eval_bsize)
     return test_dataset, data_norm, eval_type, eval_bsize
 
 
-def evaluate(path, model, save_dir=None):
-    """The results on the test config at `path`: its means of PSNR and SSIM, and each image's."""
+def evaluate(path, model, save_dir=None, keep=None):
+    """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
+
+    `keep`, a function, is called with every image's `Scored`.
+    """
     with located(path):
         test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
         loader = datasets.make_loader(test_dataset, seed=0)
@@ -129,6 +134,8 @@ def evaluate(path, model, save_dir=None):
         rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:
             save_image(scored.pred, Path(save_dir) / Path(path).stem / f'{Path(name).stem}.png')
+        if keep is not None:
+            keep(scored)
     mean = {k: math.fsum(row[k] for row in rows) / len(rows) for k in ('psnr', 'ssim')}
     return {'config': str(path), **mean, 'images': rows}
 
@@ -140,23 +147,32 @@ def main():
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--save-dir', help='writes the predictions here, a folder for each config')
     parser.add_argument('--json', help='writes the numbers here, each image\'s too')
+    parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
     args = parser.parse_args()
 
     device = pick_devices(args.gpu)[0]
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load(args.model).to(device)
-    results = []
+    results, report = [], None
+    if args.report:
+        from scripts.report import Report  # its libraries take longer to import than all others here
+        report = Report(args.report)
     for path in args.config:
         with torch.autocast(device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
-            results.append(evaluate(path, model, args.save_dir))
+            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours))
+        if report:
+            report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))
         if len(args.config) > 1:
             print(f'{Path(path).stem:24s} PSNR {results[-1]["psnr"]:8.4f}   SSIM {results[-1]["ssim"]:.4f}')
     if len(results) == 1:
         print(f'result: {results[0]["psnr"]:.4f}')
         print(f'SSIM: {results[0]["ssim"]:.4f}')
     if args.json:
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(json.dumps({'model': args.model, 'results': results}, indent=1))
+    if report:
+        print(f'report: {report.write(model, args.model, device)}')
 
 
 if __name__ == '__main__':

@@ -14,19 +14,13 @@ A run writes save/_CONFIG_NAME/ (see --name, --tag): config.yaml, log.txt, tenso
 
 import argparse
 import copy
-import dataclasses
 import math
-import resource
-import shutil
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import yaml
 from tqdm import tqdm
 
 import datasets
@@ -34,96 +28,26 @@ import models
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.convert import from_published
-from models.optim import make_schedule, optimizers
-from models.parallel import Parallel, set_precision
+from models.optim import optimizers
+from models.parallel import Parallel, peak_memory, set_precision
 from models.predict import normalisations
 from models.registry import load_state
-from test import eval_images, parse_eval_type
-from utils import Log, UserError, check_args, load_yaml, located, run_cli, time_text
+from models.run import Config, Log, open_run, prepare_folder  # noqa: F401  (the keys of a config: see there)
+from test import eval_images
+from utils import UserError, located, run_cli, time_text
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
-FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
-FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache'}  # may differ on --resume
+SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
-@dataclasses.dataclass
-class Config:
-    """A training config's keys."""
-    train_dataset: dict  # {dataset: spec, wrapper: spec, batch_size: over all processes, num_workers}
-    model: dict  # spec
-    optimizer: dict  # spec of adam or sgd
-    epoch_max: int
-    val_dataset: dict | None = None
-    data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
-    multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
-    cosine_lr: dict | None = None  # {warmup, hold: epochs}: up from zero, constant, down to zero at epoch_max
-    epoch_val: int | None = None  # validate every so many epochs
-    epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
-    resume: str | None = None  # a checkpoint of another run to go on from
-    eval_type: str | None = None
-    eval_bsize: int | None = None
-    seed: int = 0
-    grad_clip: float | None = None  # largest norm of the gradient
-    ema: float | None = None  # decay of the average of the weights
-    amp: Literal['bf16'] | None = None  # mixed precision
-    tf32: bool = False
-    channels_last: bool = False
-    compile: bool = False
-
-    def __post_init__(self):
-        parse_eval_type(self.eval_type)
-        self.lr_factor = make_schedule(self.multi_step_lr, self.cosine_lr)
-
-
-# --- the run's folder ------------------------------------------------------------------------------
-
-
-def differences(a, b, key=''):
-    """Dotted keys in which two configs differ, those in FREE left out."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
-    return [] if a == b else [key]
-
-
-def open_run(args, parallel):
-    """The folder of the run, its config, and the checkpoint to go on from, or None."""
-    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
-    given = {k: getattr(args, k) for k in FLAGS if getattr(args, k)}
-    keys = {**load_yaml(args.config), **given}
-    last, checkpoint = folder / 'epoch-last.pth', None
-    if last.exists() and args.resume:
-        own = load_yaml(folder / 'config.yaml')
-        keys.update({k: own[k] for k in FLAGS if k in own and k not in given})
-        changed = differences(keys, own)
-        if keys.get('cosine_lr') and keys.get('epoch_max') != own.get('epoch_max'):
-            changed.append('epoch_max')
-        if changed:
-            raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
-                            'put it back, or train into another folder by --name or --tag')
-        checkpoint = checkpoints.read(last)
-    elif last.exists() and not args.overwrite:
-        raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
-    with located(args.config):
-        config = Config(**check_args(Config, keys))
-    if checkpoint is None and config.resume:
-        checkpoint = checkpoints.read(config.resume)
-    if parallel.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if args.overwrite:
-            for path in [*folder.glob('epoch-*.pth'), folder / 'log.txt']:
-                path.unlink(missing_ok=True)
-            shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
-        (folder / 'config.yaml').write_text(yaml.safe_dump(keys, sort_keys=False))
-    return folder, config, checkpoint
-
-
-# --- training --------------------------------------------------------------------------------------
+class Stopped(Exception):
+    """A signal asked for the end of the run; what the trainer holds can be saved."""
 
 
 class Trainer:
     """Model, optimizer, average and position of a run: what a checkpoint holds."""
 
-    def __init__(self, config, parallel, folder, checkpoint):
+    def __init__(self, config, parallel, folder):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = models.make(config.model).to(parallel.device)
@@ -134,18 +58,24 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
-        if checkpoint is not None:
-            self.restore(checkpoint)
         self.net = parallel.wrap(torch.compile(self.model) if config.compile else self.model)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.signal = None
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, self.interrupt)
 
     def interrupt(self, number, frame):
-        """Remembers the signal; the iteration in progress is finished. A second one is not waited for."""
+        """Remembers the signal; the iteration in progress is finished. A second one ends the run at once.
+
+        Not under torchrun: a scheduler may signal the ranks, and torchrun then does it too. It kills who is too slow.
+        """
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
+        for number in () if self.parallel.distributed else SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    def stopped(self):
+        """Whether any process has had a signal."""
+        return self.parallel.any(self.signal is not None)
 
     def save(self, *names):
         """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
@@ -159,15 +89,17 @@ class Trainer:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
     def restore(self, state):
-        """Takes up the state that `save` wrote. Of the LIIF authors' checkpoints: the model and the epoch."""
+        """Takes up the state that `save` wrote. Of other checkpoints: the model, and the epoch if they tell it."""
         spec = from_published(state['model'])
         load_state(self.model, spec['sd'])
-        self.epoch = state['epoch']
+        if self.ema:
+            load_state(self.ema, state.get('ema') or spec['sd'])
+        self.epoch = state.get('epoch', 0)
         if 'iteration' not in state:
             return
+        if state['optimizer']['name'] != self.config.optimizer['name']:
+            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}")
         self.optimizer.load_state_dict(state['optimizer']['sd'])
-        if self.ema:
-            load_state(self.ema, state['ema'] or spec['sd'])
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count'):
             setattr(self, key, state[key])
@@ -197,14 +129,14 @@ class Trainer:
         for i, (value, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
             if not math.isfinite(value):
                 raise UserError(f'the loss is {value} in epoch {self.epoch + 1}, iteration {i}: lower lr or set '
-                                f'grad_clip; the last good checkpoint is {self.folder / "epoch-last.pth"}')
+                                f'grad_clip; {self.folder} keeps what was saved before')
             self.loss_sum += value * size
             self.loss_count += size
         losses.clear()
         sizes.clear()
 
     def train_epoch(self, loader):
-        """Trains to the end of the epoch, or until a signal; returns whether the epoch is complete."""
+        """Trains to the end of the epoch. Raises Stopped after the iteration in which a signal came."""
         batches, losses, sizes = loader.batch_sampler, [], []
         batches.epoch, batches.start = self.epoch + 1, self.iteration
         self.model.train()
@@ -217,45 +149,44 @@ class Trainer:
             losses.append(self.step(batch, local, total))
             sizes.append(total)
             self.iteration += 1
-            stop = self.parallel.any(self.signal is not None)
+            stop = self.stopped()
             if stop or len(losses) == FLUSH or self.iteration == len(loader):
                 self.check(losses, sizes)
                 bar.set_postfix_str(f'loss {self.loss_sum / self.loss_count:.4f}')
             if stop:
-                break
-        if self.iteration < len(loader):
-            return False
-        self.epoch, self.iteration = self.epoch + 1, 0
-        return True
+                raise Stopped
 
     def validate(self, loader):
-        """Mean PSNR of the validation images, each evaluated by one of the processes."""
-        config = self.config
-        images = eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
-                             verbose=self.parallel.rank == 0)
-        psnr = [image.psnr for image in images]
+        """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
+        config, psnr = self.config, []
+        for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
+                                 verbose=self.parallel.rank == 0):
+            psnr.append(image.psnr)
+            if self.signal is not None:
+                break
+        if self.stopped():
+            raise Stopped
         total, count = self.parallel.sum(torch.tensor([sum(psnr), len(psnr)], dtype=torch.float64)).tolist()
         return total / count
 
 
 def log_previews(log, trainer, previews):
     """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch."""
-    model = trainer.ema or trainer.model
+    model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
     names, batches = zip(*previews, strict=True)
     scored = eval_images(batches, model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
     for name, batch, image in zip(names, batches, scored, strict=True):
-        log.scalars({f'preview/psnr_{name}': image.psnr}, trainer.epoch)
-        log.image(f'preview/{name}', strip(batch, image.pred), trainer.epoch)
+        log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
+        log.image(f'preview/{name}', strip(batch, image.pred), epoch)
 
 
 def end_epoch(trainer, val_loader, previews, log, speed):
     """Validates and saves where the config says so; returns the epoch's line for the log."""
-    config, epoch = trainer.config, trainer.epoch
+    config, epoch = trainer.config, trainer.epoch + 1
     loss = trainer.loss_sum / trainer.loss_count
-    trainer.loss_sum, trainer.loss_count = 0., 0
     log.scalars({'loss': loss, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
                  'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
-    text, names = f'epoch {epoch}/{config.epoch_max}, train: loss={loss:.4f}', ['last']
+    text, names = f'epoch {epoch}/{config.epoch_max}, train: loss={loss:.4f}', []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
@@ -267,15 +198,23 @@ def end_epoch(trainer, val_loader, previews, log, speed):
         if psnr > trainer.best:
             trainer.best = psnr
             names.append('best')
-    trainer.save(*names)
+    trainer.epoch, trainer.iteration, trainer.loss_sum, trainer.loss_count = epoch, 0, 0., 0
+    trainer.save(*names, 'last')  # last: were it before, a kill between them would leave out the others for good
     return text
 
 
-def peak_memory(device):
-    """Bytes: of the GPU's allocations, or of the process on the CPU."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def train(trainer, train_loader, val_loader, log):
+    """Goes on to the end of the run. Raises Stopped after a signal."""
+    previews = make_previews(val_loader.dataset) if val_loader is not None else []
+    begin, epochs_before, epoch_max = time.time(), trainer.epoch, trainer.config.epoch_max
+    while trainer.epoch < epoch_max:
+        start, count = time.time(), trainer.loss_count
+        trainer.train_epoch(train_loader)
+        seconds = time.time() - start
+        text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
+        elapsed, epochs = time.time() - begin, trainer.epoch - epochs_before
+        log.line(f'{text}, {time_text(seconds)} {time_text(elapsed)}/'
+                 f'{time_text(elapsed / epochs * (epoch_max - epochs_before))}')
 
 
 def parse_args():
@@ -284,53 +223,52 @@ def parse_args():
     parser.add_argument('--name', help='folder in save/ (default: _CONFIG_NAME)')
     parser.add_argument('--tag', help="appended to the folder's name")
     parser.add_argument('--gpu', default='0', help="index, or several as 0,1 (DataParallel), or 'cpu'")
-    parser.add_argument('--resume', action='store_true', help="continue the folder's run, if it holds one")
-    parser.add_argument('--overwrite', action='store_true', help="replace the folder's run")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument('--resume', action='store_true', help="continue the folder's run, if it holds one")
+    existing.add_argument('--overwrite', action='store_true', help="replace the folder's run")
     parser.add_argument('--seed', type=int, help="in place of the config's")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision')
-    parser.add_argument('--tf32', action='store_true', help='TF32 in matrix products and convolutions on GPUs')
-    parser.add_argument('--channels-last', action='store_true', help='memory format of the encoder')
-    parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
+    parser.add_argument('--channels-last', action='store_true', default=None, help='memory format of the encoder')
+    parser.add_argument('--compile', action='store_true', default=None, help='torch.compile')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     parallel = Parallel(args.gpu)
-    folder, config, checkpoint = open_run(args, parallel)
+    folder, config, source = open_run(args)
+    checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
 
     def make_loader(key, shuffle):
         spec = getattr(config, key)
-        with located(args.config):
-            return spec and datasets.make_loader(spec, config.seed, shuffle, parallel.rank, parallel.world,
-                                                 pin_memory=parallel.device.type == 'cuda', where=key)
+        return None if spec is None else datasets.make_loader(spec, config.seed, shuffle, parallel.rank, parallel.world,
+                                                              pin_memory=parallel.device.type == 'cuda', where=key)
 
-    train_loader, val_loader = make_loader('train_dataset', True), make_loader('val_dataset', False)
     with located(args.config):
-        trainer = Trainer(config, parallel, folder, checkpoint)
-    log = Log(folder, active=parallel.rank == 0)
+        train_loader, val_loader = make_loader('train_dataset', True), make_loader('val_dataset', False)
+        trainer = Trainer(config, parallel, folder)
+    if source:
+        with located(source):
+            trainer.restore(checkpoint)
+    if not parallel.agree(trainer.epoch, trainer.iteration):
+        raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
     if trainer.epoch >= config.epoch_max:
-        raise UserError(f'{folder}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch} is done)')
-    previews = make_previews(val_loader.dataset) if val_loader is not None else []
+        raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
+    if parallel.rank == 0:
+        prepare_folder(folder, config, args.overwrite)
+    log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    log.line(f'{folder}: {"continues" if checkpoint else "starts"} with epoch {trainer.epoch + 1}, '
+    log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '
              f'iteration {trainer.iteration + 1}; {parameters / 1e6:.2f}M parameters')
-
-    begin, epochs_before = time.time(), trainer.epoch
-    while trainer.epoch < config.epoch_max:
-        start, skipped = time.time(), trainer.iteration
-        if not trainer.train_epoch(train_loader):
-            trainer.save('last')
-            log.line(f'stopped after epoch {trainer.epoch}, iteration {trainer.iteration}: '
-                     'go on by the same command with --resume')
-            sys.exit(128 + (trainer.signal or signal.SIGTERM))
-        seconds = time.time() - start
-        samples = (len(train_loader) - skipped) * train_loader.batch_sampler.batch_size
-        text = end_epoch(trainer, val_loader, previews, log, samples / seconds)
-        elapsed, epochs = time.time() - begin, trainer.epoch - epochs_before
-        log.line(f'{text}, {time_text(seconds)} {time_text(elapsed)}/'
-                 f'{time_text(elapsed / epochs * (config.epoch_max - epochs_before))}')
+    try:
+        train(trainer, train_loader, val_loader, log)
+    except Stopped:
+        trainer.save('last')
+        log.line(f'stopped after epoch {trainer.epoch}, iteration {trainer.iteration}: '
+                 'go on by the same command with --resume')
+        sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
 
 

@@ -6,7 +6,6 @@ The functions that LIIF users call keep their names and meaning: `make_coord`, `
 
 import contextlib
 import difflib
-import errno
 import inspect
 import math
 import os
@@ -14,7 +13,6 @@ import sys
 import types
 import typing
 
-import tensorboardX
 import torch
 import torch.nn.functional as F
 import yaml
@@ -44,10 +42,10 @@ def run_cli(main):
         message = str(error).strip().splitlines()[-1].removeprefix('utils.UserError: ')
     except torch.OutOfMemoryError:
         message = 'out of GPU memory: lower batch_size or sample_q to train, eval_bsize to evaluate, or use more GPUs'
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    except OSError as error:  # what cannot be read is a UserError already
+        if error.filename is None:
             raise
-        message = f'{error.filename or "a file"}: cannot be written ({error.strerror}); free space, or write elsewhere'
+        message = f'{error.filename}: cannot be written ({error.strerror}); free space, or write elsewhere'
     else:
         return
     print(f'error: {message}', file=sys.stderr)
@@ -57,11 +55,23 @@ def run_cli(main):
 # --- configs and the registry ----------------------------------------------------------------------
 
 
+class YAMLLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, but a key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise UserError(f'key {key!r} is given twice, the second time in line '
+                                f'{node.value[i][0].start_mark.line + 1}')
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path):
     """The mapping in the YAML file at `path`."""
     try:
-        with open(path, encoding='utf-8') as file:
-            config = yaml.safe_load(file)
+        with open(path, encoding='utf-8') as file, located(path):
+            config = yaml.load(file, YAMLLoader)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -92,10 +102,12 @@ def convert(value, annotation, key):
             if option is bool and isinstance(value, bool):
                 return value
         elif option in (int, float):
-            with contextlib.suppress(TypeError, ValueError):
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
                 number = float(value)
                 if option is float or number == int(number):
                     return option(number)
+        elif typing.get_origin(option) is list and isinstance(value, list):
+            return [convert(v, *typing.get_args(option), f'{key}[{i}]') for i, v in enumerate(value)]
         elif option is typing.Any or isinstance(value, typing.get_origin(option) or option):
             return value
     names = ' or '.join(
@@ -120,6 +132,26 @@ def check_args(function, args):
     return {key: convert(value, hints[key], key) if key in hints else value for key, value in args.items()}
 
 
+def check_positive(**values):
+    """Raises a UserError for the first of `values` (None passes) that is below 1."""
+    for key, value in values.items():
+        if value is not None and value < 1:
+            raise UserError(f'{key} must be at least 1, not {value}')
+
+
+def check_norm(data_norm):
+    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or three}}."""
+    def norm(sub: list[float], div: list[float]):
+        if not {len(sub), len(div)} <= {1, 3} or 0 in div:
+            raise UserError('sub and div must hold a number or one for each channel, in div not 0')
+
+    for key, values in (data_norm or {}).items():
+        if key not in ('inp', 'gt'):
+            raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
+        with located(f'data_norm.{key}'):
+            norm(**check_args(norm, values))
+
+
 class Registry:
     """Classes by name. A spec, `{name: ..., args: {...}}` in a config, is made into an object here."""
 
@@ -134,13 +166,18 @@ class Registry:
 
     def make(self, spec, args=None):
         """The object that `spec` describes; `args` add to the spec's own and win over them."""
-        if not isinstance(spec, dict) or 'name' not in spec:
+        name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(own, dict):
             raise UserError(f'a {self.kind} is given as name and args, not {spec!r}')
-        name = spec['name']
         if name not in self.classes:
             raise unknown(self.kind, name, self.classes)
         with located(f'{self.kind} {name}'):
-            return self.classes[name](**check_args(self.classes[name], {**(spec.get('args') or {}), **(args or {})}))
+            for key in spec.keys() - {'name', 'args', 'sd'}:
+                raise unknown('key', key, ('name', 'args'))
+            try:
+                return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
+            except ValueError as error:  # PyTorch's own checks, as of the learning rate
+                raise UserError(str(error)) from None
 
 
 # --- coordinates -----------------------------------------------------------------------------------
@@ -193,6 +230,17 @@ def scored_pixels(sr, hr, dataset=None, scale=1):
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
 
 
+def parse_eval_type(eval_type):
+    """The arguments of `calc_psnr` for 'div2k-4' or 'benchmark-2.5'; None compares everything."""
+    if eval_type is None:
+        return {}
+    convention, _, scale = eval_type.partition('-')
+    try:
+        return {'dataset': {'div2k': 'div2k', 'benchmark': 'benchmark'}[convention], 'scale': float(scale)}
+    except (KeyError, ValueError):
+        raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
+
+
 def calc_psnr(sr, hr, dataset=None, scale=1, rgb_range=1):
     """PSNR in dB, a 0-d tensor, of images (..., C, H, W) or samples of any one shape; see `scored_pixels`."""
     sr, hr = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
@@ -224,18 +272,25 @@ def calc_ssim(sr, hr, dataset=None, scale=1, rgb_range=1):
 
 
 @contextlib.contextmanager
+def writing(path):
+    """Puts the name `path` into an OSError raised inside that has none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def atomic_write(path):
     """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
     temporary = f'{path}.{os.getpid()}.tmp'
     try:
-        with open(temporary, 'wb') as file:
+        with writing(path), open(temporary, 'wb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
@@ -247,25 +302,3 @@ def time_text(seconds):
         if seconds >= length:
             return f'{seconds / length:.1f}{unit}'
     return f'{seconds:.1f}s'
-
-
-class Log:
-    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; only the first process has one that does."""
-
-    def __init__(self, folder, active):
-        self.path, self.active = folder / 'log.txt', active
-        self.board = tensorboardX.SummaryWriter(str(folder / 'tensorboard')) if active else None
-
-    def line(self, text):
-        if self.active:
-            print(text)
-            with open(self.path, 'a') as file:
-                print(text, file=file)
-
-    def scalars(self, values, step):
-        for name, value in values.items() if self.active else ():
-            self.board.add_scalar(name, value, step)
-
-    def image(self, name, image, step):
-        if self.active:
-            self.board.add_image(name, image.numpy(), step)

@@ -14,16 +14,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import register
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, check_positive
 
 SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
-
-
-def check_positive(**values):
-    """Raises a UserError for the first of `values` (None passes) that is below 1."""
-    for key, value in values.items():
-        if value is not None and value < 1:
-            raise UserError(f'{key} must be at least 1, not {value}')
 
 
 # --- one image -------------------------------------------------------------------------------------
@@ -119,7 +112,10 @@ def read_split(split_file, split_key):
 
 def find_images(root_path, split_file=None, split_key=None, first_k=None):
     """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
-    roots = [Path(root) for root in (root_path if isinstance(root_path, list) else [root_path])]
+    roots = root_path if isinstance(root_path, list) else [root_path]
+    if not roots or not all(isinstance(root, str) for root in roots):
+        raise UserError(f'root_path must be a folder or a list of folders, not {root_path!r}')
+    roots = [Path(root) for root in roots]
     if split_file is None:
         return [path for root in roots for path in list_images(root)][:first_k]
     paths = []

@@ -8,12 +8,11 @@ import threading
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from datasets import make
-from datasets.image_folder import check_positive
 from datasets.wrappers import Draw
-from utils import UserError, check_args, located
+from utils import UserError, check_args, check_positive, located
 
 
 class GlobalBatches:
@@ -84,6 +83,13 @@ def start_worker(worker):
         threading.Thread(target=end_with_parent, daemon=True).start()
 
 
+def collate(samples):
+    """The samples stacked to a batch."""
+    if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
+        raise UserError('samples of several sizes make no batch: set inp_size and sample_q, or batch_size: 1')
+    return default_collate(samples)
+
+
 def make_loader(spec, seed, shuffle=False, rank=0, world=1, pin_memory=False, where=''):
     """A DataLoader of `spec`: dataset, wrapper, batch_size (of all ranks together) and optionally num_workers.
 
@@ -96,7 +102,8 @@ def make_loader(spec, seed, shuffle=False, rank=0, world=1, pin_memory=False, wh
         samples = make(wrapper, args={'dataset': make(dataset)})
         return DataLoader(
             samples, batch_sampler=GlobalBatches(len(samples), batch_size, seed, shuffle, rank, world),
-            num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0, worker_init_fn=start_worker,
+            collate_fn=collate, pin_memory=pin_memory,
+            num_workers=workers, persistent_workers=workers > 0, worker_init_fn=start_worker,
             # fork costs next to nothing and shares images in memory; workers use neither CUDA nor threads of the parent
             multiprocessing_context='fork' if workers and sys.platform == 'linux' else None,
             generator=torch.Generator())  # of its own: iterating draws a number, which must not be the training's

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets import register
-from datasets.image_folder import PairedImageFolders, check_positive
-from utils import UserError, located, make_coord, to_pixel_samples
+from datasets.image_folder import PairedImageFolders
+from utils import UserError, check_positive, located, make_coord, to_pixel_samples
 
 
 class Draw(NamedTuple):

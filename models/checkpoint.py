@@ -4,6 +4,7 @@ A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's; what
 in train_liif.py. `ema`, where present, is the averaged weights' state dict.
 """
 
+import io
 import pickle
 
 import torch
@@ -28,8 +29,10 @@ def read(path):
 
 def write(checkpoint, path):
     """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens."""
+    content = io.BytesIO()  # torch.save into a file makes a RuntimeError of a full disk's OSError
+    torch.save(checkpoint, content)
     with atomic_write(path) as file:
-        torch.save(checkpoint, file)
+        file.write(content.getbuffer())
 
 
 def load(path):

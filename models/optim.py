@@ -4,14 +4,15 @@ import math
 
 import torch
 
-from utils import Registry, UserError, check_args
+from utils import Registry, UserError, check_args, located
 
 optimizers = Registry('optimizer')
 
 
 @optimizers.register('adam')
-def adam(params: list, lr: float, betas: list = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0):
-    return torch.optim.Adam(params, lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0):
+    beta1, beta2 = betas
+    return torch.optim.Adam(params, lr, (beta1, beta2), eps=eps, weight_decay=weight_decay)
 
 
 @optimizers.register('sgd')
@@ -19,7 +20,7 @@ def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0, n
     return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def multi_step_lr(milestones: list, gamma: float = 0.1):
+def multi_step_lr(milestones: list[float], gamma: float = 0.1):
     """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
     return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)
 
@@ -40,8 +41,10 @@ def make_schedule(multi_step=None, cosine=None):
 
     It has no state, so a run can be resumed anywhere.
     """
-    if multi_step and cosine:
+    if multi_step is not None and cosine is not None:
         raise UserError('multi_step_lr and cosine_lr exclude each other')
-    if cosine:
-        return cosine_lr(**check_args(cosine_lr, cosine))
-    return multi_step_lr(**check_args(multi_step_lr, multi_step or {'milestones': []}))
+    if cosine is not None:
+        with located('cosine_lr'):
+            return cosine_lr(**check_args(cosine_lr, cosine))
+    with located('multi_step_lr'):
+        return multi_step_lr(**check_args(multi_step_lr, {'milestones': []} if multi_step is None else multi_step))

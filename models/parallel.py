@@ -4,6 +4,7 @@ The rest of the code knows ranks and devices only from here.
 """
 
 import os
+import resource
 
 import torch
 import torch.distributed as dist
@@ -32,6 +33,13 @@ def set_precision(tf32):
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def peak_memory(device):
+    """Bytes: of the GPU's allocations, or of the process on the CPU."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Parallel:
@@ -69,6 +77,11 @@ class Parallel:
     def any(self, flag):
         """Whether `flag` is true on any rank. A CPU tensor carries it, so that a GPU's queue is not waited for."""
         return bool(self.sum(torch.tensor(int(flag))))
+
+    def agree(self, *numbers):
+        """Whether all ranks have the same whole `numbers`."""
+        own = torch.tensor(numbers)
+        return not self.any(not torch.equal(self.sum(own.clone()), self.world * own))
 
     def close(self):
         if self.distributed:

@@ -50,6 +50,9 @@ class Target:
     def __init__(self, size, shape, like):
         self.shape, self.cell = shape, like.new_tensor([2 / n for n in size])
         self.coords = [make_coord([n])[:, 0].to(like) for n in size]
+        # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
+        # the local ensemble), and that code's own neighbours when unfolded
+        self.reach = 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
         self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels
 
     def coord(self, axis, start, end):
@@ -78,7 +81,7 @@ def upscale_tile(model, image, target, rows, columns, data_norm):
     """The output (3, n, m), on the CPU, that belongs to the input pixels in `rows` and `columns`, (start, end) each."""
     h, w = target.shape
     inp_norm, gt_norm = normalisations(data_norm, target.cell.device)
-    margin = 2 + (model.receptive_radius or 0)  # 2: the neighbours of the local ensemble, and theirs when unfolded
+    margin = target.reach + (model.receptive_radius or 0)
     (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
     inp = image[None, :, top:bottom, left:right]
     inp = inp_norm.apply(inp.to(target.cell) / (255 if inp.dtype == torch.uint8 else 1))
@@ -93,10 +96,10 @@ def upscale_tile(model, image, target, rows, columns, data_norm):
         if model.receptive_radius is None:
             model.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
         else:
-            first, last = widen(rows[0] + start, rows[0] + end, 2, h)
+            first, last = widen(rows[0] + start, rows[0] + end, target.reach, h)
             band = slice(first - top, last - top)
             model.use_features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
         for ys in y.split(max(1, QUERIES // len(x))):  # at large scales a single row of the input makes many
             pred = gt_norm.undo(model.query_grid(ys, x, target.cell).flatten(1, 2)).clamp(0, 1)
             bands.append(pred.view(len(ys), len(x), 3).permute(2, 0, 1).cpu())
-    return torch.cat(bands, dim=1) if bands else torch.empty(3, 0, len(x))
+    return torch.cat(bands, dim=1) if bands else torch.empty(3, len(target.coord(0, *rows)), len(x))

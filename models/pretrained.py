@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from models.checkpoint import load
-from models.decoder import Decoder
-from models.predict import upscale
+from models.decoder import Decoder, ensemble, grid
+from models.predict import Target, normalisations, parts, upscale, widen
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -23,13 +23,12 @@ DATA_NORM = {'inp': HALF, 'gt': HALF}  # checkpoints do not tell theirs; it is t
 
 
 def load_pretrained(name: str | Path) -> Decoder:
-    """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint (.pth)."""
-    if Path(name).suffix == '.pth':
-        return load(name)
+    """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint."""
     known = {path.stem: path for path in FOLDER.glob('*.pth')}
-    if name not in known:
-        raise unknown('pretrained model (or path ending in .pth)', str(name), known)
-    return load(known[name])
+    path = known.get(str(name), Path(name))
+    if not path.is_file() and path.suffix != '.pth':
+        raise unknown('pretrained model', str(name), known)
+    return load(path)
 
 
 def target_size(shape: tuple, scale: float | None = None, size: tuple | None = None) -> tuple:
@@ -104,3 +103,39 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
             bar.update(strip.height)
     big.info = image.info
     return big
+
+
+@torch.no_grad()
+def mixing_weights(model, image, size, view):
+    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
+
+    Sampled at the points of a grid of `view` (H, W); each the mean over the local ensemble. Encodes tile by tile.
+    """
+    target = Target(view, image.shape[-2:], like=next(model.parameters()))
+    h, w = target.shape
+    cell = target.cell.new_tensor([2 / n for n in size])
+    norm, _ = normalisations(DATA_NORM, cell.device)
+    largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
+
+    def tile(rows, columns):
+        y, x = target.coord(0, *rows), target.coord(1, *columns)
+        if len(y) == 0 or len(x) == 0:
+            return torch.empty(model.imnet.K, len(y), len(x))
+        (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
+        inp = image[None, :, top:bottom, left:right]
+        inp = norm.apply(inp.to(cell) / (255 if inp.dtype == torch.uint8 else 1))
+        model.use_features(model.encoder(inp), inp, (top, left, h, w))
+        if model.pixel_space:
+            model.pixel_weights = model.weigh_pixels(cell.expand(1, 1, 2))
+        return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
+
+    return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)
+                      for rows in parts(h, largest)], dim=1)
+
+
+def weigh(model, y, x, cell):
+    """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
+    coord = grid(y, x, 1)
+    index, rel_coord, shares = model.neighbours(coord)
+    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)), None)
+    return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()

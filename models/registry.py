@@ -13,7 +13,7 @@ def make(spec, args=None, load_sd=False):
     Takes the LIIF and A-LIIF authors' specs and state dicts too. Raises UserError if a tensor is missing, unexpected
     or of another shape.
     """
-    if isinstance(spec, dict) and 'args' in spec:
+    if isinstance(spec, dict) and isinstance(spec.get('args'), dict):
         spec = from_published(spec)
     model = registry.make(spec, args)
     if load_sd:

@@ -255,7 +255,7 @@ def table(rows, unit, factor):
     for row in rows:
         if row['name'] != CEILING:
             rate, share = row['flops_per_second'], row['flops_per_second'] / ceiling[row['precision']]
-            ratios = [f'{seconds / row["seconds"]:.3g}' for seconds in published.values()]
+            ratios = [f'{seconds / row["seconds"]:.2f}' for seconds in published.values()]
             lines.append([row['name'], row['precision'], f'{row["seconds"] * factor:.4g}', *ratios,
                           f'{row["peak_bytes"] / 1e6:.0f}', f'{rate / 1e9:.0f}', f'{share:.0%}'])
     ceilings = ', '.join(f'{rate / 1e9:.0f} GFLOP/s in {precision}' for precision, rate in ceiling.items())
@@ -263,13 +263,13 @@ def table(rows, unit, factor):
 
 
 def sections(device):
-    """Title, cases, unit of time and how many it has in a second, for each table."""
+    """Title, cases, unit of time and how many of it are a second, for each table."""
     for h, w, scale in SIZES:
         title = f'Decoding {h}x{w} at x{scale}, {h * w * scale ** 2:,} queries'
         if h * w * scale ** 2 > PUBLISHED_QUERIES:
             title += f' (published: the first {PUBLISHED_QUERIES:,})'
         yield title, decode_cases(device, h, w, scale), 'us/query', 1e6
-    yield f'Training step, batch of {BATCH}, {CROP}x{CROP}, {SAMPLE_Q} queries', training_cases(device), 'ms/step', 1e3
+    yield f'Training step, batch of {BATCH}, {CROP}x{CROP}, {SAMPLE_Q} queries', training_cases(device), 's/step', 1
 
 
 def main():

@@ -199,7 +199,8 @@ def prepare_set(name, root, source=None, mirror=None):
     for folder in expected:
         print(f'{root / folder}: {count(root / folder)} images')
     if wrong := miscounts(root, expected):
-        raise UserError(f'{root}: {", ".join(wrong)}; remove what is wrong and run this again')
+        raise UserError(f'{root}: {", ".join(wrong)}; remove a folder that is not whole, and run this without --from '
+                        'to download what is missing')
 
 
 def prepare_sample(root):

@@ -1,0 +1,142 @@
+"""A training run: its config, its folder, and what `--resume` and `--overwrite` make of one that is there."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+
+from models.optim import make_schedule
+from utils import (
+    UserError,
+    atomic_write,
+    check_args,
+    check_norm,
+    check_positive,
+    load_yaml,
+    located,
+    parse_eval_type,
+    writing,
+)
+
+FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
+FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache'}  # may differ on --resume
+
+
+@dataclasses.dataclass
+class Config:
+    """A training config's keys."""
+    train_dataset: dict  # {dataset: spec, wrapper: spec, batch_size: over all processes, num_workers}
+    model: dict  # spec
+    optimizer: dict  # spec of adam or sgd
+    epoch_max: int
+    val_dataset: dict | None = None
+    data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
+    multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
+    cosine_lr: dict | None = None  # {warmup, hold: epochs}: up from zero, constant, down to zero at epoch_max
+    epoch_val: int | None = None  # validate every so many epochs
+    epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
+    resume: str | None = None  # a checkpoint of another run to go on from
+    eval_type: str | None = None
+    eval_bsize: int | None = None
+    seed: int = 0
+    grad_clip: float | None = None  # largest norm of the gradient
+    ema: float | None = None  # decay of the average of the weights
+    amp: Literal['bf16'] | None = None  # mixed precision
+    tf32: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self):
+        self.lr_factor = make_schedule(self.multi_step_lr, self.cosine_lr)
+        parse_eval_type(self.eval_type)
+        check_norm(self.data_norm)
+        check_positive(**{key: getattr(self, key) for key in ('epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize')})
+        if self.epoch_val and self.val_dataset is None:
+            raise UserError('epoch_val needs a val_dataset')
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise UserError(f'grad_clip must be above 0, not {self.grad_clip}')
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f'ema must be between 0 and 1, not {self.ema}')
+
+
+def read_config(path, given=None, defaults=None):
+    """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out."""
+    keys = load_yaml(path)
+    with located(path):
+        return Config(**check_args(Config, {**(defaults or {}), **keys, **(given or {})}))
+
+
+def differences(a, b, key=''):
+    """Dotted keys in which two configs differ, those in FREE left out."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
+    return [] if a == b else [key]
+
+
+def open_run(args):
+    """The folder of the run, its config, and the path of the checkpoint to go on from, or None."""
+    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
+    last = folder / 'epoch-last.pth'
+    if not (last.exists() and args.resume):
+        if last.exists() and not args.overwrite:
+            raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
+        config = read_config(args.config, given)
+        return folder, config, config.resume
+    own = read_config(folder / 'config.yaml')
+    config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
+    changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
+    if config.cosine_lr and config.epoch_max != own.epoch_max:
+        changed.append('epoch_max')
+    if changed:
+        raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
+                        'put it back, or train into another folder by --name or --tag')
+    return folder, config, last
+
+
+def prepare_folder(folder, config, overwrite):
+    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    leftovers = ['*.tmp', 'epoch-*.pth', 'log.txt', 'tensorboard/*'] if overwrite else ['*.tmp']
+    for path in (path for pattern in leftovers for path in folder.glob(pattern)):
+        path.unlink()
+    with atomic_write(folder / 'config.yaml') as file:
+        keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+        file.write(yaml.safe_dump(keys, sort_keys=False).encode())
+
+
+class Log:
+    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; only the first process has one that does.
+
+    The events are not left to the thread of tensorboardX's SummaryWriter, which a full disk would end unseen.
+    """
+
+    def __init__(self, folder, active):
+        self.folder, self.active = folder, active
+        if active:
+            (folder / 'tensorboard').mkdir(exist_ok=True)
+            self.events = EventsWriter(str(folder / 'tensorboard/events'))
+
+    def line(self, text):
+        if self.active:
+            print(text)
+            with writing(self.folder / 'log.txt'), open(self.folder / 'log.txt', 'a') as file:
+                print(text, file=file)
+
+    def scalars(self, values, step):
+        self.add([summary.scalar(name, value) for name, value in values.items()], step)
+
+    def image(self, name, image, step):
+        self.add([summary.image(name, image.numpy())], step)
+
+    def add(self, summaries, step):
+        if self.active:
+            with writing(self.folder / 'tensorboard'):
+                for item in summaries:
+                    self.events.write_event(Event(wall_time=time.time(), step=step, summary=item))
+                self.events.flush()

@@ -1,0 +1,199 @@
+"""The page that `test.py --report out/` writes: tables, charts, and pictures to compare with bicubic and the truth.
+
+It is one file without any link to another, so it can be mailed or kept: charts are inline SVG, pictures data URIs.
+"""
+
+import base64
+import datetime
+import io
+import json
+import math
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from utils import UserError, atomic_write, load_yaml, parse_eval_type
+
+SIDE = 512  # pixels: of a larger image the central part is shown
+BUDGET = 13 << 20  # bytes of all pictures; base64 makes them a third longer
+
+# Colours that charts are drawn in, and what the page puts in their place, so that they follow its light or dark theme.
+INK, LINE, BICUBIC, OURS = '#010101', '#020202', '#030303', '#040404'
+THEME = {INK: 'currentColor', LINE: 'var(--line)', BICUBIC: 'var(--muted)', OURS: 'var(--accent)'}
+CHART = {'svg.fonttype': 'none', 'font.size': 11, 'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': LINE,
+         'xtick.color': INK, 'ytick.color': INK, 'xtick.major.size': 0, 'ytick.major.size': 0, 'grid.color': LINE,
+         'axes.grid': True, 'axes.axisbelow': True, 'axes.spines.top': False, 'axes.spines.right': False}
+
+
+class Report:
+    """Collects what `evaluate` finds for a model and for bicubic, config by config, and writes it to `folder`.
+
+    `keep_ours` and `keep_bicubic` are shown every image while it is at hand; `add` then takes the numbers.
+    """
+
+    def __init__(self, folder):
+        self.path = Path(folder) / 'index.html'
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f'--report {folder}: is a file; name a folder to write to') from None
+        self.sets, self.images, self.kept, self.kept_bicubic = [], [], [], []
+
+    def keep_ours(self, scored):
+        size = scored.gt.shape[:0:-1]  # width, height
+        self.kept.append({'full_size': tuple(size), 'ours': picture(scored.pred), 'truth': picture(scored.gt)})
+
+    def keep_bicubic(self, scored):
+        self.kept_bicubic.append(picture(scored.pred))
+
+    def add(self, ours, bicubic):
+        """Takes the two results of `evaluate` on one config, whose images have been kept."""
+        path = Path(ours['config'])
+        config = load_yaml(path)
+        where = {'config': path.stem, 'scale': scale_of(config),
+                 'data': json.dumps(config['test_dataset']['dataset'], sort_keys=True)}
+        self.sets.append({**where, **side_by_side(ours, bicubic), 'count': len(ours['images']),
+                          'yaml': path.read_text(encoding='utf-8')})
+        rows = zip(ours['images'], bicubic['images'], self.kept, self.kept_bicubic, strict=True)
+        for row, bicubic_row, kept, kept_bicubic in rows:
+            self.images.append({**where, **side_by_side(row, bicubic_row), 'image': row['image'],
+                                'pictures': {**kept, 'bicubic': kept_bicubic}})
+        self.kept, self.kept_bicubic = [], []
+
+    def write(self, model, path, device):
+        """Writes the page on `model`, which was loaded from `path` and ran on `device`; returns where it is."""
+        fit([image['pictures'] for image in self.images])
+        templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+                                       trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        templates.filters['data_uri'] = lambda data: f'data:image/webp;base64,{base64.b64encode(data).decode()}'
+        page = templates.get_template('report.html.j2').render(
+            model=path, run=describe(model, path, device), sets=self.sets, images=self.images, charts=charts(self.sets),
+            groups=group(self.images, 'data', 'image'))
+        with atomic_write(self.path) as file:
+            file.write(page.encode())
+        return self.path
+
+
+def side_by_side(ours, bicubic):
+    """The numbers of one row, of a config or an image."""
+    return {'ours': ours, 'bicubic': bicubic, 'gain': ours['psnr'] - bicubic['psnr']}
+
+
+def scale_of(config):
+    """The scale at which a test config measures: that of its convention, else of its wrapper; None if neither says."""
+    if config.get('eval_type'):
+        return parse_eval_type(config['eval_type'])['scale']
+    scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
+    return scale and float(scale)
+
+
+def group(rows, *keys):
+    """The rows that agree in `keys` together: a list of lists, in the order in which the first of each came."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(groups.values())
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def picture(image):
+    """The part of `image`, (3, H, W) in [0, 1], that the page shows, as a WebP file (bytes)."""
+    image = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    return webp(centre(image, min(SIDE, image.width), min(SIDE, image.height)))
+
+
+def centre(image, width, height):
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def webp(image):
+    """Lossless: a codec's artefacts would be taken for the model's."""
+    file = io.BytesIO()
+    image.save(file, 'WEBP', lossless=True, method=2, quality=50)
+    return file.getvalue()
+
+
+def fit(pictures):
+    """Notes the shown size of each image's `pictures`; all are cut by one factor where they exceed the BUDGET."""
+    total = sum(len(p[name]) for p in pictures for name in ('bicubic', 'ours', 'truth'))
+    factor = min(1, math.sqrt(BUDGET / total))
+    for p in pictures:
+        for name in ('bicubic', 'ours', 'truth'):
+            image = Image.open(io.BytesIO(p[name]))
+            p['size'] = tuple(max(1, round(n * factor)) for n in image.size)
+            if factor < 1:
+                p[name] = webp(centre(image, *p['size']))
+        p['cropped'] = p['size'] != p['full_size']
+
+
+# --- charts --------------------------------------------------------------------------------------------------------
+
+
+def charts(sets):
+    """For each dataset that was measured at several scales its name and an SVG of PSNR over scale."""
+    known = [row for row in sets if row['scale'] is not None]
+    return [(re.sub(r'^test-|-[\d.]+$', '', rows[0]['config']), chart(sorted(rows, key=lambda row: row['scale'])))
+            for rows in group(known, 'data') if len(rows) > 1]
+
+
+def chart(rows):
+    """PSNR over scale of one dataset, ours and bicubic's, as the text of an <svg> element."""
+    scales = [row['scale'] for row in rows]
+    with matplotlib.rc_context(CHART):
+        figure = Figure(figsize=(5, 3.2), layout='constrained')
+        axes = figure.subplots()
+        for method, color, style in (('bicubic', BICUBIC, 'o--'), ('ours', OURS, 'o-')):
+            values = [row[method]['psnr'] for row in rows]
+            axes.plot(scales, values, style, color=color, linewidth=2, markersize=5, label=method.capitalize())
+        axes.set(xticks=sorted(set(scales)), xlabel='Scale', ylabel='PSNR (dB)')
+        axes.xaxis.set_major_formatter('×{x:g}')
+        axes.margins(y=0.15)
+        axes.grid(axis='x', visible=False)
+        axes.spines['left'].set_visible(False)
+        axes.legend(frameon=False, reverse=True)
+        file = io.StringIO()
+        figure.savefig(file, format='svg', transparent=True,
+                       metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+    svg = file.getvalue()[file.getvalue().index('<svg'):]
+    for color, variable in THEME.items():
+        svg = svg.replace(color, variable)
+    return re.sub(r'<g id="[^"]*"', '<g', svg)  # every chart has the same ids, and a page has each id once
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def describe(model, path, device):
+    """What was run, on what and when: (term, description) pairs."""
+    parts = [type(model).__name__]
+    if hasattr(model, 'encoder'):
+        parts.append(f'encoder {type(model.encoder).__name__}')
+    parts.append(f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters')
+    cuda = device.type == 'cuda'
+    return [
+        ('Model', path),
+        ('Architecture', ', '.join(parts)),
+        ('Command', shlex.join(['python', *sys.argv])),
+        ('Device', torch.cuda.get_device_name(device) if cuda else f'CPU (threads: {torch.get_num_threads()})'),
+        ('Machine', f'{processor()}, {platform.platform()}'),
+        ('Software', f'PyTorch {torch.__version__}, Python {platform.python_version()}'),
+        ('Date', datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z')),
+    ]
+
+
+def processor():
+    """The processor's name; Python itself does not know it on Linux."""
+    info = Path('/proc/cpuinfo')
+    name = re.search(r'model name\s*: (.+)', info.read_text()) if info.exists() else None
+    return name[1] if name else platform.processor() or platform.machine()

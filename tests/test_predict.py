@@ -1,0 +1,346 @@
+"""Images of any size: `upscale` in tiles and bands equals the model on the whole image, `decode_grid` its equations."""
+
+import pytest
+import reference
+import torch
+
+import models
+from models import pixel_grid, predict, rdn
+from models.pixel_grid import decode_grid
+from models.predict import upscale
+from scripts.benchmark import peak_bytes
+from utils import make_coord
+
+CPU = torch.device('cpu')
+EDSR = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
+RDN = {'name': 'rdn', 'args': {'no_upsampling': True, 'G0': 4, 'RDNconfig': 'A'}}
+RCAN = {'name': 'rcan', 'args': {'no_upsampling': True, 'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4,
+                                 'reduction': 2}}
+DATA_NORM = {'inp': {'sub': [0.5, 0.25, 0.375], 'div': [0.5, 0.25, 0.75]},
+             'gt': {'sub': [0.5, 0.375, 0.625], 'div': [1 / 128, 1 / 256, 1 / 64]}}  # keeps colours clear of 0, 1
+
+
+def liif(encoder=EDSR, **args):
+    imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [8]}}
+    return {'name': 'liif', 'args': {'encoder_spec': encoder, 'imnet_spec': imnet, **args}}
+
+
+def a_liif(encoder=EDSR, K=3, hidden=(6, 5), net_hidden=(8,), space='query', norm='l2', **args):
+    return {'name': 'a-liif', 'args': {
+        'encoder_spec': encoder, **args,
+        'imnet_spec': {'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden)}},
+        'expansion_spec': {'name': 'expansion-net', 'args': {
+            'out_dim': K, 'hidden_list': list(net_hidden), 'space': space, 'norm': norm}}}}
+
+
+def pixel(encoder=EDSR, **args):
+    return a_liif(encoder, space='pixel', **args)
+
+
+def metasr(**args):
+    return {'name': 'metasr', 'args': {'encoder_spec': EDSR, 'hidden_list': [8], **args}}
+
+
+def fixed_scale(**args):
+    encoder = {'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}}
+    return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
+
+
+TILED = {'a-liif': a_liif(), 'pixel': pixel(), 'pixel-residual': pixel(residual='bilinear'), 'liif': liif(),
+         'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(RDN)}
+UNTILED = {'pixel-rcan': pixel(RCAN), 'a-liif-rcan': a_liif(RCAN), 'fixed-scale': fixed_scale(),
+           'fixed-scale-residual': fixed_scale(residual='bilinear')}
+SIZES = {'x2': (46, 38), 'x3': (69, 57), 'x1': (23, 19), 'x1.3': (30, 25), 'x3.04x2.05': (70, 39), 'x1.1x3.7': (25, 70),
+         'x0.4x2': (9, 38), 'x3x0.3': (69, 6), 'x0.2': (5, 4), '1x1': (1, 1), '1x40': (1, 40)}  # of a 23x19 input
+
+each_model = pytest.mark.parametrize('spec', [*TILED.values(), *UNTILED.values()], ids=[*TILED, *UNTILED])
+each_size = pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+each_tiled = pytest.mark.parametrize('spec', TILED.values(), ids=TILED)
+each_space = pytest.mark.parametrize('make', [a_liif, pixel], ids=['query', 'pixel'])
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Tiles and bands of a few pixels, and an RDN of 2 blocks of 2 layers."""
+    monkeypatch.setattr(predict, 'TILE', 6)
+    monkeypatch.setattr(predict, 'QUERIES', 150)
+    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
+    torch.manual_seed(1)
+
+
+def build(spec):
+    """A model in float64, all its parameters large enough to matter in the result."""
+    torch.manual_seed(0)
+    model = models.make(spec).double()
+    for param in model.parameters():
+        torch.nn.init.normal_(param, std=0.25)
+    return model
+
+
+def photo(h, w):
+    return torch.rand(3, h, w, dtype=torch.float64)
+
+
+def grid(height, width, batch=1):
+    """Coordinates and cells of all pixels of a height x width image."""
+    coord = make_coord((height, width)).double().expand(batch, -1, -1)
+    return coord, coord.new_tensor([2 / height, 2 / width]).expand_as(coord)
+
+
+def whole(model, image, size, data_norm=DATA_NORM):
+    """The image (3, H, W) that one call of the model for all of its pixels gives."""
+    (sub, div), (gt_sub, gt_div) = ([torch.tensor(data_norm[of][k]).to(image).view(-1, 1, 1) for k in ('sub', 'div')]
+                                    for of in ('inp', 'gt'))
+    with torch.enable_grad():  # where training goes, not the fast paths
+        coord, cell = (x.to(image) for x in grid(*size))
+        pred = model(((image - sub) / div).unsqueeze(0), coord, cell).detach()
+    return (pred[0].t().view(3, *size) * gt_div + gt_sub).clamp(0, 1)
+
+
+def upscaled(model, image, size, data_norm=DATA_NORM):
+    return torch.cat(list(upscale(model, image, size, data_norm)), dim=1)
+
+
+def assert_equal(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def assert_equals_the_whole(spec, image, size):
+    model = build(spec)
+    expected = whole(model, image, size)
+    assert ((expected > 0) & (expected < 1)).double().mean() > 0.5  # not clamped
+    assert_equal(upscaled(model, image, size), expected)
+
+
+# --- tiles and bands -----------------------------------------------------------------------------------------------
+
+
+@each_model
+@each_size
+def test_upscaled_image_equals_the_whole(spec, size):
+    assert_equals_the_whole(spec, photo(23, 19), size)
+
+
+@each_model
+@pytest.mark.parametrize('shape', [(1, 1), (1, 20), (20, 1), (2, 9), (6, 6), (7, 13)], ids=str)
+@pytest.mark.parametrize('scale', [3, 1.7])
+def test_input_of_any_size_is_upscaled_as_a_whole(spec, shape, scale):
+    assert_equals_the_whole(spec, photo(*shape), [round(n * scale) for n in shape])
+
+
+@pytest.mark.parametrize('args', [
+    {'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
+    {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}, {'residual': 'bilinear'}], ids='-'.join)
+@each_space
+def test_upscaled_image_equals_the_whole_with_each_switch(make, args):
+    assert_equals_the_whole(make(**args), photo(23, 19), (50, 38))
+
+
+@pytest.mark.parametrize('tile, queries', [(1, 1), (3, 40), (11, 10 ** 9), (10 ** 9, 60)])
+def test_how_the_image_is_cut_does_not_matter(monkeypatch, tile, queries):
+    monkeypatch.setattr(predict, 'TILE', tile)
+    monkeypatch.setattr(predict, 'QUERIES', queries)
+    assert_equals_the_whole(pixel(residual='bilinear'), photo(13, 11), (30, 40))
+
+
+@each_model
+def test_in_float32_the_difference_stays_below_1e_5(spec):
+    model, image, half = build(spec).float(), photo(23, 19).float(), {'sub': [0.5], 'div': [0.5]}
+    args = model, image, (60, 40), {'inp': half, 'gt': half}
+    torch.testing.assert_close(upscaled(*args), whole(*args), rtol=0, atol=1e-5)
+
+
+@each_space
+def test_bytes_count_as_255ths(make):
+    model, image = build(make()), torch.randint(256, (3, 23, 19), dtype=torch.uint8)
+    assert_equal(upscaled(model, image, (40, 30)), whole(model, image.double() / 255, (40, 30)))
+
+
+@each_space
+def test_without_data_norm_the_model_sees_and_paints_colours_as_they_are(make):
+    model, image, identity = build(make()), photo(9, 8), {'sub': [0.0], 'div': [1.0]}
+    expected = whole(model, image, (20, 20), {'inp': identity, 'gt': identity})
+    assert expected.min() == 0 and ((expected > 0) & (expected < 1)).any()  # what is out of range is clamped
+    assert_equal(upscaled(model, image, (20, 20), None), expected)
+
+
+@each_tiled
+def test_bands_have_the_full_width_and_all_rows_together(spec):
+    bands = list(upscale(build(spec), photo(23, 19), (50, 44)))
+    assert len(bands) > 1
+    assert all(band.shape == (3, band.shape[1], 44) and 0 < band.shape[1] < 50 for band in bands)
+    assert sum(band.shape[1] for band in bands) == 50
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def shapes_seen(model):
+    """The inputs' (height, width) that the model's encoder gets, appended as it does."""
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[-2:]))
+    return seen
+
+
+@each_tiled
+def test_encoder_sees_a_tile_and_its_receptive_field(spec):
+    model = build(spec)
+    seen = shapes_seen(model)
+    upscaled(model, photo(50, 43), (60, 50))
+    assert len(seen) == 9 * 8
+    assert max(max(shape) for shape in seen) <= 6 + 2 * (model.receptive_radius + 2)  # 2: ensemble and unfolding
+
+
+@each_tiled
+def test_a_band_is_made_when_it_is_asked_for(spec):
+    model = build(spec)
+    seen = shapes_seen(model)
+    bands = upscale(model, photo(23, 19), (46, 38))
+    assert len(seen) == 0
+    next(bands)
+    assert len(seen) == 4  # the tiles side by side of a 19 wide image
+
+
+@each_tiled
+@pytest.mark.parametrize('shape, size', [((23, 19), (69, 57)), ((2, 3), (90, 120))], ids=['x3', 'x40'])
+def test_at_most_queries_pixels_are_decoded_at_a_time(spec, shape, size, monkeypatch):
+    model, seen = build(spec), []
+    query_grid = model.query_grid
+    monkeypatch.setattr(model, 'query_grid', lambda y, x, cell: seen.append(len(y) * len(x)) or query_grid(y, x, cell))
+    upscaled(model, photo(*shape), size)
+    assert sum(seen) == size[0] * size[1] and 100 < max(seen) <= 150
+
+
+@each_tiled
+def test_features_of_a_band_are_prepared_at_a_time(spec, monkeypatch):
+    model, seen = build(spec), []
+    prepare = model.prepare
+    monkeypatch.setattr(model, 'prepare', lambda: seen.append(model.feat.shape[-2]) or prepare())
+    upscaled(model, photo(23, 19), (69, 57))
+    assert max(seen) <= 150 // (4 * 3 * 3) + 2 * 2  # rows of 4 pixels' queries, and on both sides 2 rows of neighbours
+
+
+@pytest.mark.parametrize('encoder', [RCAN, fixed_scale()['args']['encoder_spec']], ids=['rcan', 'with-upsampler'])
+def test_encoder_without_a_receptive_radius_sees_the_whole_image(encoder):
+    model = build(liif(encoder))
+    seen = shapes_seen(model)
+    upscaled(model, photo(23, 19), (46, 38))
+    assert model.receptive_radius is None and seen == [(23, 19)]
+
+
+@each_space
+def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
+    encoder = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 48}}
+    model = models.make(make(encoder, hidden=[4])).eval()
+
+    def peak(h, w, tile):
+        monkeypatch.setattr(predict, 'TILE', tile)
+        monkeypatch.setattr(predict, 'QUERIES', 4096)
+        image = torch.randint(256, (3, h, w), dtype=torch.uint8)
+        return peak_bytes(lambda: sum(band.shape[1] for band in upscale(model, image, (h, w))), CPU)
+
+    assert max(peak(128, 256, tile=64), peak(768, 256, tile=64)) < 60e6
+    assert peak(768, 256, tile=768) > 100e6  # the bound is below what an untiled image needs
+
+
+# --- receptive field -----------------------------------------------------------------------------------------------
+
+
+def reach(encoder, width):
+    """How far from its own pixel, in a row of `width` pixels, a feature in the middle depends on the input."""
+    for param in encoder.parameters():  # positive: no ReLU cuts a path off, no two cancel out
+        torch.nn.init.uniform_(param, 0, 0.1)
+    inp = torch.rand(1, 3, 1, width, dtype=torch.float64).requires_grad_()
+    encoder(inp)[..., width // 2].sum().backward()
+    concerned = inp.grad.abs().sum(dim=(0, 1, 2)).nonzero()
+    return max(width // 2 - concerned.min(), concerned.max() - width // 2).item()
+
+
+@pytest.mark.parametrize('name, args', [
+    ('edsr-baseline', {'n_feats': 2}), ('edsr-baseline', {'n_feats': 2, 'n_resblocks': 3}), ('edsr', {'n_feats': 2}),
+    ('rdn', {'G0': 2}), ('rdn', {'G0': 2, 'RDNconfig': 'A'}), ('rdn', {'G0': 2, 'RDNconfig': 'A', 'RDNkSize': 5})],
+    ids=str)
+def test_receptive_radius_is_how_far_a_feature_sees(name, args):
+    encoder = models.make({'name': name, 'args': {'no_upsampling': True, **args}}).double()
+    assert reach(encoder, 2 * encoder.receptive_radius + 21) == encoder.receptive_radius
+
+
+def test_features_of_rcan_see_the_whole_image_and_it_has_no_receptive_radius():
+    encoder = models.make(RCAN).double()
+    assert reach(encoder, 501) == 250
+    assert encoder.receptive_radius is None
+
+
+@pytest.mark.parametrize('name', ['edsr-baseline', 'edsr', 'rdn', 'rcan'])
+def test_an_upsampler_leaves_no_receptive_radius(name):
+    assert models.make({'name': name, 'args': {'scale': 2}}).receptive_radius is None
+
+
+# --- the grid path of pixel space ----------------------------------------------------------------------------------
+
+
+OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
+       {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}]
+GRIDS = {'plain': {}, **{'-'.join(off): off for off in OFF}, 'K=1': {'K': 1}, 'softmax': {'norm': 'softmax'},
+         'linear': {'hidden': [], 'net_hidden': []}, 'one-hidden-layer': {'hidden': [7]},
+         'deep': {'hidden': [4, 5, 6, 7], 'net_hidden': [5, 6]}}
+
+each_grid_model = pytest.mark.parametrize('spec', [pixel(**args) for args in GRIDS.values()], ids=GRIDS)
+
+
+def assert_grid_follows_the_equations(spec, shape, y, x, cell, batch=2):
+    """`decode_grid` at all pairs of y and x, for images of `shape`, against the equations query by query."""
+    model, inp = build(spec), torch.randn(batch, 3, *shape, dtype=torch.float64)
+    coord = torch.cartesian_prod(y, x).expand(batch, -1, -1)
+    params = {name: param.detach() for name, param in model.named_parameters()}
+    expected = reference.forward(spec, params, inp, coord, cell.expand_as(coord))
+    assert expected.std() > 0.01
+    with torch.no_grad():
+        model.gen_feat(inp)
+        assert_equal(decode_grid(model, y, x, cell), expected.transpose(1, 2).view(batch, 3, len(y), len(x)))
+
+
+def axis(n):
+    return make_coord([n])[:, 0].double()
+
+
+def cell_of(height, width):
+    return torch.tensor([2 / height, 2 / width], dtype=torch.float64)
+
+
+@each_grid_model
+def test_grid_of_every_model_follows_the_equations(spec):
+    assert_grid_follows_the_equations(spec, (4, 3), axis(9), axis(8), cell_of(9, 8))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (4, 1), (4, 5)], ids=str)
+@pytest.mark.parametrize('size', [(8, 10), (7, 12), (3, 11), (4, 5), (1, 1), (2, 3)], ids=str)
+def test_grid_of_any_size_follows_the_equations(shape, size):
+    assert_grid_follows_the_equations(pixel(), shape, axis(size[0]), axis(size[1]), cell_of(*size))
+
+
+@pytest.mark.parametrize('off', [{}, {'local_ensemble': False}], ids=['ensemble', 'nearest'])
+def test_grid_of_rows_and_columns_at_any_distance_follows_the_equations(off):
+    y, x = ((torch.rand(n, dtype=torch.float64) * 2 - 1).sort().values for n in (13, 9))
+    assert_grid_follows_the_equations(pixel(**off), (6, 5), y, x, cell_of(20, 30))
+
+
+@pytest.mark.parametrize('chunk', [1, 100])
+def test_grid_in_chunks_of_pixels_follows_the_equations(monkeypatch, chunk):
+    monkeypatch.setattr(pixel_grid, 'CHUNK', chunk)
+    assert_grid_follows_the_equations(pixel(), (5, 4), axis(10), axis(9), cell_of(10, 9))
+
+
+def test_edges_and_corners_of_the_grid_follow_the_equations():
+    edges = torch.tensor([-1, -1 + 1e-9, -0.99, 0.3, 0.99, 1 - 1e-9, 1], dtype=torch.float64)
+    assert_grid_follows_the_equations(pixel(), (4, 5), edges, edges, cell_of(20, 20))
+
+
+@pytest.mark.parametrize('spec', [a_liif(), pixel(), liif(residual='bilinear'), pixel(residual='bilinear'), metasr()],
+                         ids=['a-liif', 'pixel', 'liif-residual', 'pixel-residual', 'metasr'])
+def test_query_grid_is_the_model_at_all_pairs(spec):
+    model, inp = build(spec), torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    expected = model(inp, *grid(11, 9, batch=2)).detach()
+    with torch.no_grad():
+        model.gen_feat(inp)
+        assert_equal(model.query_grid(axis(11), axis(9), cell_of(11, 9)), expected.view(2, 11, 9, 3))
