@@ -23,7 +23,7 @@ from PIL import Image
 from utils import UserError, atomic_write, load_yaml, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
-BUDGET = 13 << 20  # bytes of all pictures; base64 makes them a third longer
+BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer
 
 # Colours that charts are drawn in, and what the page puts in their place, so that they follow its light or dark theme.
 INK, LINE, BICUBIC, OURS = '#010101', '#020202', '#030303', '#040404'
