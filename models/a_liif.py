@@ -43,6 +43,9 @@ class ALIIF(Decoder):
     def query_rgb(self, coord, cell=None):
         if self.expansion is not None and self.pixel_space:
             self.pixel_weights = self.weigh_pixels(cell)
+        elif fused := fused_kernel(self, coord):
+            pred = fused.decode(self, coord, cell)
+            return pred + self.sample_input(coord) if self.residual else pred
         return super().query_rgb(coord, cell)
 
     def query_grid(self, y, x, cell):
@@ -76,3 +79,14 @@ class ALIIF(Decoder):
             part = torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t())  # (B, 1, out)
             rows = (rows.view(len(cell), -1, part.shape[-1]) + part).flatten(0, 1)
         return self.expansion(rows)
+
+
+def fused_kernel(model, coord):
+    """The module whose `decode` is one CUDA kernel, where it fits `model` and no gradient is wanted; else None."""
+    if not coord.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    try:
+        from models import fused
+    except ImportError:  # Triton is missing
+        return None
+    return fused if fused.fits(model) else None

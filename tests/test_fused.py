@@ -1,0 +1,315 @@
+"""The kernel of `models.fused` against the eager decoding, and where it is used.
+
+On a GPU that it is made for the kernel itself runs; elsewhere Triton's interpreter runs it, on the CPU, and the
+compiler, which needs no GPU, is asked for its code.
+"""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+triton = pytest.importorskip('triton', reason='Triton is not installed')
+
+import triton.language as tl  # noqa: E402
+from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
+
+import models  # noqa: E402
+from models import a_liif  # noqa: E402
+from utils import make_coord  # noqa: E402
+
+GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in (9, 10)
+DEVICE = torch.device('cuda' if GPU else 'cpu')
+
+with pytest.MonkeyPatch.context() as patch:
+    if not GPU:
+        patch.setenv('TRITON_INTERPRET', '1')
+    from models import fused
+
+    @triton.jit
+    def dot_of_floats(a, b, acc=None):
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+
+
+def convert(numbers, source, target, rounding):
+    """float32 to bf16, as bits, and back."""
+    numbers = torch.from_numpy(numbers)
+    if target == tl.bfloat16:
+        return numbers.bfloat16().view(torch.uint16).numpy()
+    return numbers.view(torch.bfloat16).float().numpy()
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch):
+    """Lets the interpreter run functions that were imported without it, and compute in bf16 as a GPU does.
+
+    Of its own it multiplies the bits of bf16 numbers as integers, and cuts off digits instead of rounding.
+    """
+    if not GPU:
+        for name in ('sum', 'max', 'zeros'):
+            monkeypatch.setattr(tl, name, InterpretedFunction(getattr(tl, name).fn))
+        monkeypatch.setattr(fused, 'dot', dot_of_floats)
+        monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
+
+
+def spec(K=3, hidden=(6, 5), net_hidden=(9, 8), net_args=None, expansion=True, **args):
+    args['encoder_spec'] = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
+    args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden)}}
+    if expansion:
+        args['expansion_spec'] = {'name': 'expansion-net', 'args': {
+            'out_dim': K, 'hidden_list': list(net_hidden), **(net_args or {})}}
+    return {'name': 'a-liif', 'args': args}
+
+
+PUBLISHED = spec(K=10, hidden=[16] * 4, net_hidden=[256] * 4)
+VARIANTS = {
+    'published': PUBLISHED,
+    'small': spec(),
+    'softmax': spec(net_args={'norm': 'softmax'}),
+    'local_ensemble': spec(local_ensemble=False),
+    'feat_unfold': spec(feat_unfold=False),
+    'cell_decode': spec(cell_decode=False),
+    'all-off': spec(local_ensemble=False, feat_unfold=False, cell_decode=False),
+    'one-hidden-layer': spec(net_hidden=[20], hidden=[7]),
+    'three-hidden-layers': spec(net_hidden=[70, 20, 33], hidden=[7, 16, 3]),
+    'five-hidden-layers': spec(net_hidden=[9, 40, 20, 8, 17], hidden=[4, 5, 6, 7, 8]),
+    'one-function': spec(K=1),
+    'sixteen-functions': spec(K=16, net_args={'norm': 'softmax'}),
+}
+each_variant = pytest.mark.parametrize('spec', VARIANTS.values(), ids=VARIANTS)
+
+
+def build(spec):
+    """A model all of whose layers keep the size of their inputs, so that each of them matters in the result."""
+    torch.manual_seed(0)
+    model = models.make(spec).to(DEVICE)
+    for param in model.parameters():
+        fan_in = param[0].numel() if param.dim() > 1 else 4
+        torch.nn.init.normal_(param, std=fan_in ** -0.5)
+    for weights, fan_in in zip(model.imnet.weights, model.imnet.dims, strict=False):
+        torch.nn.init.normal_(weights, std=1.5 * fan_in ** -0.5)
+    return model.eval()
+
+
+def queries(n=37, batch=2):
+    """Coordinates and a cell for each."""
+    return torch.rand(batch, n, 2, device=DEVICE) * 2 - 1, torch.rand(batch, n, 2, device=DEVICE) * 0.3 + 0.1
+
+
+def image(h=5, w=7, batch=2):
+    return torch.randn(batch, 3, h, w, device=DEVICE)
+
+
+def both(model, coord, cell):
+    """The kernel's colours and the eager path's."""
+    assert fused.fits(model)
+    return fused.decode(model, coord, cell), model.decode(coord, cell)
+
+
+def assert_equal(actual, expected):
+    assert expected.std() > 0.05
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+# --- the colours ---------------------------------------------------------------------------------------------------
+
+
+@each_variant
+@torch.no_grad()
+def test_in_float32_it_equals_the_eager_path(spec):
+    model = build(spec)
+    model.gen_feat(image())
+    assert_equal(*both(model, *queries()))
+
+
+@each_variant
+@torch.no_grad()
+def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
+    model, inp, (coord, cell) = build(spec), image(), queries()
+    exact = copy.deepcopy(model).double()(inp.double(), coord.double(), cell.double())
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        model.gen_feat(inp)
+        ours, eager = both(model, coord, cell)
+    error, allowed = ((colours - exact).abs().median() for colours in (ours, eager))
+    assert error < 1.5 * allowed < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize('n', [1, 15, 16, 17, 32, 33, 100])
+@torch.no_grad()
+def test_queries_need_not_fill_the_last_block(n):
+    model = build(spec())
+    model.gen_feat(image(batch=1))
+    assert_equal(*both(model, *queries(n + 4, batch=1)))
+
+
+@torch.no_grad()
+def test_it_decodes_a_window_of_a_larger_map():
+    model, (coord, cell) = build(spec()), queries(batch=1)
+    inp = image(9, 7, batch=1)
+    model.use_features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
+    coord[..., 0] = coord[..., 0].abs()  # the lower half
+    assert_equal(*both(model, coord, cell))
+
+
+@pytest.mark.parametrize('residual', [None, 'bilinear'])
+@torch.no_grad()
+def test_a_model_that_uses_it_gives_the_same_image(residual, monkeypatch):
+    model, y, x = build(spec(residual=residual)), make_coord([11])[:, 0].to(DEVICE), make_coord([9])[:, 0].to(DEVICE)
+    cell = torch.tensor([2 / 11, 2 / 9], device=DEVICE)
+    model.gen_feat(image())
+    monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: None)
+    expected = model.query_grid(y, x, cell)
+    monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: fused)
+    monkeypatch.setattr(model, 'decode', None)
+    assert_equal(model.query_grid(y, x, cell), expected)
+
+
+# --- where it is used ----------------------------------------------------------------------------------------------
+
+
+BEYOND = {
+    'no-expansion-net': spec(expansion=False, K=1),
+    'pixel-space': spec(net_args={'space': 'pixel'}),
+    'seventeen-functions': spec(K=17),
+    'mixture-of-width-17': spec(hidden=[8, 17]),
+    'expansion-net-of-width-257': spec(net_hidden=[257]),
+    'linear-mixture': spec(hidden=[]),
+    'linear-expansion-net': spec(net_hidden=[]),
+}
+
+
+@pytest.mark.parametrize('spec', BEYOND.values(), ids=BEYOND)
+@torch.no_grad()
+def test_models_beyond_its_limits_do_not_fit(spec):
+    model = build(spec)
+    model.gen_feat(image())
+    assert not fused.fits(model)
+
+
+@torch.no_grad()
+def test_float64_does_not_fit():
+    model = build(PUBLISHED).double()
+    model.gen_feat(image().double())
+    assert not fused.fits(model)
+
+
+@pytest.fixture
+def tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@torch.no_grad()
+def test_float32_does_not_fit_where_products_may_be_tf32(tf32):
+    model = build(PUBLISHED)
+    model.gen_feat(image())
+    assert not fused.fits(model)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        model.gen_feat(image())
+        assert fused.fits(model)
+
+
+@pytest.mark.parametrize('is_cuda, grad, fits, expected', [
+    (True, False, True, fused), (False, False, True, None), (True, True, True, None), (True, False, False, None)],
+    ids=['used', 'on-a-cpu', 'with-gradients', 'does-not-fit'])
+def test_it_is_used_on_cuda_without_gradients_where_the_model_fits(is_cuda, grad, fits, expected, monkeypatch):
+    monkeypatch.setattr(fused, 'fits', lambda model: fits)
+    with torch.set_grad_enabled(grad):
+        assert a_liif.fused_kernel(None, SimpleNamespace(is_cuda=is_cuda)) is expected
+
+
+@torch.no_grad()
+def test_without_triton_it_is_not_used(monkeypatch):
+    monkeypatch.delattr(models, 'fused')
+    monkeypatch.delitem(sys.modules, 'models.fused')
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    assert a_liif.fused_kernel(None, SimpleNamespace(is_cuda=True)) is None
+
+
+# --- the compiler --------------------------------------------------------------------------------------------------
+
+COMPILE = """
+import json, sys
+import torch
+import models
+
+report = {'triton is imported with models': 'triton' in sys.modules}
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import mangle_type
+from models import fused
+
+
+class Compiler:  # in place of the kernel: compiles it for an H100 instead of launching it
+    kernel = fused.kernel
+
+    def __getitem__(self, grid):
+        return self.compile
+
+    def compile(self, *args, **options):
+        names = self.kernel.arg_names
+        constants = {name: options.pop(name) for name in names[len(args):]}
+        types = dict(zip(names, map(mangle_type, args))) | dict.fromkeys(constants, 'constexpr')
+        aligned = {(i,): [['tt.divisibility', 16]] for i, type in enumerate(types.values()) if type.startswith('*')}
+        source = ASTSource(self.kernel, types, constants, aligned)
+        code = triton.compile(source, target=GPUTarget('cuda', 90, 32), options=options)
+        report['shared memory'] = code.metadata.shared
+        report['products'] = code.asm['ptx'].count('wgmma.mma_async')
+        report['copies'] = code.asm['ptx'].count('cp.async.bulk.tensor')
+
+
+fused.kernel = Compiler()
+model = models.make(json.loads(sys.argv[1]))
+with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+    model.gen_feat(torch.zeros(1, 3, 4, 4))
+    fused.decode(model, torch.zeros(1, 8, 2), torch.ones(1, 8, 2))
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+    """What the compiler makes of the published model's kernel in bf16, in a process without the interpreter."""
+    environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(tmp_path_factory.mktemp('triton')),
+                   'OMP_NUM_THREADS': '1'}
+    run = subprocess.run([sys.executable, '-c', COMPILE, json.dumps(PUBLISHED)], env=environment, capture_output=True,
+                         text=True, cwd=Path(__file__).resolve().parents[1])
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_it_compiles_to_tensor_core_products_that_fit_an_h100(compiled):
+    assert compiled['products'] > 0 and compiled['copies'] > 0
+    assert compiled['shared memory'] <= 227 * 1024
+
+
+def test_importing_the_models_does_not_import_triton(compiled):
+    assert not compiled['triton is imported with models']
+
+
+# --- the speed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not GPU, reason='no GPU that the kernel is made for')
+@torch.no_grad()
+def test_it_is_faster_than_the_eager_path(monkeypatch):
+    model, coord = build(PUBLISHED), make_coord((1024, 1024)).to(DEVICE).unsqueeze(0)
+    cell, (a, b) = torch.full_like(coord, 2 / 1024), torch.randn(2, 8192, 8192, device=DEVICE, dtype=torch.bfloat16)
+    with torch.autocast('cuda', torch.bfloat16):
+        model.gen_feat(image(256, 256, batch=1))
+        ours = triton.testing.do_bench(lambda: model.query_rgb(coord, cell))
+        monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: None)
+        eager = triton.testing.do_bench(lambda: model.query_rgb(coord, cell))
+    products = 2 * 4 * (3 * 256 * 256 + 256 * 10 + 3 * 16 * 160 + 16 * 30) * coord.shape[1]
+    speed, ceiling = products / ours / 1e9, 2 * 8192 ** 3 / triton.testing.do_bench(lambda: a @ b) / 1e9
+    print(f'\n{torch.cuda.get_device_name()}: {ours * 1e6 / coord.shape[1]:.2f} ns a query, eager '
+          f'{eager * 1e6 / coord.shape[1]:.2f} ns; {speed:.0f} TFLOP/s of the {ceiling:.0f} of a matrix product')
+    assert ours < eager
