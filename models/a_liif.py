@@ -89,4 +89,4 @@ def fused_kernel(model, coord):
         from models import fused
     except ImportError:  # Triton is missing
         return None
-    return fused if fused.fits(model) else None
+    return fused if fused.fits(model) and fused.agrees(model) else None

@@ -19,6 +19,8 @@ In the code for sm_90 the loops neither spill registers nor wait between product
 there are only plain multiply-adds, 84 % of the inner loop's instructions with 64 rows.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -31,6 +33,7 @@ TILES = {  # scripts/tune_fused.py compares others
     torch.bfloat16: {'ROWS': 128, 'num_warps': 8, 'num_stages': 4, 'maxnreg': 255},
     torch.float32: {'ROWS': 64, 'num_warps': 8, 'num_stages': 2, 'maxnreg': 255},
 }
+TRIED = {}  # what `agrees` found
 
 
 def fits(model):
@@ -61,6 +64,26 @@ def decode(model, coord, cell):
             K=model.imnet.K, MIXTURE=model.imnet.dims[1], MIXTURE_LAYERS=len(model.imnet.dims) - 2,
             SIDE=SIDE, STEP=STEP, **tile)
     return out
+
+
+def agrees(model):
+    """Whether the kernel compiles on this GPU and gives what `model.decode` does; tried once for each kind of model."""
+    key = model.rows.device, model.rows.dtype, model.local_ensemble, str(model.expansion), str(model.imnet.dims)
+    if key not in TRIED:
+        top, left, height, width = model.window
+        h, w = model.feat.shape[-2:]
+        middle = model.inp.new_tensor([(top + h / 2) / height * 2 - 1, (left + w / 2) / width * 2 - 1])
+        coord = (middle + torch.linspace(-0.5, 0.5, 16, device=middle.device).unsqueeze(1) / max(height, width))
+        coord = coord.expand(len(model.feat), -1, -1)
+        cell = torch.full_like(coord, 0.5 / max(height, width))
+        try:
+            eager = model.decode(coord, cell).float()
+            torch.testing.assert_close(decode(model, coord, cell), eager, rtol=0.05, atol=0.05)
+            TRIED[key] = True
+        except Exception as error:  # a compiler's or a driver's; the eager path always works
+            warnings.warn(f'the fused kernel is not used on {model.rows.device}: {error}', stacklevel=2)
+            TRIED[key] = False
+    return TRIED[key]
 
 
 # --- parameters as the kernel reads them ---------------------------------------------------------------------------

@@ -220,6 +220,7 @@ def test_float32_does_not_fit_where_products_may_be_tf32(tf32):
     ids=['used', 'on-a-cpu', 'with-gradients', 'does-not-fit'])
 def test_it_is_used_on_cuda_without_gradients_where_the_model_fits(is_cuda, grad, fits, expected, monkeypatch):
     monkeypatch.setattr(fused, 'fits', lambda model: fits)
+    monkeypatch.setattr(fused, 'agrees', lambda model: True)
     with torch.set_grad_enabled(grad):
         assert a_liif.fused_kernel(None, SimpleNamespace(is_cuda=is_cuda)) is expected
 
@@ -313,3 +314,15 @@ def test_it_is_faster_than_the_eager_path(monkeypatch):
     print(f'\n{torch.cuda.get_device_name()}: {ours * 1e6 / coord.shape[1]:.2f} ns a query, eager '
           f'{eager * 1e6 / coord.shape[1]:.2f} ns; {speed:.0f} TFLOP/s of the {ceiling:.0f} of a matrix product')
     assert ours < eager
+
+
+def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
+    model = models.make(spec()).to(DEVICE).eval()
+    with torch.no_grad():
+        model.gen_feat(torch.rand(1, 3, 6, 7, device=DEVICE))
+        assert fused.agrees(model)
+        for broken in (lambda *args: 1 / 0, lambda model, coord, cell: coord.new_zeros(*coord.shape[:2], 3) + 9):
+            monkeypatch.setattr(fused, 'TRIED', {})
+            monkeypatch.setattr(fused, 'decode', broken)
+            with pytest.warns(UserWarning, match='is not used'):
+                assert not fused.agrees(model)
