@@ -202,7 +202,7 @@ def weights_map(model, image, size):
     for k, weight in enumerate(weights):
         mean, deviation = weight.mean(), weight.std()
         caption = f'{k}: rules {(ruler == k).mean():.0%}, weight {mean:.2f} ± {deviation:.2f} (blue below, red above)'
-        panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / (3 * deviation + 1e-6))))
+        panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
     return sheet(panels, 4)
 
 

@@ -20,7 +20,7 @@ import datasets
 import models
 from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
-from models.predict import normalisations, upscale
+from models.predict import normalisations, upscale_whole
 from utils import (
     UserError,
     calc_psnr,
@@ -66,7 +66,7 @@ def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         sizes = batch['gt_size'].tolist() if 'gt_size' in batch else None
         if sizes and isinstance(model, Decoder):
-            preds = (torch.cat(list(upscale(model, inp, size, data_norm)), dim=1).to(device)
+            preds = (upscale_whole(model, inp, size, data_norm).to(device)
                      for inp, size in zip(batch['inp'], sizes, strict=True))
         else:
             args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']

@@ -53,32 +53,45 @@ class Target:
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
         # the local ensemble), and that code's own neighbours when unfolded
         self.reach = 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
-        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels
+        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
 
-    def coord(self, axis, start, end):
-        """Coordinates along an axis of the output pixels that belong to the input pixels start <= i < end."""
+    def span(self, axis, start, end):
+        """Which output pixels along an axis belong to the input pixels start <= i < end: a range."""
         owner = self.owners[axis]
-        return self.coords[axis][(owner >= start) & (owner < end)]
+        return range(int((owner < start).sum()), int((owner < end).sum()))
+
+    def coord(self, axis, pixels):
+        """Coordinates of a range of output pixels along an axis."""
+        return self.coords[axis][pixels.start:pixels.stop]
 
 
 @torch.no_grad()
 def upscale(model, image, size, data_norm=None):
-    """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields bands (3, n, W) in [0, 1], top to bottom.
+    """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
-    `model` is a `Decoder`. Encoder and decoder see a tile with a margin that covers the receptive field, so the result
-    is that of the whole image; an encoder that pools over the whole image (RCAN) has no such margin, and one with its
-    own upsampler no map of latent codes: for them the tile is the image.
+    Colours are (3, n, m), in [0, 1], on the CPU; `top` and `left` say where they begin in the output. `model` is a
+    `Decoder`. Encoder and decoder see a tile with a margin that covers the receptive field, so the result is that of
+    the whole image; an encoder that pools over the whole image (RCAN) has no such margin, and one with its own
+    upsampler no map of latent codes: for them the tile is the image.
     """
     target = Target(size, image.shape[-2:], like=next(model.parameters()))
     h, w = target.shape
     largest = max(h, w) if model.receptive_radius is None else TILE
-    for top, bottom in parts(h, largest):
-        tiles = [upscale_tile(model, image, target, (top, bottom), columns, data_norm) for columns in parts(w, largest)]
-        yield torch.cat(tiles, dim=2)
+    for rows in parts(h, largest):
+        for columns in parts(w, largest):
+            yield from upscale_tile(model, image, target, rows, columns, data_norm)
+
+
+def upscale_whole(model, image, size, data_norm=None):
+    """The whole output of `upscale`, (3, H, W) on the CPU."""
+    whole = torch.empty(3, *size, dtype=next(model.parameters()).dtype)
+    for top, left, block in upscale(model, image, size, data_norm):
+        whole[:, top:top + block.shape[1], left:left + block.shape[2]] = block
+    return whole
 
 
 def upscale_tile(model, image, target, rows, columns, data_norm):
-    """The output (3, n, m), on the CPU, that belongs to the input pixels in `rows` and `columns`, (start, end) each."""
+    """Yields `upscale`'s blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
     h, w = target.shape
     inp_norm, gt_norm = normalisations(data_norm, target.cell.device)
     margin = target.reach + (model.receptive_radius or 0)
@@ -87,11 +100,11 @@ def upscale_tile(model, image, target, rows, columns, data_norm):
     inp = inp_norm.apply(inp.to(target.cell) / (255 if inp.dtype == torch.uint8 else 1))
     feat = model.encoder(inp)
 
-    x, bands = target.coord(1, *columns), []
-    per_row = len(x) * len(target.coord(0, *rows)) / (rows[1] - rows[0])
+    xs = target.span(1, *columns)
+    per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])
     for start, end in parts(rows[1] - rows[0], max(1, int(QUERIES / max(1, per_row)))):
-        y = target.coord(0, rows[0] + start, rows[0] + end)
-        if len(x) == 0 or len(y) == 0:  # a target smaller than the input leaves pixels out
+        ys = target.span(0, rows[0] + start, rows[0] + end)
+        if len(xs) == 0 or len(ys) == 0:  # a target smaller than the input leaves pixels out
             continue
         if model.receptive_radius is None:
             model.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
@@ -99,7 +112,7 @@ def upscale_tile(model, image, target, rows, columns, data_norm):
             first, last = widen(rows[0] + start, rows[0] + end, target.reach, h)
             band = slice(first - top, last - top)
             model.use_features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
-        for ys in y.split(max(1, QUERIES // len(x))):  # at large scales a single row of the input makes many
-            pred = gt_norm.undo(model.query_grid(ys, x, target.cell).flatten(1, 2)).clamp(0, 1)
-            bands.append(pred.view(len(ys), len(x), 3).permute(2, 0, 1).cpu())
-    return torch.cat(bands, dim=1) if bands else torch.empty(3, len(target.coord(0, *rows)), len(x))
+        step = max(1, QUERIES // len(xs))  # at large scales a single row of the input makes more
+        for some in (ys[i:i + step] for i in range(0, len(ys), step)):
+            pred = model.query_grid(target.coord(0, some), target.coord(1, xs), target.cell).flatten(1, 2)
+            yield some.start, xs.start, gt_norm.undo(pred).clamp(0, 1).view(len(some), -1, 3).permute(2, 0, 1).cpu()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble, grid
+from models.geometry import centre, nearest
 from models.predict import Target, normalisations, parts, upscale, widen
 from utils import UserError, unknown
 
@@ -83,7 +84,7 @@ def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,
                 verbose: bool = False) -> Image.Image:
-    """`image` `scale` times as large, or at `size` (height, width); made band by band to save memory.
+    """`image` `scale` times as large, or at `size` (height, width); made block by block to save memory.
 
     Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF and ICC profile go on in the result's `info`. `verbose` shows a
@@ -92,15 +93,15 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
     alpha = image.getchannel('A').resize((width, height), Image.BICUBIC) if 'A' in image.getbands() else None
-    big, top = Image.new(image.mode, (width, height)), 0
-    with tqdm(total=height, unit='row', leave=False, disable=None if verbose else True) as bar:
-        for band in upscale(model, to_tensor(image), (height, width), DATA_NORM):
-            strip = to_picture(band, image.mode)
+    big = Image.new(image.mode, (width, height))
+    hidden = None if verbose else True  # None: where there is no terminal
+    with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
+        for top, left, colours in upscale(model, to_tensor(image), (height, width), DATA_NORM):
+            block = to_picture(colours, image.mode)
             if alpha is not None:
-                strip.putalpha(alpha.crop((0, top, width, top + strip.height)))
-            big.paste(strip, (0, top))
-            top += strip.height
-            bar.update(strip.height)
+                block.putalpha(alpha.crop((left, top, left + block.width, top + block.height)))
+            big.paste(block, (left, top))
+            bar.update(block.width * block.height)
     big.info = image.info
     return big
 
@@ -109,7 +110,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 def mixing_weights(model, image, size, view):
     """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
 
-    Sampled at the points of a grid of `view` (H, W); each the mean over the local ensemble. Encodes tile by tile.
+    A point of the grid `view` (H, W) has those at the centre of its input pixel, where one code of the local ensemble
+    counts alone; in between they mix, and a view of another size than the input's would show the beat. Works in tiles.
     """
     target = Target(view, image.shape[-2:], like=next(model.parameters()))
     h, w = target.shape
@@ -118,7 +120,8 @@ def mixing_weights(model, image, size, view):
     largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
 
     def tile(rows, columns):
-        y, x = target.coord(0, *rows), target.coord(1, *columns)
+        y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)
+                for axis, (part, n) in enumerate(((rows, h), (columns, w))))
         if len(y) == 0 or len(x) == 0:
             return torch.empty(model.imnet.K, len(y), len(x))
         (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)

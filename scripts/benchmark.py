@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from models.decoder import sample  # noqa: E402
 from models.parallel import pick_devices, set_precision  # noqa: E402
-from models.predict import upscale  # noqa: E402
+from models.predict import upscale_whole  # noqa: E402
 from utils import UserError, load_yaml, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
@@ -130,7 +130,7 @@ def autocast(device, precision):
 def decode(model, image, size, precision):
     """The whole image, in bands, by the model's fast path."""
     with autocast(image.device, precision):
-        return list(upscale(copy.copy(model), image, size))  # a copy: what a model keeps for later goes with it
+        return upscale_whole(copy.copy(model), image, size)  # a copy: what a model keeps for later goes with it
 
 
 def train_step(model, function, optimizer, batch, precision):

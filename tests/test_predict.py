@@ -7,7 +7,7 @@ import torch
 import models
 from models import pixel_grid, predict, rdn
 from models.pixel_grid import decode_grid
-from models.predict import upscale
+from models.predict import upscale, upscale_whole
 from scripts.benchmark import peak_bytes
 from utils import make_coord
 
@@ -98,7 +98,7 @@ def whole(model, image, size, data_norm=DATA_NORM):
 
 
 def upscaled(model, image, size, data_norm=DATA_NORM):
-    return torch.cat(list(upscale(model, image, size, data_norm)), dim=1)
+    return upscale_whole(model, image, size, data_norm)
 
 
 def assert_equal(actual, expected):
@@ -165,11 +165,12 @@ def test_without_data_norm_the_model_sees_and_paints_colours_as_they_are(make):
 
 
 @each_tiled
-def test_bands_have_the_full_width_and_all_rows_together(spec):
-    bands = list(upscale(build(spec), photo(23, 19), (50, 44)))
-    assert len(bands) > 1
-    assert all(band.shape == (3, band.shape[1], 44) and 0 < band.shape[1] < 50 for band in bands)
-    assert sum(band.shape[1] for band in bands) == 50
+def test_blocks_cover_each_output_pixel_once(spec):
+    blocks, covered = list(upscale(build(spec), photo(23, 19), (50, 44))), torch.zeros(50, 44)
+    for top, left, block in blocks:
+        assert block.shape[0] == 3
+        covered[top:top + block.shape[1], left:left + block.shape[2]] += 1
+    assert len(blocks) > 16 and (covered == 1).all()
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -192,13 +193,13 @@ def test_encoder_sees_a_tile_and_its_receptive_field(spec):
 
 
 @each_tiled
-def test_a_band_is_made_when_it_is_asked_for(spec):
+def test_a_block_is_made_when_it_is_asked_for(spec):
     model = build(spec)
     seen = shapes_seen(model)
-    bands = upscale(model, photo(23, 19), (46, 38))
+    blocks = upscale(model, photo(23, 19), (46, 38))
     assert len(seen) == 0
-    next(bands)
-    assert len(seen) == 4  # the tiles side by side of a 19 wide image
+    next(blocks)
+    assert len(seen) == 1
 
 
 @each_tiled
@@ -237,7 +238,7 @@ def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
         monkeypatch.setattr(predict, 'TILE', tile)
         monkeypatch.setattr(predict, 'QUERIES', 4096)
         image = torch.randint(256, (3, h, w), dtype=torch.uint8)
-        return peak_bytes(lambda: sum(band.shape[1] for band in upscale(model, image, (h, w))), CPU)
+        return peak_bytes(lambda: sum(block.shape[1] for *_, block in upscale(model, image, (h, w))), CPU)
 
     assert max(peak(128, 256, tile=64), peak(768, 256, tile=64)) < 60e6
     assert peak(768, 256, tile=768) > 100e6  # the bound is below what an untiled image needs

@@ -1,0 +1,560 @@
+"""From picture to larger picture: the three-line API, and demo.py on files and folders of every kind."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import skimage.data
+import specs
+import tifffile
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms
+
+import demo
+import models
+from models import load_pretrained, predict, pretrained, upscale_pil
+from utils import UserError, run_cli
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+RANDOM = specs.pixel(residual='bilinear')
+
+
+def make_checkpoint(path, spec, change=lambda model: None):
+    torch.manual_seed(0)
+    model = models.make(spec)
+    change(model)
+    torch.save({'model': {**spec, 'sd': model.state_dict()}}, path)
+    return path
+
+
+def silence(model, offset=0.0):
+    """Leaves of `model` its residual, that is bilinear interpolation, plus `offset` in units of [0, 1].
+
+    The last biases mix to the sum of K of them with the weights c, which are made equal: c_k = 1 / sqrt(K).
+    """
+    for param in model.imnet.parameters():
+        torch.nn.init.zeros_(param)
+    set_weights(model, torch.ones(model.imnet.K))
+    torch.nn.init.constant_(model.imnet.biases[-1], 2 * offset / model.imnet.K ** 0.5)
+
+
+def set_weights(model, weights):
+    """Makes the expansion net answer the same `weights` (K,), L2-normalised, everywhere."""
+    last = model.expansion.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data.copy_(weights)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Checkpoints: random.pth; bilinear.pth, which interpolates; brighter.pth, which also adds 0.2; liif.pth."""
+    folder = tmp_path_factory.mktemp('checkpoints')
+    make_checkpoint(folder / 'random.pth', RANDOM)
+    make_checkpoint(folder / 'bilinear.pth', RANDOM, silence)
+    make_checkpoint(folder / 'brighter.pth', RANDOM, lambda model: silence(model, 0.2))
+    make_checkpoint(folder / 'liif.pth', specs.liif())
+    return folder
+
+
+@pytest.fixture
+def bilinear(folder):
+    return load_pretrained(folder / 'bilinear.pth')
+
+
+@pytest.fixture
+def cli(folder, tmp_path, monkeypatch, capsys):
+    """Calls demo.py in tmp_path, with bilinear.pth unless told otherwise: exit code, lines of stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
+
+    def call(*args, model='bilinear.pth'):
+        demo.note.cache_clear()
+        monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(folder / model), *map(str, args)])
+        try:
+            run_cli(demo.main)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return call
+
+
+def picture(mode='RGB', width=12, height=10, seed=0):
+    """A smooth picture: no detail that a lossy format would change much."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (3, 4, 4 if mode.endswith('A') else 3), np.uint8))
+    return small.resize((width, height), Image.BICUBIC).convert(mode)
+
+
+def interpolated(values, size):
+    """`values` (h, w) or (h, w, C) at `size` (H, W) by bilinear interpolation, edges repeated: float64, as shaped."""
+    values = torch.from_numpy(np.asarray(values, dtype=float))
+    planes = values.view(*values.shape[:2], -1).permute(2, 0, 1)[None]
+    planes = F.interpolate(planes, size, mode='bilinear', align_corners=False)[0].permute(1, 2, 0)
+    return planes.reshape(*size, *values.shape[2:]).numpy()
+
+
+def assert_close(image, values, tolerance=1.0):
+    np.testing.assert_allclose(np.asarray(image, dtype=float), values, rtol=0, atol=tolerance)
+
+
+def assert_as_written(image, values, suffix):
+    """Lossy formats may be further off at some pixels, most of all WebP, which halves the resolution of colour."""
+    if suffix in ('.jpg', '.jpeg', '.webp'):
+        assert np.abs(np.asarray(image, dtype=float) - values).mean() < 6
+    else:
+        assert_close(image, values)
+
+
+# --- three lines in a notebook --------------------------------------------------------------------------------------
+
+
+def test_upscaled_picture_is_the_models_equations(folder):
+    image = picture(width=7, height=6)
+    big = upscale_pil(load_pretrained(folder / 'random.pth'), image, scale=2.5)
+
+    inp = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double() / 255
+    state = {k: v.double() for k, v in torch.load(folder / 'random.pth')['model']['sd'].items()}
+    colours = reference.forward(RANDOM, state, inp * 2 - 1, *specs.grid(15, 18, batch=1))
+    assert big.size == (18, 15)
+    assert_close(big, ((colours * 0.5 + 0.5).clamp(0, 1) * 255).view(15, 18, 3).numpy(), 0.51)
+
+
+def test_pretrained_models_are_found_by_name(folder, monkeypatch):
+    monkeypatch.setattr(pretrained, 'FOLDER', folder)
+    assert load_pretrained('liif').state_dict().keys() == models.load(folder / 'liif.pth').state_dict().keys()
+
+
+def test_unknown_name_lists_the_known_ones(folder, monkeypatch):
+    monkeypatch.setattr(pretrained, 'FOLDER', folder)
+    with pytest.raises(UserError, match=r"'liff', did you mean 'liif'\? \(known: bilinear, brighter, liif, random\)"):
+        load_pretrained('liff')
+
+
+def test_model_in_the_box_beats_bicubic_by_half_a_decibel():
+    truth = Image.fromarray(skimage.data.astronaut()[50:178, 160:288])
+    small = truth.resize((64, 64), Image.BICUBIC)
+    ours = upscale_pil(load_pretrained('edsr-baseline-A-liif-pixel'), small, scale=2)
+    errors = [np.square(np.asarray(image, dtype=float) - np.asarray(truth)).mean()
+              for image in (small.resize((128, 128), Image.BICUBIC), ours)]
+    assert 10 * np.log10(errors[0] / errors[1]) > 0.5
+
+
+@pytest.mark.parametrize('arguments, size', [
+    ({'scale': 1}, (10, 12)), ({'scale': 3.7}, (37, 44)), ({'scale': 10}, (100, 120)),
+    ({'size': (10, 60)}, (10, 60)), ({'size': (45, 12)}, (45, 12))])
+def test_any_scale_and_any_aspect_ratio(bilinear, arguments, size):
+    image = picture()
+    big = upscale_pil(bilinear, image, **arguments)
+    assert big.size == size[::-1]
+    assert_close(big, interpolated(image, size))
+
+
+@pytest.mark.parametrize('arguments', [
+    {}, {'scale': 2, 'size': (20, 24)}, {'scale': 0.99}, {'scale': float('inf')}, {'size': (0, 24)}, {'size': (9, 24)},
+    {'size': (20, 11)}])
+def test_size_must_be_given_once_and_not_below_the_pictures(bilinear, arguments):
+    with pytest.raises(UserError):
+        upscale_pil(bilinear, picture(), **arguments)
+
+
+@pytest.mark.parametrize('mode, result', [
+    ('L', 'L'), ('LA', 'LA'), ('RGB', 'RGB'), ('RGBA', 'RGBA'), ('1', 'L'), ('P', 'RGB'), ('CMYK', 'RGB'),
+    ('YCbCr', 'RGB')])
+def test_colours_of_every_mode(bilinear, mode, result):
+    image = picture(mode)
+    big = upscale_pil(bilinear, image, scale=2.5)
+    assert big.mode == result
+    colours = result.rstrip('A')
+    assert_close(big.convert(colours), interpolated(image.convert(colours), (25, 30)))
+
+
+def test_palette_with_a_transparent_colour_becomes_rgba(bilinear):
+    image = picture('P')
+    image.info['transparency'] = image.getpixel((0, 0))
+    assert upscale_pil(bilinear, image, scale=2).mode == 'RGBA'
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_alpha_is_resized_by_bicubic_interpolation(bilinear, mode):
+    image = picture(mode)
+    big = upscale_pil(bilinear, image, size=(33, 20))
+    assert_close(big.getchannel('A'), image.getchannel('A').resize((20, 33), Image.BICUBIC), 0)
+
+
+def test_picture_of_several_bands_is_put_together(bilinear, monkeypatch):
+    monkeypatch.setattr(predict, 'TILE', 4)
+    image = picture('RGBA')
+    big = upscale_pil(bilinear, image, scale=2)
+    assert_close(big.convert('RGB'), interpolated(image.convert('RGB'), (20, 24)))
+    assert_close(big.getchannel('A'), image.getchannel('A').resize((24, 20), Image.BICUBIC), 0)
+
+
+@pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2')])
+def test_grey_of_16_bits_keeps_them(bilinear, mode, dtype):
+    values = np.arange(120, dtype=np.uint16).reshape(10, 12) * 540 + 7
+    big = upscale_pil(bilinear, Image.frombytes(mode, (12, 10), values.astype(dtype).tobytes()), scale=3)
+    assert big.mode == 'I;16'
+    assert_close(big, interpolated(values, (30, 36)), 2)
+
+
+def test_grey_stays_grey_where_the_model_answers_in_colour(folder):
+    model = load_pretrained(folder / 'bilinear.pth')
+    with torch.no_grad():
+        model.imnet.biases[-1][:] = torch.tensor([0.3, 0, 0])
+    big = upscale_pil(model, Image.new('L', (6, 5), 100), scale=2)
+    offset = 0.3 * 3 ** 0.5 / 2 / 3 * 255  # of three functions of weight 1 / sqrt(3), in one of three channels
+    assert_close(big, np.full((10, 12), 100 + offset))
+
+
+@pytest.mark.parametrize('mode', ['I', 'F', 'LAB'])
+def test_other_modes_are_named_in_the_error(bilinear, mode):
+    with pytest.raises(UserError, match=f'mode {mode} '):
+        upscale_pil(bilinear, Image.new(mode, (4, 4)), scale=2)
+
+
+@pytest.mark.parametrize('orientation, turn', [
+    (1, None), (2, Image.FLIP_LEFT_RIGHT), (3, Image.ROTATE_180), (4, Image.FLIP_TOP_BOTTOM), (5, Image.TRANSPOSE),
+    (6, Image.ROTATE_270), (7, Image.TRANSVERSE), (8, Image.ROTATE_90)])
+def test_orientation_is_applied_and_its_tag_dropped(bilinear, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, 'the maker'
+    file = io.BytesIO()
+    picture().save(file, 'PNG', exif=exif)
+
+    big = upscale_pil(bilinear, Image.open(file), scale=2)
+    upright = picture() if turn is None else picture().transpose(turn)
+    assert_close(big, interpolated(upright, (2 * upright.height, 2 * upright.width)))
+    exif = Image.Exif()
+    exif.load(big.info['exif'])
+    assert exif.get(0x0112, 1) == 1
+    assert exif[0x010F] == 'the maker'
+
+
+@pytest.mark.parametrize('mode, space, kept', [
+    ('RGB', b'RGB ', True), ('RGBA', b'RGB ', True), ('P', b'RGB ', True), ('L', b'GRAY', True), ('LA', b'GRAY', True),
+    ('CMYK', b'CMYK', False), ('L', b'RGB ', False)])
+def test_icc_profile_is_kept_where_it_is_of_the_results_colour_space(bilinear, mode, space, kept):
+    image = picture(mode)
+    image.info['icc_profile'] = profile = SRGB[:16] + space + SRGB[20:]
+    assert upscale_pil(bilinear, image, scale=2).info.get('icc_profile') == (profile if kept else None)
+
+
+@pytest.mark.parametrize('make', [specs.a_liif, specs.pixel])
+def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(make):
+    spec = make(residual='bilinear')
+    model = specs.build(spec).float().eval()
+    image = torch.rand(3, 4, 270)  # wider than a tile
+    weights = pretrained.mixing_weights(model, image, size=(9, 600), view=(3, 40))
+
+    state = {k: v.double() for k, v in model.state_dict().items()}
+    encoder = {k.removeprefix('encoder.'): v for k, v in state.items() if k.startswith('encoder.')}
+    feat = reference.unfold(reference.edsr(encoder, image[None].double() * 2 - 1, no_upsampling=True)[0])
+    cell = torch.tensor([2 / 9, 2 / 600], dtype=torch.float64)
+    centres = [(reference.centre(int((y + 1) / 2 * 4), 4), reference.centre(int((x + 1) / 2 * 270), 270))
+               for y, x in specs.grid(3, 40, batch=1)[0][0].tolist()]
+    expected = torch.stack([
+        reference.query(feat, y, x, cell, lambda *code: reference.mixing_weights(
+            state, spec['args']['expansion_spec']['args'], *code), local_ensemble=True, cell_decode=True)
+        for y, x in centres])
+    torch.testing.assert_close(weights, expected.t().view(-1, 3, 40).float(), rtol=1e-4, atol=1e-5)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('suffix, name', [
+    ('.png', 'PNG'), ('.tif', 'TIFF'), ('.TIFF', 'TIFF'), ('.bmp', 'BMP'), ('.jpg', 'JPEG'), ('.jpeg', 'JPEG'),
+    ('.webp', 'WEBP')])
+def test_each_format_is_read_and_written(cli, suffix, name):
+    picture().save(f'small{suffix}', lossless=True)
+    code, out, err = cli('--input', f'small{suffix}', '--scale', 2.5, '--output', f'big{suffix}')
+    assert (code, err) == (0, [])
+    assert 'big' in out[-1] and '25x30' in out[-1]
+    with Image.open(f'small{suffix}') as small, Image.open(f'big{suffix}') as big:
+        assert big.format == name
+        assert_as_written(big, interpolated(small, (25, 30)), suffix)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif', '.jpg', '.webp'])
+def test_icc_profile_and_exif_get_into_the_file(cli, suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, 'the maker'
+    picture().save('small.jpg', icc_profile=SRGB, exif=exif)
+    assert cli('--input', 'small.jpg', '--scale', 2, '--output', f'big{suffix}')[0] == 0
+    with Image.open(f'big{suffix}') as big:
+        assert big.info['icc_profile'] == SRGB
+        assert big.size == (20, 24)
+        assert 0x0112 not in big.getexif() and big.getexif()[0x010F] == 'the maker'
+
+
+@pytest.mark.parametrize('mode, suffix, written', [
+    ('L', '.png', 'L'), ('LA', '.png', 'LA'), ('RGBA', '.png', 'RGBA'), ('I;16', '.png', 'I;16'),
+    ('L', '.tif', 'L'), ('LA', '.tif', 'LA'), ('RGBA', '.tif', 'RGBA'), ('I;16', '.tif', 'I;16'),
+    ('L', '.jpg', 'L'), ('LA', '.jpg', 'L'), ('RGBA', '.jpg', 'RGB'), ('I;16', '.jpg', 'L'),
+    ('L', '.webp', 'RGB'), ('LA', '.webp', 'RGBA'), ('RGBA', '.webp', 'RGBA'), ('I;16', '.webp', 'RGB'),
+    ('L', '.bmp', 'L'), ('LA', '.bmp', 'L'), ('RGBA', '.bmp', 'RGB'), ('I;16', '.bmp', 'L')])
+def test_file_holds_what_its_format_can(cli, mode, suffix, written):
+    wide = mode == 'I;16'
+    grey = picture('L')
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if wide else picture(mode)
+    image.save('small.png')
+    code, out, _ = cli('--input', 'small.png', '--scale', 2, '--output', f'big{suffix}')
+    assert code == 0
+    with Image.open(f'big{suffix}') as big:
+        assert big.mode == written
+        if written != 'I;16':
+            expected = interpolated((grey if wide else image).convert('RGB'), (20, 24))
+            assert_as_written(big.convert('RGB'), expected, suffix)
+    lost = {('I;16', False): ['16 bits'], ('LA', False): ['alpha'], ('RGBA', False): ['alpha']}.get(
+        (mode, written == mode or written.endswith('A')), [])
+    notes = [line for line in out if line.startswith('note:')]
+    assert len(notes) == len(lost) and all(text in note for text, note in zip(lost, notes, strict=True))
+
+
+def test_colour_of_16_bits_is_written_with_8_and_that_is_said_once(cli):
+    values = np.asarray(picture(), dtype=np.uint16) * 257
+    os.mkdir('small')
+    for i in range(2):
+        tifffile.imwrite(f'small/{i}.tif', values, photometric='rgb')
+    code, out, _ = cli('--input', 'small', '--scale', 2, '--output', 'big')
+    assert code == 0
+    assert len([line for line in out if line.startswith('note:') and '16 bits' in line]) == 1
+    assert_close(Image.open('big/1.tif'), interpolated(values / 257, (20, 24)))
+
+
+def test_resolution_is_height_and_width(cli):
+    picture().save('small.png')
+    assert cli('--input', 'small.png', '--resolution', '17,60', '--output', 'big.png')[0] == 0
+    assert_close(Image.open('big.png'), interpolated(picture(), (17, 60)))
+
+
+def test_mixed_precision_changes_little(cli):
+    picture().save('small.png')
+    job = '--input', 'small.png', '--scale', 3, '--output'
+    assert cli(*job, 'full.png', model='random.pth')[0] == 0
+    assert cli(*job, 'half.png', '--amp', 'bf16', model='random.pth')[0] == 0
+    full, half = np.asarray(Image.open('full.png')), np.asarray(Image.open('half.png'), dtype=float)
+    assert_close(half, full, 4)
+    assert (full != half).any()
+
+
+def test_folders_of_the_output_are_made(cli):
+    picture().save('small.png')
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'new/folder/big.png')[0] == 0
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'other/folder')[0] == 0
+    assert Path('new/folder/big.png').is_file() and Path('other/folder/small.png').is_file()
+
+
+def test_existing_output_is_replaced_only_on_request(cli):
+    picture().save('small.png')
+    Path('big.png').write_bytes(b'dear')
+    code, _, err = cli('--input', 'small.png', '--scale', 2, '--output', 'big.png')
+    assert code == 2 and len(err) == 1 and '--overwrite' in err[0]
+    assert Path('big.png').read_bytes() == b'dear'
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--overwrite')[0] == 0
+    assert Image.open('big.png').size == (24, 20)
+
+
+def test_existing_comparison_is_found_before_the_work(cli):
+    picture().save('small.png')
+    Path('big-compare.png').write_bytes(b'dear')
+    code, _, err = cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--compare')
+    assert code == 2 and len(err) == 1 and 'big-compare.png' in err[0]
+    assert Path('big-compare.png').read_bytes() == b'dear' and not Path('big.png').exists()
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_folder_is_upscaled_file_by_file(cli):
+    os.mkdir('small')
+    for name in ('a.png', 'b.jpg', 'c.gif'):
+        picture().save(f'small/{name}')
+    Path('small/notes.txt').write_text('no picture')
+    assert cli('--input', 'small', '--scale', 2, '--output', 'big')[0] == 0
+    written = {path.name: Image.open(path).format for path in Path('big').iterdir()}
+    assert written == {'a.png': 'PNG', 'b.jpg': 'JPEG', 'c.gif.png': 'PNG'}  # GIF is not written
+
+
+def test_broken_files_are_listed_at_the_end_and_the_rest_goes_on(cli):
+    os.mkdir('small')
+    picture().save('small/a.png')
+    Path('small/b.png').write_bytes(Path('small/a.png').read_bytes()[:100])
+    Path('small/c.jpg').write_text('no picture')
+    picture(width=30).save('small/d.png')
+    code, _, err = cli('--input', 'small', '--resolution', '20,40', '--output', 'big')
+    assert sorted(os.listdir('big')) == ['a.png', 'd.png']
+    assert code == 2
+    assert ['b.png' in err[0], 'c.jpg' in err[1], '2 of 4' in err[2], len(err)] == [True, True, True, 3]
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+SCALE = '--scale', '2'
+
+
+@pytest.mark.parametrize('source, target, rest, told', [
+    ('none.png', 'big.png', SCALE, ('none.png', 'no such file')),
+    ('text.png', 'big.png', SCALE, ('text.png', 'cannot be read as an image')),
+    ('cut.png', 'big.png', SCALE, ('cut.png', 'cannot be read as an image')),
+    ('float.tif', 'big.png', SCALE, ('float.tif', 'mode F')),
+    ('empty', 'big', SCALE, ('empty', 'no images')),
+    ('photos', 'text.png', SCALE, ('text.png', 'is a file')),
+    ('small.png', 'big.xyz', SCALE, ('big.xyz', 'known: .bmp')),
+    ('small.png', 'big.gif', SCALE, ('big.gif', 'known: .bmp')),
+    ('small.png', 'text.png/big.png', SCALE, ('text.png', 'cannot be written')),
+    ('small.png', 'big.png', ('--scale', '0.5'), ('at least 1', '0.5')),
+    ('small.png', 'big.png', ('--scale', '0'), ('at least 1',)),
+    ('small.png', 'big.png', ('--scale', 'nan'), ('at least 1', 'nan')),
+    ('small.png', 'big.png', ('--scale', 'two'), ('--scale', "'two'")),
+    ('small.png', 'big.png', ('--resolution', '0,24'), ('at least 1x1', '0x24')),
+    ('small.png', 'big.png', ('--resolution', '9,24'), ('small.png', '9x24', '10x12')),
+    ('small.png', 'big.png', ('--resolution', '24'), ('HEIGHT,WIDTH', "'24'")),
+    ('photos', 'big', ('--scale', '0.5'), ('at least 1', '0.5')),
+    ('small.png', 'big.jpg', ('--resolution', '10,65501'), ('big.jpg', '65500', '.png')),
+    ('small.png', 'big.webp', ('--resolution', '16384,12'), ('big.webp', '16383', '.png')),
+    ('small.png', 'big.tif', ('--resolution', '40000,40000'), ('big.tif', '4.3 GB', '.png')),
+    ('small.png', 'big.bmp', ('--resolution', '40000,40000'), ('big.bmp', '4.3 GB', '.png')),
+    ('small.png', 'big.png', ('--resolution', '9000000,9000000'), ('big.png', 'free on the disk')),
+    ('small.png', 'big.png', (*SCALE, '--model', 'none'), ("'none'", 'known:')),
+    ('small.png', 'big.png', (*SCALE, '--model', 'none.pth'), ('none.pth', 'cannot be read')),
+    ('small.png', 'big.png', (*SCALE, '--model', 'text.png'), ('text.png', 'not a checkpoint')),
+])
+def test_error_is_one_line_before_the_work(cli, monkeypatch, source, target, rest, told):
+    monkeypatch.setattr(demo, 'upscale_pil', lambda *_, **__: pytest.fail('the work has begun'))
+    picture().save('small.png')
+    os.mkdir('empty')
+    os.mkdir('photos')
+    for i in range(2):
+        picture().save(f'photos/{i}.png')
+    Path('text.png').write_text('no picture')
+    Path('cut.png').write_bytes(Path('small.png').read_bytes()[:100])
+    Image.new('F', (5, 5)).save('float.tif')
+    before = sorted(Path().rglob('*'))
+
+    code, _, err = cli('--input', source, '--output', target, *rest)
+    assert code == 2
+    assert len(err) == 1 and err[0].startswith('error: ') and all(text in err[0] for text in told), err
+    assert sorted(Path().rglob('*')) == before
+
+
+def test_output_beyond_the_memory_is_refused_before_the_work(cli, monkeypatch):
+    monkeypatch.setattr(os, 'sysconf', {'SC_PHYS_PAGES': 1, 'SC_PAGE_SIZE': 4096}.get)
+    picture().save('small.png')
+    code, _, err = cli('--input', 'small.png', '--scale', 4, '--output', 'big.png')
+    assert code == 2 and len(err) == 1 and 'memory' in err[0]
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(cli, monkeypatch):
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    picture().save('small.png')
+    monkeypatch.setattr(os, 'fsync', full)
+    code, _, err = cli('--input', 'small.png', '--scale', 2, '--output', 'big.png')
+    assert code == 2 and err == ['error: big.png: cannot be written (No space left on device)']
+    assert os.listdir() == ['small.png']
+
+
+def test_weights_map_of_a_model_without_expansion_net_is_refused(cli):
+    picture().save('small.png')
+    code, _, err = cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--weights-map', model='liif.pth')
+    assert code == 2 and len(err) == 1 and 'liif.pth' in err[0] and not Path('big.png').exists()
+
+
+# --- pictures that show something -----------------------------------------------------------------------------------
+
+# Panels are 640 pixels long, below a caption of 28, 8 apart.
+
+
+def panel(sheet, column, row, height):
+    left, top = 648 * column, (height + 36) * row + 28
+    return np.asarray(sheet, dtype=float)[top:top + height, left:left + 640]
+
+
+def test_comparison_shows_bicubic_ours_and_the_liveliest_crop(cli):
+    values = np.full((160, 200, 3), 100, np.uint8)
+    values[144::2, :20:2] = 140
+    values[145::2, 1:20:2] = 60
+    Image.fromarray(values).save('small.png')
+    code, *_ = cli('--input', 'small.png', '--scale', 4, '--output', 'big.png', '--compare', model='brighter.pth')
+    assert code == 0
+    sheet = Image.open('big-compare.png')
+    assert sheet.size == (2 * 640 + 8, 2 * (512 + 28) + 8)
+
+    bicubic, ours, bicubic_crop, ours_crop = (panel(sheet, column, row, 512) for row in (0, 1) for column in (0, 1))
+    assert np.median(bicubic) == 100 and np.median(ours) == 100 + 0.2 * 255
+    red = (bicubic == (255, 0, 0)).all(axis=-1)
+    assert red.any() and (red == (ours == (255, 0, 0)).all(axis=-1)).all()
+    rows, columns = np.nonzero(red)
+    # a crop as large as a third of the panel: the lower left 171x214 of the output's 640x800 pixels, shown at 0.8
+    np.testing.assert_allclose((rows.min(), columns.min(), rows.max(), columns.max()), (375, 0, 511, 171), atol=2)
+    assert bicubic_crop.std() > 2 and ours_crop.std() > 2 and panel(sheet, 0, 0, 512)[:300].std() == 0
+    assert ours_crop.mean() - bicubic_crop.mean() == pytest.approx(51, abs=2)
+
+
+def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():
+    image = picture(width=100, height=80)
+    big = image.resize((370, 296), Image.BICUBIC)  # so both sides of the sheet must be the same
+    sheet = demo.compare(image, big, 'ours')
+    assert_close(panel(sheet, 0, 1, 512), panel(sheet, 1, 1, 512), 2)  # Pillow rounds its weights
+
+
+def test_weights_map_of_known_weights(cli, folder, tmp_path):
+    picture().save('small.png')
+    colours = []
+    for k in range(3):
+        weights = torch.tensor([0.1, 0.1, 0.1])
+        weights[k] = -1
+        make_checkpoint(tmp_path / f'{k}.pth', RANDOM, lambda model, weights=weights: set_weights(model, weights))
+        assert cli('--input', 'small.png', '--scale', 2, '--output', f'{k}.png', '--weights-map',
+                   model=tmp_path / f'{k}.pth')[0] == 0
+        sheet = Image.open(f'{k}-weights.png')
+        assert sheet.size == (4 * 640 + 3 * 8, 2 * (533 + 28) + 8)
+        ruler = panel(sheet, 1, 0, 533)
+        assert (ruler == ruler[0, 0]).all()
+        colours.append(tuple(ruler[0, 0]))
+        assert np.ptp(panel(sheet, 2, 0, 533).mean(axis=(0, 1))) < 2  # what is constant is white
+    assert len(set(colours)) == 3
+
+
+def test_weights_map_shows_where_which_function_rules(monkeypatch):
+    weights = torch.zeros(2, 640, 640)
+    weights[0, :, :320], weights[1, :, 320:] = -0.9, 0.8
+    monkeypatch.setattr(demo, 'mixing_weights', lambda *_: weights)
+    sheet = demo.weights_map(None, Image.new('L', (5, 5)), (10, 10))
+
+    ruler, first, second = (panel(sheet, column, 0, 640) for column in (1, 2, 3))
+    left, right = ruler[:, :320], ruler[:, 320:]
+    assert (left == left[0, 0]).all() and (right == right[0, 0]).all() and (left[0, 0] != right[0, 0]).any()
+    for heat in first, second:
+        blue, red = heat[:, :320].mean(axis=(0, 1)), heat[:, 320:].mean(axis=(0, 1))
+        assert blue[2] > blue[0] + 30 and red[0] > red[2] + 30
+
+
+# --- a real process -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_with_the_model_in_the_box(tmp_path):
+    picture(width=24, height=20).save(tmp_path / 'photo.jpg')
+    command = [sys.executable, REPOSITORY / 'demo.py', '--input', 'photo.jpg', '--scale', '3.7', '--output', 'big.png']
+
+    def run():
+        env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        return subprocess.run([*command, '--compare'], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    first, second = run(), run()
+    assert first.returncode == 0, first.stderr
+    assert Image.open(tmp_path / 'big.png').size == (89, 74)
+    assert (tmp_path / 'big-compare.png').exists()
+    assert second.returncode == 2 and second.stderr == 'error: big.png: exists already; --overwrite replaces it\n'
