@@ -5,7 +5,8 @@ in train_liif.py. `ema`, where present, is the averaged weights' state dict.
 """
 
 import io
-import pickle
+import warnings
+from pathlib import Path
 
 import torch
 
@@ -16,11 +17,14 @@ from utils import UserError, atomic_write, located
 def read(path):
     """The checkpoint at `path`, on the CPU. Loading it runs no code that the file may hold."""
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise UserError(f'{path}: is not a checkpoint, or is damaged (cut off?)') from None
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            checkpoint = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+    except Exception:  # what is no pickle raises nearly anything: RuntimeError, EOFError, IndexError, OSError, ...
+        raise UserError(f'{path}: is not a checkpoint, or is damaged (cut off?)') from None
     model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
     if not isinstance(model, dict) or not {'name', 'sd'} <= model.keys():
         raise UserError(f"{path}: is not a checkpoint: it holds no 'model' with name, args and sd")

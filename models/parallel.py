@@ -16,7 +16,8 @@ from utils import UserError
 def pick_devices(gpu):
     """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU."""
     if gpu == 'cpu' or not torch.cuda.is_available():
-        print('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
+        if os.environ.get('RANK', '0') == '0':
+            print('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
         return [torch.device('cpu')]
     count = torch.cuda.device_count()
     try:
@@ -52,9 +53,8 @@ class Parallel:
     def __init__(self, gpu):
         self.distributed = dist.is_torchelastic_launched()
         if self.distributed:
-            cuda = gpu != 'cpu' and torch.cuda.is_available()
-            self.devices = pick_devices(os.environ['LOCAL_RANK'] if cuda else 'cpu')
-            dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
+            self.devices = pick_devices('cpu' if gpu == 'cpu' else os.environ['LOCAL_RANK'])
+            dist.init_process_group('gloo' if self.devices[0].type == 'cpu' else 'cpu:gloo,cuda:nccl')
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
         else:
             self.devices, self.rank, self.world = pick_devices(gpu), 0, 1

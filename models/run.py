@@ -1,6 +1,7 @@
 """A training run: its config, its folder, and what `--resume` and `--overwrite` make of one that is there."""
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Literal
@@ -91,7 +92,7 @@ def open_run(args):
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
-    if config.cosine_lr and config.epoch_max != own.epoch_max:
+    if config.cosine_lr is not None and config.epoch_max != own.epoch_max:
         changed.append('epoch_max')
     if changed:
         raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
@@ -102,9 +103,11 @@ def open_run(args):
 def prepare_folder(folder, config, overwrite):
     """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
-    leftovers = ['*.tmp', 'epoch-*.pth', 'log.txt', 'tensorboard/*'] if overwrite else ['*.tmp']
-    for path in (path for pattern in leftovers for path in folder.glob(pattern)):
-        path.unlink()
+    if overwrite:
+        shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+    for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):
+        for path in folder.glob(pattern):
+            path.unlink()
     with atomic_write(folder / 'config.yaml') as file:
         keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         file.write(yaml.safe_dump(keys, sort_keys=False).encode())

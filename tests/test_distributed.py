@@ -1,0 +1,254 @@
+"""Several processes by torchrun, several GPUs by DataParallel: what comes out does not depend on their number."""
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import replicate
+from training import ENVIRONMENT, Project, before_step
+
+import train_liif
+from models.parallel import Parallel
+from utils import run_cli
+
+# Five photos in batches of 4: in an epoch's second batch, of one photo, all ranks but the first have an empty share.
+# Three photos are validated: of four ranks one has none.
+CHANGES = {'train_dataset.batch_size': 4, 'epoch_max': 10, 'ema': 0.9, 'grad_clip': 0.5}
+
+
+def torchrun(processes):
+    return ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+
+
+def run(project, *flags, processes):
+    """Trains on some processes; one is this process itself."""
+    if processes == 1:
+        project.train(*flags)
+    else:
+        assert project.start(*flags, launcher=torchrun(processes)).wait(100) == 0, project.output()
+
+
+def assert_close(checkpoint, other):
+    """The same up to the rounding of sums in another order."""
+    assert (checkpoint['epoch'], checkpoint['iteration']) == (other['epoch'], other['iteration'])
+    for weights, expected in ((checkpoint['model']['sd'], other['model']['sd']), (checkpoint['ema'], other['ema'])):
+        for key in expected:
+            torch.testing.assert_close(weights[key], expected[key], rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def projects(tmp_path_factory):
+    """The same training on one, two and four processes."""
+    made = {n: Project(tmp_path_factory.mktemp(f'on-{n}'), CHANGES) for n in (1, 2, 4)}
+    for processes, project in made.items():
+        run(project, processes=processes)
+    return made
+
+
+def wait_for(project, process, condition):
+    start = time.monotonic()
+    while not condition():
+        assert process.poll() is None and time.monotonic() < start + 60, project.output()
+        time.sleep(0.02)
+
+
+def children(process):
+    """The ids of the processes that a process has started."""
+    return [int(pid) for pid in Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()]
+
+
+# --- torchrun --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_the_loss_curve_of_twenty_iterations_does_not_depend_on_the_number_of_processes(projects, processes):
+    losses, expected = (list(projects[n].events()['loss'].values()) for n in (processes, 1))
+    assert len(losses) == 10
+    assert losses == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_the_weights_after_twenty_iterations_do_not_depend_on_the_number_of_processes(projects, processes):
+    assert_close(projects[processes].checkpoint(), projects[1].checkpoint())
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_validation_does_not_depend_on_the_number_of_processes(projects, processes):
+    psnr, expected = (list(projects[n].events()['psnr'].values()) for n in (processes, 1))
+    assert psnr == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_the_first_process_alone_writes(projects, processes):
+    names = sorted(path.name for path in projects[processes].run.iterdir())
+    assert names == ['config.yaml', 'epoch-best.pth', 'epoch-last.pth', 'log.txt', 'tensorboard']
+    assert len(list((projects[processes].run / 'tensorboard').iterdir())) == 1
+    assert len(projects[processes].log()) == 11
+    output = projects[processes].output()
+    assert output.count('running on the CPU (CUDA is not available)') == output.count('epoch 5/10, train:') == 1
+
+
+def test_a_batch_size_that_the_processes_do_not_divide_is_an_error(tmp_path):
+    project = Project(tmp_path, {**CHANGES, 'train_dataset.batch_size': 3})
+    assert project.start(launcher=torchrun(2)).wait(60) != 0
+    assert 'error: tiny.yaml: train_dataset: batch_size 3 must be a multiple of the 2 processes' in project.output()
+    assert not project.run.exists()
+
+
+def test_a_process_that_dies_ends_the_job_and_another_number_of_processes_goes_on(tmp_path, projects):
+    project = Project(tmp_path, {**CHANGES, 'epoch_max': 10 ** 6})
+    job = project.start(launcher=torchrun(2))
+    wait_for(project, job, (project.run / 'epoch-last.pth').exists)
+    os.kill(children(job)[1], signal.SIGKILL)
+    assert job.wait(60) != 0
+    done = project.checkpoint()['epoch']
+    project.change({**CHANGES, 'epoch_max': done + 2})
+    run(project, '--resume', processes=1)
+    undisturbed = Project(tmp_path / 'undisturbed', {**CHANGES, 'epoch_max': done + 2})
+    run(undisturbed, processes=1)
+    assert_close(project.checkpoint(), undisturbed.checkpoint())
+
+
+def test_a_scheduler_that_signals_all_processes_of_a_job_loses_no_iteration(tmp_path):
+    long = {**CHANGES, 'train_dataset.dataset.args.repeat': 100, 'epoch_max': 1,  # 125 iterations
+            'optimizer': {'name': 'sgd', 'args': {'lr': 0.001}}}  # larger steps would make much of rounding errors
+    project, undisturbed = Project(tmp_path, long), Project(tmp_path / 'undisturbed', long)
+    job = project.start(launcher=torchrun(2))
+    wait_for(project, job, lambda: re.search(r' [1-9]\d*/125 ', project.output()))
+    for pid in (*children(job), job.pid):  # the ranks get a second signal from torchrun
+        os.kill(pid, signal.SIGTERM)
+    assert job.wait(60) != 0
+    assert 0 < project.checkpoint()['iteration'] < 125
+    assert 'go on by the same command with --resume' in project.log()[-1]
+    run(project, '--resume', processes=1)
+    run(undisturbed, processes=1)
+    assert_close(project.checkpoint(), undisturbed.checkpoint())
+
+
+def test_machines_that_do_not_share_the_folder_are_an_error(tmp_path):
+    machines = [Project(tmp_path / name, {**CHANGES, 'epoch_max': 1}) for name in ('first', 'second')]
+    machines[0].train()
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    jobs = []
+    for rank, machine in enumerate(machines):
+        machine.change({**CHANGES, 'epoch_max': 2})
+        with mock.patch.dict(ENVIRONMENT, RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+                             MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='two-machines'):
+            jobs.append(machine.start('--resume'))
+    assert [job.wait(60) for job in jobs] == [2, 2]
+    for machine in machines:
+        assert 'error: save/_tiny: the machines do not see the same checkpoint there' in machine.output()
+
+
+# --- DataParallel ----------------------------------------------------------------------------------
+
+
+class TwoReplicas(nn.Module):
+    """What DataParallel does with two GPUs, in memory: replicas in two threads, each with half of the batch."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs):
+        halves = list(zip(*(tensor.chunk(2) for tensor in inputs), strict=True))
+        replicas = replicate(self.model, list(range(len(halves))))
+        with ThreadPoolExecutor(2) as pool:
+            return torch.cat(list(pool.map(lambda replica, half: replica(*half), replicas, halves)))
+
+
+def copies(tensors, devices, detach=False):
+    return [[tensor.clone() for tensor in tensors] for _ in devices]
+
+
+def test_training_two_replicas_in_threads_equals_training_one_model(tmp_path, projects, monkeypatch):
+    replication = sys.modules['torch.nn.parallel.replicate']
+    monkeypatch.setattr(replication, '_broadcast_coalesced_reshape', copies)
+    monkeypatch.setattr(Parallel, 'wrap', lambda self, model: TwoReplicas(model))
+    project = Project(tmp_path, CHANGES)
+    project.train()
+    assert list(project.events()['loss'].values()) == pytest.approx(
+        list(projects[1].events()['loss'].values()), rel=1e-4)
+    assert_close(project.checkpoint(), projects[1].checkpoint())
+
+
+def test_several_indices_are_one_process_with_several_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
+    parallel = Parallel('3,1')
+    assert (parallel.rank, parallel.world, parallel.device) == (0, 1, torch.device('cuda', 3))
+    with mock.patch.object(nn, 'DataParallel') as wrapped:
+        parallel.wrap('model')
+    wrapped.assert_called_once_with('model', [torch.device('cuda', 3), torch.device('cuda', 1)])
+
+
+# --- GPUs ------------------------------------------------------------------------------------------
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are no two GPUs')
+
+
+def losses_on_gpus(folder, *flags):
+    project = Project(folder, CHANGES)
+    project.train(*flags)
+    return list(project.events()['loss'].values())
+
+
+@needs_gpu
+def test_a_gpu_gives_the_losses_of_the_cpu(tmp_path, projects):
+    assert losses_on_gpus(tmp_path) == pytest.approx(list(projects[1].events()['loss'].values()), rel=1e-3)
+
+
+@needs_gpu
+def test_bf16_on_a_gpu_gives_losses_close_to_float32(tmp_path, projects):
+    losses = losses_on_gpus(tmp_path, '--amp', 'bf16')
+    assert losses == pytest.approx(list(projects[1].events()['loss'].values()), rel=0.05)
+
+
+@needs_gpu
+def test_batches_come_to_a_gpu_in_pinned_memory(tmp_path):
+    pinned, step = [], train_liif.Trainer.step
+
+    def recorded(trainer, batch, *args):
+        pinned.extend(value.is_pinned() for value in batch.values())
+        return step(trainer, batch, *args)
+
+    with mock.patch.object(train_liif.Trainer, 'step', recorded):
+        Project(tmp_path, CHANGES).train()
+    assert len(pinned) == 20 * 4 and all(pinned)
+
+
+@needs_gpu
+def test_a_gpu_without_memory_left_is_one_line(tmp_path, capsys):
+    project = Project(tmp_path, CHANGES)
+    with before_step(1, lambda trainer: torch.empty(1 << 50, device='cuda')), pytest.raises(SystemExit) as end:
+        run_cli(project.train)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: out of GPU memory: lower batch_size')
+
+
+@needs_two_gpus
+def test_two_gpus_of_one_process_give_the_losses_of_one(tmp_path):
+    one, two = (losses_on_gpus(tmp_path / gpu, '--gpu', gpu) for gpu in ('0', '0,1'))
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+@needs_two_gpus
+def test_two_processes_on_gpus_give_the_losses_of_one(tmp_path):
+    project = Project(tmp_path / 'two', CHANGES)
+    run(project, processes=2)
+    losses = list(project.events()['loss'].values())
+    assert losses == pytest.approx(losses_on_gpus(tmp_path / 'one'), rel=1e-4)

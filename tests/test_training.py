@@ -1,0 +1,552 @@
+"""Training: reproducible and resumable bit for bit, what a checkpoint and the logs hold, schedules, precision."""
+
+import contextlib
+import copy
+import io
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training import CONFIG, Project, assert_same, before_step
+
+import datasets
+import models
+import train_liif
+from models import parallel
+from models.optim import make_schedule
+from test import eval_psnr
+from utils import UserError
+
+GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
+
+COSINE = {'cosine_lr': {'warmup': 1, 'hold': 2}}
+SGD = {'optimizer': {'name': 'sgd', 'args': {'lr': 1e-2, 'momentum': 0.9}}}
+FEATURES = {
+    'plain': {}, 'ema': {'ema': 0.9}, 'cosine': COSINE, 'sgd': SGD, 'saved epochs': {'epoch_save': 2},
+    'steps': {'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}, 'grad_clip': 0.1, 'epoch_val': 2}}
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    """A function that gives, for changes to the config, all checkpoints of a run that nothing disturbs."""
+    done = {}
+
+    def checkpoints(changes):
+        if str(changes) not in done:
+            project = Project(tmp_path_factory.mktemp('undisturbed'), changes)
+            project.train()
+            done[str(changes)] = project.checkpoints()
+        return done[str(changes)]
+    return checkpoints
+
+
+def stop(project, step, *flags, number=signal.SIGTERM):
+    """Trains, with a signal in the given step, to the end that it leads to: the exit code."""
+    with before_step(step, lambda trainer: signal.raise_signal(number)), pytest.raises(SystemExit) as end:
+        project.train(*flags)
+    return end.value.code
+
+
+class Killed(BaseException):
+    """In place of SIGKILL in this process: nothing in the code under test catches it."""
+
+
+def kill(*args):
+    raise Killed
+
+
+# --- the same again --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('workers', [0, 1, 2])
+def test_a_run_gives_the_same_again_for_any_number_of_workers(tmp_path, undisturbed, workers):
+    project = Project(tmp_path, {'train_dataset.num_workers': workers, 'val_dataset.num_workers': workers})
+    project.train()
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+def test_the_seed_of_the_command_line_wins(tmp_path, undisturbed):
+    project = Project(tmp_path, {'seed': 5, 'epoch_max': 1})
+    project.train('--seed', '0')
+    seed_0, seed_5 = (undisturbed({'seed': seed, 'epoch_max': 1})['epoch-last.pth'] for seed in (0, 5))
+    assert_same(project.checkpoint(), seed_0)
+    assert not torch.equal(seed_0['model']['sd']['imnet.weights.0'], seed_5['model']['sd']['imnet.weights.0'])
+
+
+# --- stopped and resumed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('features', FEATURES.values(), ids=FEATURES)
+def test_stopping_three_times_changes_nothing(tmp_path, undisturbed, features):
+    project = Project(tmp_path, features)
+    for step in (2, 1, 3):
+        stop(project, step, '--resume')
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed(features))
+
+
+@pytest.mark.parametrize('step', range(1, 10))
+def test_stopping_in_any_iteration_changes_nothing(project, undisturbed, step):
+    stop(project, step)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_stopping_with_workers_changes_nothing(tmp_path, undisturbed, workers):
+    project = Project(tmp_path, {'train_dataset.num_workers': workers})
+    stop(project, 4)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_go_on(project, capsys, number):
+    assert stop(project, 5, number=number) == 128 + number
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
+    line = 'stopped after epoch 1, iteration 2: go on by the same command with --resume'
+    assert project.log()[-1] == capsys.readouterr().out.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize('first', [signal.SIGTERM, signal.SIGINT])
+def test_after_a_first_signal_a_second_one_ends_the_process_at_once(project, first):
+    handlers = []
+
+    def interrupt(trainer):
+        signal.raise_signal(first)
+        handlers.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
+
+    with before_step(1, interrupt), pytest.raises(SystemExit):
+        project.train()
+    assert handlers == [signal.SIG_DFL] * 2
+
+
+def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
+    scored, score = [], train_liif.eval_images
+
+    def images(loader, *args, **kwargs):
+        for image in score(loader, *args, **kwargs):
+            scored.append(image)
+            signal.raise_signal(signal.SIGTERM)
+            yield image
+
+    with mock.patch.object(train_liif, 'eval_images', images), pytest.raises(SystemExit):
+        project.train()
+    assert len(scored) == 1
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (0, 3)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert sorted(project.events()['psnr']) == [1, 2, 3]
+
+
+@pytest.mark.parametrize('step', [1, 4, 6, 9])
+def test_a_kill_in_an_iteration_changes_nothing(project, undisturbed, step):
+    with before_step(step, kill), pytest.raises(Killed):
+        project.train()
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('rename', range(1, 8))  # of config.yaml and, in three epochs, of seven checkpoints
+def test_a_kill_as_a_file_is_saved_changes_nothing(tmp_path, undisturbed, rename, when):
+    project = Project(tmp_path, {'epoch_save': 2})
+    replace, count = os.replace, iter(range(1, 100))
+
+    def killing(*args):
+        fatal = next(count) == rename
+        if not fatal or when == 'after':
+            replace(*args)
+        if fatal:
+            raise Killed
+
+    with mock.patch.object(os, 'replace', killing), pytest.raises(Killed):
+        project.train()
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({'epoch_save': 2}))
+
+
+def test_what_a_killed_process_left_half_written_is_removed(project):
+    stop(project, 1)
+    (project.run / 'epoch-last.pth.123.tmp').write_bytes(b'half')
+    project.train('--resume')
+    assert not list(project.run.glob('*.tmp'))
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, undisturbed):
+    project = Project(tmp_path, {'epoch_max': 1})
+    project.train()
+    project.change({})
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+def test_resume_starts_a_run_where_there_is_none(project, undisturbed):
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+def test_resume_keeps_the_options_of_the_run(project):
+    stop(project, 1, '--seed', '3', '--amp', 'bf16')
+    with before_step(1, lambda trainer: stopped.append(trainer.config)):
+        stopped = []
+        project.train('--resume')
+    assert (stopped[0].seed, stopped[0].amp) == (3, 'bf16')
+
+
+@pytest.mark.parametrize('changes', [
+    {'epoch_max': 4}, {'epoch_val': 3}, {'epoch_save': 1}, {'train_dataset.num_workers': 1},
+    {'train_dataset.dataset.args.cache': 'in_memory'}, {'optimizer.args.lr': 0.001}, {'seed': 0}])
+def test_resume_allows_changes_that_the_weights_do_not_see(project, undisturbed, changes):
+    stop(project, 2)
+    project.change(changes)
+    project.train('--resume')
+    last, plain = project.checkpoint('last'), undisturbed({'epoch_max': changes.get('epoch_max', 3)})['epoch-last.pth']
+    assert_same(last['model']['sd'], plain['model']['sd'])
+
+
+# --- overwritten -----------------------------------------------------------------------------------
+
+
+def test_overwrite_leaves_nothing_of_the_run_before(tmp_path, undisturbed):
+    project = Project(tmp_path, {'epoch_save': 1, 'seed': 1})
+    project.train()
+    project.change({})
+    project.train('--overwrite')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert len(project.log()) == 4
+    assert len(list((project.run / 'tensorboard').iterdir())) == 1
+
+
+@pytest.mark.parametrize('mistake', [{'model.name': 'b-liif'}, {'val_dataset.dataset.args.root_path': 'nowhere'}])
+def test_overwrite_leaves_the_run_alone_if_the_new_one_cannot_start(project, undisturbed, mistake):
+    project.train()
+    project.change(mistake)
+    with pytest.raises(UserError):
+        project.train('--overwrite')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert len(project.log()) == 4
+
+
+# --- on from another run's checkpoint --------------------------------------------------------------
+
+
+def test_the_key_resume_goes_on_from_another_runs_checkpoint(project, undisturbed):
+    project.change({'epoch_max': 1})
+    project.train()
+    project.run.rename(project.folder / 'other')
+    project.change({'resume': 'other/epoch-last.pth'})
+    project.train()
+    assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])
+
+
+def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more(tmp_path, undisturbed):
+    other = undisturbed({'epoch_max': 1})['epoch-last.pth']
+    project = Project(tmp_path, {'resume': 'authors.pth', 'ema': 0.5})
+    torch.save({'model': other['model'], 'optimizer': {'name': 'adam', 'args': {'lr': 1}, 'sd': {}}, 'epoch': 2},
+               tmp_path / 'authors.pth')
+    started = []
+    with before_step(1, lambda trainer: started.extend([
+            trainer.epoch, *(copy.deepcopy(net.state_dict()) for net in (trainer.model, trainer.ema))])):
+        project.train()
+    assert_same(started, [2, other['model']['sd'], other['model']['sd']])
+    assert project.checkpoint()['epoch'] == 3
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f'{GOLDEN} is absent')
+def test_training_goes_on_from_the_authors_own_checkpoint(tmp_path):
+    spec = torch.load(GOLDEN / 'edsr4-A-liif.pth', weights_only=True)['model']
+    expansion, imnet = ({'hidden_list': spec['args'][key]['args']['hidden_list']} for key in ('pdn_spec', 'imnet_spec'))
+    project = Project(tmp_path, {
+        'model.args.encoder_spec': spec['args']['encoder_spec'],
+        'model.args.expansion_spec.args': {'out_dim': 10, **expansion},
+        'model.args.imnet_spec.args': {'K': 10, 'out_dim': 3, **imnet},
+        'resume': str(GOLDEN / 'edsr4-A-liif.pth'), 'epoch_max': 2, 'epoch_val': None, 'optimizer.args.lr': 1e-5})
+    project.train()
+    assert project.checkpoint()['epoch'] == 2
+    for name in ('0', '4'):
+        torch.testing.assert_close(project.checkpoint()['model']['sd'][f'imnet.weights.{name}'],
+                                   spec['sd'][f'basis.w{name}'], rtol=0, atol=1e-4)
+
+
+# --- what a checkpoint holds -----------------------------------------------------------------------
+
+
+def test_a_checkpoint_holds_model_optimizer_position_and_random_state(undisturbed):
+    checkpoint = undisturbed({})['epoch-last.pth']
+    assert {k: v for k, v in checkpoint['model'].items() if k != 'sd'} == CONFIG['model']
+    assert checkpoint['optimizer']['name'] == 'adam'
+    assert all(state['step'] == 9 for state in checkpoint['optimizer']['sd']['state'].values())
+    assert (checkpoint['epoch'], checkpoint['iteration'], checkpoint['ema']) == (3, 0, None)
+    assert math.isfinite(checkpoint['best']) and checkpoint['rng'].dtype == torch.uint8
+
+
+def test_a_model_is_made_from_its_checkpoint(undisturbed):
+    checkpoint = undisturbed({})['epoch-last.pth']
+    assert_same(dict(models.make(checkpoint['model'], load_sd=True).state_dict()), dict(checkpoint['model']['sd']))
+
+
+def test_checkpoints_are_kept_as_the_config_says(undisturbed):
+    checkpoints = undisturbed({'epoch_save': 2, 'epoch_max': 5})
+    assert {name: state['epoch'] for name, state in checkpoints.items() if 'best' not in name} == {
+        'epoch-last.pth': 5, 'epoch-2.pth': 2, 'epoch-4.pth': 4}
+
+
+def test_the_best_checkpoint_is_of_the_epoch_with_the_best_psnr_also_after_a_restart(tmp_path):
+    project = Project(tmp_path, {'epoch_max': 2})
+    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=[20., 25.]):
+        project.train()
+    project.change({'epoch_max': 4})
+    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=[23., 24.]):
+        project.train('--resume')
+    assert (project.checkpoint('best')['epoch'], project.checkpoint('best')['best']) == (2, 25)
+
+
+# --- optimisation ----------------------------------------------------------------------------------
+
+
+def record(project, value, *flags):
+    """`value(trainer)` before each step and at the end of a run."""
+    values, step, save = [], train_liif.Trainer.step, train_liif.Trainer.save
+    with mock.patch.object(train_liif.Trainer, 'step', lambda t, *a: (values.append(value(t)), step(t, *a))[1]), \
+            mock.patch.object(train_liif.Trainer, 'save', lambda t, *a: (values.append(value(t)), save(t, *a))[1]):
+        project.train(*flags)
+    return values
+
+
+def flat(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_the_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(tmp_path):
+    project = Project(tmp_path, {'ema': 0.8, 'epoch_max': 1, 'optimizer.args.lr': 0.01})
+    first, *weights = record(project, flat)
+    average = first
+    for raw in weights:
+        average = 0.8 * average + 0.2 * raw
+    checkpoint = project.checkpoint()
+    for saved, expected in ((checkpoint['ema'], average), (checkpoint['model']['sd'], weights[-1])):
+        torch.testing.assert_close(torch.cat([p.flatten() for p in saved.values()]), expected)
+    with contextlib.chdir(tmp_path):
+        loader = datasets.make_loader(CONFIG['val_dataset'], seed=0)
+    model = models.load(project.run / 'epoch-last.pth')  # with the averaged weights
+    assert_same(dict(model.state_dict()), dict(checkpoint['ema']))
+    with contextlib.chdir(tmp_path):
+        assert project.events()['psnr'][1] == pytest.approx(eval_psnr(loader, model, CONFIG['data_norm']), abs=1e-4)
+
+
+def test_grad_clip_bounds_the_norm_of_the_gradient(tmp_path):
+    sgd = {'optimizer': {'name': 'sgd', 'args': {'lr': 0.5}}, 'epoch_max': 1}
+    free, clipped = (record(Project(tmp_path / str(clip), {**sgd, 'grad_clip': clip}), flat) for clip in (None, 0.01))
+    assert (free[1] - free[0]).norm() > 0.5 * 0.02
+    for before, after in zip(clipped, clipped[1:3], strict=False):
+        assert (after - before).norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_without_grad_clip_or_ema_a_step_is_that_of_the_optimizer_alone(tmp_path):
+    project = Project(tmp_path, {'optimizer': {'name': 'sgd', 'args': {'lr': 0.5}}, 'epoch_max': 1,
+                                 'train_dataset.batch_size': 5})
+    before, after = record(project, flat)
+    torch.manual_seed(0)
+    model = models.make(CONFIG['model'])
+    with contextlib.chdir(tmp_path):
+        loader = datasets.make_loader({**CONFIG['train_dataset'], 'batch_size': 5}, seed=0, shuffle=True)
+        loader.batch_sampler.epoch = 1
+        batch, = loader
+    loss = (model(batch['inp'] * 2 - 1, batch['coord'], batch['cell']) - (batch['gt'] * 2 - 1)).abs().mean()
+    loss.backward()
+    expected = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in model.parameters()])
+    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6)
+    assert project.events()['loss'][1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_multi_step_lr_is_the_published_schedule():
+    factor = make_schedule(multi_step={'milestones': [200, 400, 600, 800], 'gamma': 0.5})
+    assert [factor(t, 1000) for t in (0, 199.9, 200, 399, 400, 600, 800)] == [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
+
+
+def test_cosine_lr_warms_up_holds_and_falls_to_zero():
+    factor = make_schedule(cosine={'warmup': 2, 'hold': 5})
+    assert [factor(t, 25) for t in (0, 1, 2, 4.9, 5)] == [0, 0.5, 1, 1, 1]
+    assert [factor(t, 25) for t in (10, 15, 25)] == pytest.approx([0.5 + 0.5 ** 1.5, 0.5, 0])
+
+
+def test_cosine_lr_without_arguments_falls_from_the_start():
+    assert [make_schedule(cosine={})(t, 10) for t in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_learning_rate_follows_the_schedule_by_iteration(tmp_path):
+    project, rates = Project(tmp_path, {'cosine_lr': {'warmup': 1}, 'epoch_max': 2}), []
+    step = torch.optim.Adam.step
+    with mock.patch.object(torch.optim.Adam, 'step', lambda self: (
+            rates.append(self.param_groups[0]['lr'] / 1e-3), step(self))):
+        project.train()
+    half = [0.5 + 0.5 * math.cos(math.pi * i / 3) for i in range(3)]
+    assert rates == pytest.approx([0, 1 / 3, 2 / 3, *half])
+    assert project.events()['lr'][2] == pytest.approx(1e-3 * half[-1])
+
+
+# --- a loss that is not finite ---------------------------------------------------------------------
+
+
+def poison(trainer):
+    with torch.no_grad():
+        trainer.model.imnet.biases[0].fill_(math.nan)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_the_checkpoint_before_stays(project):
+    with before_step(5, poison), pytest.raises(UserError) as error:
+        project.train()
+    assert 'the loss is nan in epoch 2, iteration 2:' in str(error.value)
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 0)
+
+
+def test_a_loss_that_is_not_finite_is_found_within_a_long_epoch(tmp_path):
+    project = Project(tmp_path, {'train_dataset.dataset.args.repeat': 20, 'epoch_val': None})
+    with before_step(23, poison), before_step(45, kill), pytest.raises(UserError, match='epoch 1, iteration 23:'):
+        project.train()
+
+
+def test_weights_are_not_saved_at_a_signal_if_the_loss_is_not_finite(project):
+    with before_step(2, poison), pytest.raises(UserError, match='epoch 1, iteration 2:'):
+        stop(project, 3)
+    assert not project.checkpoints()
+
+
+# --- logs ------------------------------------------------------------------------------------------
+
+
+def test_log_txt_holds_a_line_for_each_epoch(project):
+    project.train()
+    start, *epochs = project.log()
+    assert start.startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    events = project.events()
+    for i, line in enumerate(epochs, 1):
+        assert line.startswith(f'epoch {i}/3, train: loss={events["loss"][i]:.4f}, val: psnr={events["psnr"][i]:.4f}, ')
+
+
+def test_tensorboard_shows_numbers_for_each_epoch(tmp_path):
+    project = Project(tmp_path, {'epoch_val': 2})
+    project.train()
+    events = project.events()
+    for tag in ('loss', 'lr', 'samples_per_second', 'peak_memory_bytes'):
+        assert sorted(events[tag]) == [1, 2, 3]
+    assert all(rate > 0 for rate in events['samples_per_second'].values())
+    assert all(2 ** 26 < size < 2 ** 36 for size in events['peak_memory_bytes'].values())
+    assert sorted(events['psnr']) == [2]
+
+
+def test_the_logged_loss_weighs_each_sample_the_same(tmp_path):
+    project, losses, step = Project(tmp_path, {'epoch_max': 1}), [], train_liif.Trainer.step
+
+    def recorded(trainer, batch, *args):
+        losses.append((step(trainer, batch, *args).item(), len(batch['inp'])))
+        return torch.tensor(losses[-1][0])
+
+    with mock.patch.object(train_liif.Trainer, 'step', recorded):
+        project.train()
+    assert [size for _, size in losses] == [2, 2, 1]
+    assert project.events()['loss'][1] == pytest.approx(sum(loss * size for loss, size in losses) / 5)
+
+
+def test_each_epoch_sees_other_samples_and_validation_the_same(tmp_path):
+    project = Project(tmp_path, {'optimizer': {'name': 'sgd', 'args': {'lr': 0}}})
+    project.train()
+    events = project.events()
+    assert len(set(events['psnr'].values())) == 1
+    assert len(set(events['loss'].values())) == 3
+
+
+def test_tensorboard_shows_fixed_crops_with_their_psnr(project):
+    project.train()
+    events = project.events()
+    names = [f'image{i}_x{scale}' for i in (1, 2) for scale in (2, 3, 4)]
+    assert sorted(tag for tag in events if tag.startswith('preview/i')) == [f'preview/{name}' for name in names]
+    for name in names:
+        strips = [np.asarray(Image.open(io.BytesIO(events[f'preview/{name}'][i].encoded_image_string))).astype(int)
+                  for i in (1, 3)]
+        first, last = ([part / 255 for part in np.split(strip, 4, axis=1)] for strip in strips)
+        for i in (0, 1, 3):  # low resolution, bicubic and truth
+            assert np.array_equal(first[i], last[i])
+        assert not np.array_equal(first[2], last[2])
+        psnr = -10 * np.log10(((last[2] - last[3]) ** 2).mean())
+        assert events[f'preview/psnr_{name}'][3] == pytest.approx(psnr, abs=0.05)
+
+
+def test_the_truth_of_a_picture_strip_is_the_centre_of_the_photo(project):
+    project.train()
+    strip = Image.open(io.BytesIO(project.events()['preview/image1_x4'][1].encoded_image_string))
+    low, bicubic, _, truth = np.split(np.asarray(strip), 4, axis=1)
+    photo = np.asarray(Image.open(project.folder / 'photos/0.png'))[:, 5:45]
+    assert np.array_equal(truth, photo)
+    small = np.asarray(Image.fromarray(photo).resize((10, 10), Image.BICUBIC))
+    assert np.array_equal(low, small.repeat(4, axis=0).repeat(4, axis=1))
+    assert np.abs(bicubic.astype(int) - truth).mean() < np.abs(low.astype(int) - truth).mean()
+
+
+# --- precision and speed options -------------------------------------------------------------------
+
+
+def autocast_in_step(project, *flags):
+    """Whether the model ran under autocast, in training and in evaluation, and what the tf32 flags were."""
+    seen = {}
+
+    def hook(model, args, out):
+        seen['training' if model.training else 'evaluation'] = torch.is_autocast_enabled('cpu')
+        seen['tf32'] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    with before_step(1, lambda trainer: trainer.model.encoder.register_forward_hook(hook)):
+        project.train(*flags)
+    return seen
+
+
+def test_a_plain_run_is_plain_float32(project):
+    torch.backends.cudnn.allow_tf32 = True  # as PyTorch leaves it
+    assert autocast_in_step(project) == {'training': False, 'evaluation': False, 'tf32': (False, False)}
+
+
+def test_tf32_is_on_where_it_is_asked_for(project):
+    assert autocast_in_step(project, '--tf32')['tf32'] == (True, True)
+    parallel.set_precision(tf32=False)
+
+
+def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed):
+    assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}
+    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+    assert not torch.equal(weights['imnet.weights.0'], plain['imnet.weights.0'])
+    for key in plain:
+        torch.testing.assert_close(weights[key], plain[key], rtol=0, atol=0.01)  # nine steps of 1e-3
+
+
+def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
+    layouts = record(project, lambda trainer: [
+        p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.encoder.parameters() if p.dim() == 4],
+        '--channels-last')
+    assert all(all(layout) for layout in layouts)
+    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
+    for key in plain:
+        torch.testing.assert_close(weights[key], plain[key], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='there is no C++ compiler (g++)')
+def test_compiling_gives_the_same_up_to_rounding(tmp_path):
+    changes = {'train_dataset.batch_size': 5, 'epoch_val': None}
+    compiled, plain = (Project(tmp_path / name, changes) for name in ('compiled', 'plain'))
+    compiled.train('--compile')
+    plain.train()
+    for i in (1, 2, 3):
+        assert compiled.events()['loss'][i] == pytest.approx(plain.events()['loss'][i], rel=1e-3)
+    assert compiled.checkpoint()['model']['sd'].keys() == plain.checkpoint()['model']['sd'].keys()

@@ -1,0 +1,199 @@
+"""A small project to train in: photos, a tiny config, and ways to run train_liif.py and test.py on it."""
+
+import contextlib
+import copy
+import itertools
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+import torch._dynamo  # the first optimizer would import it, which takes seconds
+import yaml
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
+
+import train_liif
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+# Of five photos in batches of 2 an epoch has 3 iterations, the last one with a short batch.
+CONFIG = yaml.safe_load('''
+train_dataset:
+  dataset: {name: image-folder, args: {root_path: photos}}
+  wrapper: {name: sr-implicit-downsampled, args: {inp_size: 8, scale_max: 3, augment: true, sample_q: 16}}
+  batch_size: 2
+  num_workers: 0
+val_dataset:
+  dataset: {name: image-folder, args: {root_path: photos, first_k: 3}}
+  wrapper: {name: sr-implicit-downsampled, args: {inp_size: 8, scale_max: 3, sample_q: 16}}
+  batch_size: 4
+  num_workers: 0
+data_norm:
+  inp: {sub: [0.5], div: [0.5]}
+  gt: {sub: [0.5], div: [0.5]}
+model:
+  name: a-liif
+  args:
+    encoder_spec: {name: edsr-baseline, args: {n_resblocks: 1, n_feats: 4, no_upsampling: true}}
+    expansion_spec: {name: expansion-net, args: {out_dim: 2, hidden_list: [8]}}
+    imnet_spec: {name: mlp-mixture, args: {K: 2, out_dim: 3, hidden_list: [8]}}
+optimizer: {name: adam, args: {lr: 1.e-3}}
+epoch_max: 3
+epoch_val: 1
+''')
+
+
+def write_photos(folder, count, height=40, width=50):
+    """Writes smooth colour images 0.png, 1.png, ..."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        small = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((width, height), Image.BICUBIC).save(folder / f'{i}.png')
+
+
+def changed(config, changes):
+    """A copy of `config` with the values of dotted keys, as 'model.name', replaced, or taken out where None."""
+    config = copy.deepcopy(config)
+    for key, value in changes.items():
+        *parents, last = key.split('.')
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+        if value is None:
+            del node[last]
+    return config
+
+
+class Project:
+    """A folder with photos/, tiny.yaml (CONFIG with `changes`, see `changed`) and the run that it makes, save/_tiny."""
+
+    def __init__(self, folder, changes=None, photos=5):
+        self.folder, self.run = folder, folder / 'save/_tiny'
+        write_photos(folder / 'photos', photos)
+        self.change(changes or {})
+
+    def change(self, changes):
+        """Writes tiny.yaml anew."""
+        (self.folder / 'tiny.yaml').write_text(yaml.safe_dump(changed(CONFIG, changes)))
+
+    def train(self, *flags):
+        """Runs train_liif.py's main in this process."""
+        with contextlib.ExitStack() as stack:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                stack.callback(signal.signal, number, signal.getsignal(number))
+            stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', '--config', 'tiny.yaml', *flags]))
+            stack.enter_context(contextlib.chdir(self.folder))
+            stack.callback(end_workers)
+            train_liif.main()
+
+    def start(self, *flags, launcher=()):
+        """Starts train_liif.py by a Python of its own, or by a `launcher` module, without waiting for it."""
+        command = [sys.executable, *launcher, str(REPOSITORY / 'train_liif.py'), '--config', 'tiny.yaml', *flags]
+        with (self.folder / 'output').open('w') as output:
+            return subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT, stdout=output, stderr=output)
+
+    def output(self):
+        """What the process last started has printed, stdout and stderr together."""
+        return (self.folder / 'output').read_text()
+
+    def checkpoint(self, name='last'):
+        return torch.load(self.run / f'epoch-{name}.pth', weights_only=True)
+
+    def checkpoints(self):
+        return {path.name: torch.load(path, weights_only=True) for path in self.run.glob('epoch-*')}
+
+    def log(self):
+        return (self.run / 'log.txt').read_text().splitlines()
+
+    def events(self):
+        """What TensorBoard shows: {tag: {step: a number or an image}}."""
+        tags = {}
+        for path in sorted((self.run / 'tensorboard').iterdir()):
+            content = path.read_bytes()
+            while content:  # a record: its length in 8 bytes, a checksum in 4, the event, a checksum in 4
+                length, = struct.unpack('<Q', content[:8])
+                event = Event.FromString(content[12:12 + length])
+                for value in event.summary.value:
+                    shown = value.image if value.HasField('image') else value.simple_value
+                    tags.setdefault(value.tag, {})[event.step] = shown
+                content = content[16 + length:]
+        return tags
+
+
+def end_workers():
+    """Ends this process's data workers, which garbage collection would later give 5 seconds each to end."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+        worker.join()
+
+
+@contextlib.contextmanager
+def before_step(n, action):
+    """Calls `action(trainer)` when the `n`-th training step from now begins."""
+    step, count = train_liif.Trainer.step, itertools.count(1)
+
+    def counted(trainer, *args):
+        if next(count) == n:
+            action(trainer)
+        return step(trainer, *args)
+
+    with mock.patch.object(train_liif.Trainer, 'step', counted):
+        yield
+
+
+def assert_same(a, b, where='checkpoint'):
+    """Asserts that two structures of tensors, numbers, lists and dicts are equal, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f'{where}.{i}')
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, where
+
+
+# --- processes -------------------------------------------------------------------------------------
+
+
+def forked(folder, script, *args, largest_file=None):
+    """What `python SCRIPT ARGS` in `folder` gives: returncode, stdout, stderr; files may have `largest_file` bytes.
+
+    A real process, but forked from a server that has imported PyTorch, which spares each of them seconds.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['training', 'test'])
+    process = context.Process(target=run_script, args=(folder, script, args, largest_file))
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # for the server, which starts here
+        process.start()
+    process.join(100)
+    process.kill()
+    process.join()
+    return SimpleNamespace(returncode=process.exitcode, stdout=(folder / 'stdout').read_text(),
+                           stderr=(folder / 'stderr').read_text())
+
+
+def run_script(folder, script, args, largest_file):
+    os.chdir(folder)
+    for name, descriptor in (('stdout', 1), ('stderr', 2)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    torch.set_num_threads(1)
+    sys.argv = [script, *args]
+    runpy.run_path(str(REPOSITORY / script), run_name='__main__')
