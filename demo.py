@@ -149,16 +149,19 @@ def panel_size(size):
     return tuple(max(1, round(n * PANEL / max(size))) for n in size)
 
 
-def sheet(panels, columns):
-    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right."""
+def sheet(panels, columns, below=False):
+    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right.
+
+    Captions stand above their pictures, or `below`.
+    """
     (width, height), bar, gap = panels[0][2].size, 28, 8
     rows = math.ceil(len(panels) / columns)
     result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
     draw, font = ImageDraw.Draw(result), ImageFont.load_default(18)
     for i, (caption, colour, panel) in enumerate(panels):
         left, top = i % columns * (width + gap), i // columns * (height + bar + gap)
-        draw.text((left + 4, top + 2), caption, colour, font)
-        result.paste(panel, (left, top + bar))
+        draw.text((left + 4, top + 2 + below * height), caption, colour, font)
+        result.paste(panel, (left, top + (not below) * bar))
     return result
 
 
@@ -190,9 +193,12 @@ def compare(image, big, name):
     return sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
 
 
-def weights_map(model, image, size):
-    """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights."""
-    view = panel_size(size[::-1])
+def weights_map(model, image, size, view=None):
+    """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights.
+
+    Weights are blue below their mean over the image, red above. `view` is the size (W, H) of its panels.
+    """
+    view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(image), size, view[::-1]).numpy()
     colours = [colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))]
     colours = (np.array(colours) * 255).round().astype(np.uint8)
@@ -201,7 +207,7 @@ def weights_map(model, image, size):
               ('the function that rules', 'black', Image.fromarray(colours[ruler]))]
     for k, weight in enumerate(weights):
         mean, deviation = weight.mean(), weight.std()
-        caption = f'{k}: rules {(ruler == k).mean():.0%}, weight {mean:.2f} ± {deviation:.2f} (blue below, red above)'
+        caption = f'{k}: rules {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
         panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
     return sheet(panels, 4)
 
@@ -263,7 +269,8 @@ def main():
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')
-    parser.add_argument('--weights-map', action='store_true', help='adds OUTPUT-weights.png')
+    parser.add_argument('--weights-map', action='store_true',
+                        help='adds OUTPUT-weights.png (blue: below its mean, red: above)')
     parser.add_argument('--overwrite', action='store_true', help='replaces files that exist')
     args = parser.parse_args()
 

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Makes results/ and the README's table again from the weights in pretrained/: bash scripts/reproduce_results.sh [GPU]
+# Sets that are named behind it are measured alone: bash scripts/reproduce_results.sh cpu set5 set14
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python scripts/results.py --gpu "${1:-0}" --sets "${@:2}"
+python scripts/figures.py --gpu "${1:-0}"

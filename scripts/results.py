@@ -1,0 +1,192 @@
+"""Measures bicubic and all weights in pretrained/ on the test configs whose images are there.
+
+    python scripts/results.py [--gpu 0] [--sets set5 set14]
+
+Writes results/results.json, the table between the markers in README.md, and results/psnr.png, all below the working
+directory. What the JSON has of the same weights, told by their SHA-256, is not measured again, so that a run which was
+interrupted goes on; what it has of others is dropped.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import models  # noqa: E402
+import test  # noqa: E402
+from models.parallel import pick_devices, set_precision  # noqa: E402
+from scripts.prepare_data import count  # noqa: E402
+from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
+
+CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
+RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
+START, END = '<!-- results -->', '<!-- /results -->'
+SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
+        'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # in configs' names: (title, number of images)
+
+
+# --- what there is to measure --------------------------------------------------------------------------------------
+
+
+def scale_of(config):
+    return float(config.stem.split('-')[-1])
+
+
+def configs_of(name):
+    """The test configs of the set `name`, by scale."""
+    return sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)
+
+
+def is_whole(name):
+    """Whether all images of the set `name` are there; if not, a line says so."""
+    title, expected = SETS[name]
+    folder = Path(load_yaml(configs_of(name)[0])['test_dataset']['dataset']['args']['root_path'])
+    if count(folder) != expected:
+        print(f'{title} is left out: {folder} has {count(folder)} of {expected} images', file=sys.stderr)
+    return count(folder) == expected
+
+
+def digests():
+    """The models by name: None for bicubic, the SHA-256 of their file for the weights in pretrained/."""
+    files = sorted(PRETRAINED.glob('*.pth'))
+    return {'bicubic': None} | {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def load_models(names, device):
+    return {name: (models.Bicubic() if name == 'bicubic' else models.load(PRETRAINED / f'{name}.pth')).to(device)
+            for name in names}
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def read_results(sha256):
+    """The measured {(config, model): {'psnr', 'ssim', ...}} of the models whose `sha256` they were measured with."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return {(row['config'], row['model']): row for row in rows
+            if row['model'] in sha256 and row['sha256'] == sha256[row['model']]}
+
+
+def write_results(results, sha256):
+    """Writes a row a line, in the order of sets, scales and models."""
+    keys = itertools.product((str(config) for name in SETS for config in configs_of(name)), sha256)
+    rows = ',\n'.join(json.dumps(results[key]) for key in keys if key in results)
+    RESULTS.parent.mkdir(exist_ok=True)
+    with atomic_write(RESULTS) as file:
+        file.write(f'[\n{rows}\n]\n'.encode())
+
+
+def measure(names, results, sha256, device):
+    """Adds what is missing to `results` for the sets `names`, and writes them whenever one is there."""
+    nets = load_models(sha256, device)
+    for config, model in itertools.product((config for name in names for config in configs_of(name)), nets):
+        key = str(config), model
+        if key not in results:
+            found = test.evaluate(config, nets[model])
+            results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
+                            'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
+            write_results(results, sha256)
+            print(f'{config.stem:20s} {model:32s} PSNR {found["psnr"]:8.4f}   SSIM {found["ssim"]:.4f}', flush=True)
+
+
+def psnr_over_scale(results, name, model):
+    """What is measured of a `model` on the set `name`: {scale: PSNR in dB}."""
+    keys = {scale_of(config): (str(config), model) for config in configs_of(name)}
+    return {scale: results[key]['psnr'] for scale, key in keys.items() if key in results}
+
+
+def measured_sets(results, sha256):
+    return [name for name in SETS if any(psnr_over_scale(results, name, model) for model in sha256)]
+
+
+# --- table ---------------------------------------------------------------------------------------------------------
+
+
+def table(results, sha256):
+    """PSNR in Markdown: a row for each set and model, a new table where the scales are others."""
+    lines, scales = [], None
+    for name in measured_sets(results, sha256):
+        if scales != (scales := [scale_of(config) for config in configs_of(name)]):
+            lines += ['', '| PSNR (dB) | | ' + ' | '.join(f'×{scale:g}' for scale in scales) + ' |',
+                      '|---|---|' + '---:|' * len(scales)]
+        title = SETS[name][0]
+        for model in sha256:
+            psnr = psnr_over_scale(results, name, model)
+            cells = [f'{psnr[scale]:.2f}' if scale in psnr else '–' for scale in scales]
+            lines.append('| ' + ' | '.join([title, model, *cells]) + ' |')
+            title = ''
+    return '\n'.join(lines[1:])
+
+
+def insert(text, content):
+    """`text` with `content` in place of what stands between the markers."""
+    text, found = re.subn(f'{START}.*?{END}', lambda _: f'{START}\n{content}\n{END}', text, flags=re.DOTALL)
+    if found != 1:
+        raise UserError(f'{README}: must have {START} and {END} once, where the table goes, not {found} times')
+    return text
+
+
+# --- figure --------------------------------------------------------------------------------------------------------
+
+
+def draw(results, sha256):
+    """A figure of PSNR over scale, and below it of the gain over bicubic, in a column for each set."""
+    names = measured_sets(results, sha256)
+    figure = Figure(figsize=(1 + 2.8 * len(names), 5.5), layout='constrained')
+    for (top, bottom), name in zip(figure.subplots(2, len(names), squeeze=False, sharex='col').T, names, strict=True):
+        bicubic = psnr_over_scale(results, name, 'bicubic')
+        for model in sha256:
+            psnr = psnr_over_scale(results, name, model)
+            gain = {scale: psnr[scale] - bicubic[scale] for scale in psnr if scale in bicubic}
+            style = {'color': 'gray', 'linestyle': '--'} if model == 'bicubic' else {}
+            top.plot(list(psnr), list(psnr.values()), marker='.', label=model, **style)
+            bottom.plot(list(gain), list(gain.values()), marker='.', **style)
+        top.set_title(SETS[name][0])
+        bottom.set(xlabel='Scale', xticks=[scale for scale in bicubic if scale == int(scale)])
+        bottom.xaxis.set_major_formatter('×{x:g}')
+        for axes in top, bottom:
+            axes.grid(color='0.9')
+            axes.spines[['top', 'right']].set_visible(False)
+    figure.axes[0].set_ylabel('PSNR (dB)')
+    figure.axes[len(names)].set_ylabel('Gain over bicubic (dB)')
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, frameon=False)
+    return figure
+
+
+# --- command line --------------------------------------------------------------------------------------------------
+
+
+def publish(results, sha256):
+    """Writes results/ and the README's table."""
+    write_results(results, sha256)
+    with atomic_write(README) as file:
+        file.write(insert(README.read_text(encoding='utf-8'), table(results, sha256)).encode())
+    with atomic_write(FIGURE) as file:
+        draw(results, sha256).savefig(file, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--sets', nargs='*', choices=SETS, help='measure these alone')
+    args = parser.parse_args()
+
+    device = pick_devices(args.gpu)[0]
+    set_precision(tf32=False)
+    sha256 = digests()
+    results = read_results(sha256)
+    try:
+        measure(filter(is_whole, args.sets or SETS), results, sha256, device)
+    finally:  # what there is so far, too, when it is interrupted
+        if results:
+            publish(results, sha256)
+
+
+if __name__ == '__main__':
+    run_cli(main)
