@@ -1,4 +1,6 @@
-"""Models by name: `register` one, `make` it from a spec."""
+"""Models by name: `register` one, `make` it from a spec, import a user's own."""
+
+import importlib
 
 from models.convert import from_published
 from utils import Registry, UserError
@@ -32,3 +34,20 @@ def load_state(model, state):
         more = f', and {len(problems) - 3} more' if len(problems) > 3 else ''
         raise UserError(f'the weights do not fit the model: {", ".join(problems[:3])}{more}')
     model.load_state_dict(state)
+
+
+def import_module(name):
+    """Imports the user's Python module `name`, whose classes register themselves."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if f'{name}.'.startswith(f'{error.name}.'):  # not one that the module itself asks for
+            raise UserError(f'--import: there is no module {name!r}; give it as examples.own_model, with its folder '
+                            'here or in PYTHONPATH') from None
+        raise
+
+
+def add_import_option(parser):
+    """Adds --import to an argparse `parser`. It is an option, since a config or checkpoint must not run code."""
+    parser.add_argument('--import', type=import_module, metavar='MODULE',
+                        help='a Python module that registers models or datasets, as examples.own_model')

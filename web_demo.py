@@ -1,0 +1,146 @@
+"""A page to upscale photos in a browser, on this machine: nothing leaves it.
+
+    pip install -r requirements-web.txt
+    python web_demo.py --port 7860
+
+Upload a photo, choose a scale or a size, compare with bicubic interpolation by the slider (the wheel zooms), and
+download the result as PNG. A CPU is enough.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from PIL import Image
+
+from datasets.image_folder import image_size
+from demo import as_mode, read, save
+from models import load_pretrained, upscale_pil
+from models.parallel import pick_devices, set_precision
+from models.pretrained import target_size
+from models.registry import add_import_option
+from utils import UserError, run_cli
+
+try:
+    import gradio as gr
+except ImportError:
+    gr = None
+
+LIMIT = 50e6  # pixels of a result: some minutes on a CPU
+SHOWN = 2048  # longest side of what the slider shows: browsers hold it, at full resolution, without trouble
+HOUR = 3600
+BY_SCALE, BY_SIZE = 'Scale', 'Size'
+
+
+def check_pixels(what, size):
+    """Raises a UserError if a picture of `size`, `what` it is, has more pixels than this page takes on."""
+    if math.prod(size) > LIMIT:
+        raise UserError(f'{what} has {math.prod(size) / 1e6:.1f} million pixels, and this page makes up to '
+                        f'{LIMIT / 1e6:.0f} million: choose a smaller one, or use demo.py, which has no limit')
+
+
+def centre_box(size):
+    """(left, top, right, bottom) of the middle of a picture of `size` (W, H), at most SHOWN pixels a side."""
+    return tuple((n - min(n, SHOWN)) // 2 for n in size) + tuple((n + min(n, SHOWN)) // 2 for n in size)
+
+
+def comparison(image, big):
+    """The centres of `image`, enlarged by bicubic interpolation, and of `big`, in the same size, and what they are."""
+    box = centre_box(big.size)
+    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
+    part = big.crop(box)
+    bicubic = as_mode(image, 'RGB').resize(part.size, Image.BICUBIC, source)
+    text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
+    if part.size != big.size:
+        text += f' The slider shows the centre, {part.width}x{part.height}; the download is whole.'
+    return (bicubic, as_mode(part, 'RGB')), text
+
+
+def upscale(model, path, choice, scale, height, width):
+    """What the page shows for the photo in the file `path`: the slider's pictures, a text, and the result's file.
+
+    Of `height` and `width` one may be None: the photo's aspect ratio is kept.
+    """
+    if path is None:
+        raise UserError('choose a photo first')
+    check_pixels('the photo', image_size(path))  # before it is decoded
+    image = read(path)
+    size = None
+    if choice == BY_SIZE:
+        if not (height or width):
+            raise UserError('give a height, a width, or both')
+        size = height or round(image.height * width / image.width), width or round(image.width * height / image.height)
+    size = target_size((image.height, image.width), None if size else scale, size)
+    check_pixels('the result', size)
+    big = upscale_pil(model, image, size=size)
+    target = Path(path).with_name(f'{Path(path).stem}-{size[1]}x{size[0]}.png')  # in Gradio's cache, which it empties
+    save(big, target)
+    return *comparison(image, big), str(target)
+
+
+def make_page(model, name):
+    """The Gradio page of `model`, called `name`."""
+
+    # Gradio looks among the positional parameters for one like `progress`
+    def answer(path, choice, scale, height, width, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+        try:
+            pictures, text, target = upscale(model, path, choice, scale, height, width)
+        except UserError as error:
+            message = str(error) if path is None else str(error).replace(path, Path(path).name)
+            raise gr.Error(message, duration=None, print_exception=False) from None
+        return pictures, text, gr.DownloadButton(value=target, interactive=True)
+
+    def show_fields(choice):
+        # no value, said anew, shows the placeholder; otherwise there is a 0
+        sizes = [gr.update(visible=choice == BY_SIZE, value=None) for _ in range(2)]
+        return gr.update(visible=choice == BY_SCALE), *sizes
+
+    with gr.Blocks(title='A-LIIF', analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, by `{name}`. '
+                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels.')
+        with gr.Row():
+            with gr.Column(scale=1):
+                photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
+                                 height=300, buttons=[])
+                photo.preprocess = lambda data: data and data.path  # Gradio's own opens it, and tells its own errors
+                choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
+                scale = gr.Slider(1, 8, 2, step=0.1, label='Scale')
+                with gr.Row():
+                    height, width = (gr.Number(label=label, precision=0, visible=False, placeholder='from the photo')
+                                     for label in ('Height', 'Width'))
+                button = gr.Button('Upscale', variant='primary')
+                download = gr.DownloadButton('Download PNG', interactive=False)
+                text = gr.Markdown()
+            with gr.Column(scale=2):
+                pictures = gr.ImageSlider(label='Bicubic (left), model (right)', format='png', interactive=False,
+                                          max_height=600, buttons=['fullscreen'])
+        choice.change(show_fields, choice, [scale, height, width])
+        # one request at a time, as Gradio has it by default: the model keeps the features of the image it works on
+        button.click(answer, [photo, choice, scale, height, width], [pictures, text, download], concurrency_limit=1)
+    return page
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+                        help='a name in pretrained/, or a checkpoint (default: %(default)s)')
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--port', type=int, default=7860)
+    add_import_option(parser)
+    args = parser.parse_args()
+
+    if gr is None:
+        raise UserError('Gradio is missing: pip install -r requirements-web.txt')
+    device = pick_devices(args.gpu)[0]
+    set_precision(tf32=False)
+    Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the guard, and says what to do
+    page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
+    try:
+        page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
+                    footer_links=[], theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
+    except OSError as error:  # Gradio's own, with several lines
+        raise UserError(f'--port: {args.port} is taken; choose another') from error
+
+
+if __name__ == '__main__':
+    run_cli(main)
