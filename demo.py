@@ -27,6 +27,7 @@ from tqdm import tqdm
 from datasets.image_folder import list_images, reading
 from models.parallel import pick_devices, set_precision
 from models.pretrained import load_pretrained, metadata, mixing_weights, plain, target_size, to_tensor, upscale_pil
+from models.registry import add_import_option
 from utils import UserError, atomic_write, located, run_cli
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -272,6 +273,7 @@ def main():
     parser.add_argument('--weights-map', action='store_true',
                         help='adds OUTPUT-weights.png (blue: below its mean, red: above)')
     parser.add_argument('--overwrite', action='store_true', help='replaces files that exist')
+    add_import_option(parser)
     args = parser.parse_args()
 
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once

@@ -21,6 +21,7 @@ import models
 from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
 from models.predict import normalisations, upscale_whole
+from models.registry import add_import_option
 from utils import (
     UserError,
     calc_psnr,
@@ -149,6 +150,7 @@ def main():
     parser.add_argument('--json', help='writes the numbers here, each image\'s too')
     parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    add_import_option(parser)
     args = parser.parse_args()
 
     device = pick_devices(args.gpu)[0]

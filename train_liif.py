@@ -31,7 +31,7 @@ from models.convert import from_published
 from models.optim import optimizers
 from models.parallel import Parallel, peak_memory, set_precision
 from models.predict import normalisations
-from models.registry import load_state
+from models.registry import add_import_option, load_state
 from models.run import Config, Log, open_run, prepare_folder  # noqa: F401  (the keys of a config: see there)
 from test import eval_images
 from utils import UserError, located, run_cli, time_text
@@ -231,6 +231,7 @@ def parse_args():
     parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
     parser.add_argument('--channels-last', action='store_true', default=None, help='memory format of the encoder')
     parser.add_argument('--compile', action='store_true', default=None, help='torch.compile')
+    add_import_option(parser)
     return parser.parse_args()
 
 

@@ -1,0 +1,72 @@
+"""An encoder, a decoder and a dataset of one's own, in one file: copy it and put yours in their places.
+
+    python train_liif.py --config examples/own_model.yaml --import examples.own_model
+    python test.py --config configs/test/test-set5-2.yaml --model save/_own_model/epoch-last.pth \
+        --import examples.own_model
+
+`--import` reads this file, which registers the classes; from then on configs and checkpoints may name them. What
+stands behind a class's parameters (`: int = 32`) is what the config's `args` are checked by.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import nn
+from torch.utils.data import Dataset
+
+import datasets
+import models
+from models.decoder import Decoder, Residual, ensemble
+
+
+@models.register('own-encoder')
+class Convolutions(nn.Sequential):
+    """`depth` convolutions with `width` channels: images (B, 3, h, w) -> features (B, width, h, w)."""
+
+    def __init__(self, width: int = 32, depth: int = 4):
+        layers = [nn.Conv2d(3 if i == 0 else width, width, 3, padding=1) for i in range(depth)]
+        super().__init__(*[module for layer in layers for module in (layer, nn.ReLU())])
+        self.out_dim = width  # the decoder asks for it
+        self.receptive_radius = depth  # in pixels: the margin of the tiles that large images are encoded in
+
+
+@models.register('own-decoder')
+class Slopes(Decoder):
+    """A latent code gives a colour, and its slopes in y and x; queries in between mix the nearest four codes'."""
+
+    def __init__(self, encoder_spec: dict, feat_unfold: bool = True, residual: Residual = None):
+        super().__init__(encoder_spec, local_ensemble=True, feat_unfold=feat_unfold, cell_decode=False,
+                         residual=residual)
+        self.linear = nn.Linear(self.feat_dim, 9)
+
+    def prepare(self):
+        self.rows = self.hoist(self.linear.weight, self.linear.bias)  # (B*h*w, 9), once for all queries
+
+    def decode(self, coord, cell):
+        index, rel_coord, weights = self.neighbours(coord)  # (4, B, Q), (4, B, Q, 2), (4, B, Q)
+        colour, slope_y, slope_x = self.rows[index.flatten()].chunk(3, dim=-1)
+        y, x = rel_coord.flatten(0, 2).split(1, dim=-1)
+        return ensemble(colour + slope_y * y + slope_x * x, weights)
+
+
+@datasets.register('own-dataset')
+class Discs(Dataset):
+    """`count` drawings of coloured discs, uint8 arrays (side, side, 3), in place of an image-folder."""
+
+    def __init__(self, count: int = 1000, side: int = 128, seed: int = 0):
+        self.side, self.seed = side, seed
+        self.files = [f'discs-{i}' for i in range(count)]  # the images' names, for messages and tables
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng((self.seed, i))
+        image = Image.new('RGB', (self.side, self.side))
+        for _ in range(30):
+            x, y, radius, *colour = rng.integers(0, (self.side, self.side, self.side // 3, 256, 256, 256)).tolist()
+            ImageDraw.Draw(image).circle((x, y), radius, tuple(colour))
+        return np.asarray(image)
+
+    def size(self, i):
+        """(H, W) of the image in `files[i]`, without making it."""
+        return self.side, self.side

@@ -1,0 +1,80 @@
+"""examples/own_model.py: models and datasets from a user's file are trained, evaluated and used like the others."""
+
+import re
+import sys
+
+import pytest
+import readme
+import torch
+import yaml
+from training import REPOSITORY, changed, forked, write_photos
+
+from models.registry import import_module
+from utils import UserError, load_yaml
+
+SHORT = {'train_dataset.dataset.args': {'count': 24}, 'val_dataset.dataset.args.count': 4, 'epoch_max': 1}
+CHECKPOINT = 'save/_own_model/epoch-last.pth'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A working directory with the example's config, shortened, the test configs, and Set5's folder of images."""
+    folder = tmp_path_factory.mktemp('own')
+    (folder / 'examples').mkdir()
+    config = changed(load_yaml(REPOSITORY / 'examples/own_model.yaml'), SHORT)
+    (folder / 'examples/own_model.yaml').write_text(yaml.safe_dump(config))
+    (folder / 'configs').symlink_to(REPOSITORY / 'configs')
+    write_photos(folder / 'load/benchmark/Set5/HR', 2)
+    return folder
+
+
+def run(folder, *command):
+    """What a command of the README gives, called in `folder`."""
+    assert command[0] == 'python'
+    result = forked(folder, *command[1:])
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope='module')
+def trained(folder):
+    """What the README's command for training gives, after which the folder holds the checkpoint."""
+    command, = (command for command in readme.commands('own_model') if 'train_liif.py' in command)
+    return run(folder, *command)
+
+
+def test_own_models_are_trained_on_an_own_dataset(folder, trained):
+    assert re.search(r'epoch 1/1, train: loss=0\.\d+, val: psnr=\d\d\.\d+', trained.stdout)
+    model = torch.load(folder / CHECKPOINT, weights_only=True)['model']
+    assert model['name'] == 'own-decoder' and model['args']['encoder_spec']['name'] == 'own-encoder'
+
+
+def test_an_own_model_is_evaluated(folder, trained):
+    command, = (command for command in readme.commands('own_model') if 'test.py' in command)
+    assert re.search(r'result: \d\d\.\d{4}', run(folder, *command).stdout)
+
+
+def test_an_own_model_upscales_pictures(folder, trained):
+    result = run(folder, 'python', 'demo.py', '--input', 'load/benchmark/Set5/HR/0.png', '--scale', '2.5', '--output',
+                 'big.png', '--model', CHECKPOINT, '--import', 'examples.own_model')
+    assert 'big.png: 100x125' in result.stdout + result.stderr
+
+
+def test_without_the_import_an_own_model_is_unknown(folder, trained):
+    result = forked(folder, 'test.py', '--config', 'configs/test/test-set5-2.yaml', '--model', CHECKPOINT)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {CHECKPOINT}: unknown model 'own-decoder'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', ['examples.own_modle', 'nothing', 'nothing.at.all'])
+def test_a_module_that_is_not_there_is_the_users_error(name):
+    with pytest.raises(UserError, match=f"--import: there is no module '{name}'"):
+        import_module(name)
+
+
+def test_what_is_wrong_inside_a_module_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / 'wrong.py').write_text('import nothing')
+    monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nothing'"):
+        import_module('wrong')
