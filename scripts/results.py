@@ -26,7 +26,6 @@ from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
 
 CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
-START, END = '<!-- results -->', '<!-- /results -->'
 SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
         'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # in configs' names: (title, number of images)
 
@@ -124,11 +123,12 @@ def table(results, sha256):
     return '\n'.join(lines[1:])
 
 
-def insert(text, content):
-    """`text` with `content` in place of what stands between the markers."""
-    text, found = re.subn(f'{START}.*?{END}', lambda _: f'{START}\n{content}\n{END}', text, flags=re.DOTALL)
+def insert(text, name, content):
+    """`text` with `content` in place of what stands between the markers of this `name`."""
+    start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
+    text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
     if found != 1:
-        raise UserError(f'{README}: must have {START} and {END} once, where the table goes, not {found} times')
+        raise UserError(f'{README}: must have {start} and {end} once, where the table goes, not {found} times')
     return text
 
 
@@ -166,7 +166,7 @@ def publish(results, sha256):
     """Writes results/ and the README's table."""
     write_results(results, sha256)
     with atomic_write(README) as file:
-        file.write(insert(README.read_text(encoding='utf-8'), table(results, sha256)).encode())
+        file.write(insert(README.read_text(encoding='utf-8'), 'results', table(results, sha256)).encode())
     with atomic_write(FIGURE) as file:
         draw(results, sha256).savefig(file, dpi=120)
 

@@ -220,7 +220,7 @@ def test_sets_that_are_named_are_measured_alone(work, monkeypatch):
 @pytest.mark.parametrize('text', ['no markers', '<!-- /results --> <!-- results -->', README + README])
 def test_readme_without_one_place_for_the_table_is_an_error(text):
     with pytest.raises(UserError, match='README.md: must have <!-- results --> and <!-- /results --> once'):
-        results.insert(text, 'table')
+        results.insert(text, 'results', 'table')
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,140 @@
+"""Trains variants of the models at a small equal budget and compares them on the validation photos.
+
+    python scripts/ablations.py [--gpu cpu] [--only 'K = 1' softmax]
+
+The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
+trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
+between the markers in README.md: PSNR of the config's validation crops (RGB, x1 to x4). What the JSON has is not
+trained again.
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import models  # noqa: E402
+from datasets import make_loader  # noqa: E402
+from models.checkpoint import read  # noqa: E402
+from models.parallel import pick_devices  # noqa: E402
+from scripts.results import insert  # noqa: E402
+from test import eval_psnr  # noqa: E402
+from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
+
+BASE, RESULTS, README = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json'), Path('README.md')
+SEEDS = 0, 1
+
+# --- the variants: which keys of the base's model they replace (None: take out) --------------------------------------
+
+NET, MIXTURE = 'args.expansion_spec.args', 'args.imnet_spec.args'
+PIXEL, LAYER, RESIDUAL = {f'{NET}.space': 'pixel'}, {f'{MIXTURE}.init': 'layer'}, {'args.residual': 'bilinear'}
+LIIF = {'name': 'liif', 'args.expansion_spec': None, 'args.imnet_spec.name': 'mlp', f'{MIXTURE}.K': None,
+        f'{MIXTURE}.hidden_list': [256, 256, 256, 256]}
+
+
+def functions(count):
+    return {f'{NET}.out_dim': count, f'{MIXTURE}.K': count}
+
+
+VARIANTS = {
+    'A-LIIF (K = 10)': {},
+    'K = 1, no expansion net': {f'{MIXTURE}.K': 1, 'args.expansion_spec': None},
+    'K = 4': functions(4),
+    'K = 20': functions(20),
+    'softmax': {f'{NET}.norm': 'softmax'},
+    'layer init': LAYER,
+    'residual': RESIDUAL,
+    'layer init, residual': {**LAYER, **RESIDUAL},
+    'pixel space': PIXEL,
+    'pixel space, layer init': {**PIXEL, **LAYER},
+    'pixel space, residual': {**PIXEL, **RESIDUAL},
+    'pixel space, layer init, residual': {**PIXEL, **LAYER, **RESIDUAL},
+    'LIIF': LIIF,
+    'LIIF, residual': {**LIIF, **RESIDUAL},
+}
+
+
+def changed(spec, changes):
+    """A copy of `spec` with the values of dotted keys replaced."""
+    spec = copy.deepcopy(spec)
+    for key, value in changes.items():
+        *parents, last = key.split('.')
+        node = spec
+        for parent in parents:
+            node = node[parent]
+        if value is None:
+            del node[last]
+        else:
+            node[last] = value
+    return spec
+
+
+# --- training and comparing ------------------------------------------------------------------------------------------
+
+
+def run(variant, seed, gpu):
+    """Trains a variant, or goes on with it; its PSNR on the validation crops."""
+    config = load_yaml(BASE)
+    config['model'] = changed(config['model'], VARIANTS[variant])
+    name = f'ablations/{variant.replace(" ", "")}-{seed}'
+    path, checkpoint = Path('save', f'{name}.yaml'), Path('save', name, 'epoch-last.pth')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    if not checkpoint.exists() or read(checkpoint)['epoch'] < config['epoch_max']:
+        command = [sys.executable, ROOT / 'train_liif.py', '--config', path, '--name', name, '--seed', str(seed),
+                   '--gpu', gpu, '--resume']
+        if subprocess.run(command).returncode:
+            raise UserError(f'{variant}, seed {seed}: training ended early; the same command continues it')
+    model = models.load(checkpoint).to(pick_devices(gpu)[0])
+    return eval_psnr(make_loader(config['val_dataset'], seed=0), model, config['data_norm'], verbose=True)
+
+
+def table(rows):
+    """Markdown: PSNR of each variant, with its difference from the first one for the seeds that both have."""
+    found = {(row['variant'], row['seed']): row['psnr'] for row in rows}
+    lines = ['| model | ' + ' | '.join(f'seed {seed}' for seed in SEEDS) + ' | mean difference |',
+             '|---|' + '---:|' * (len(SEEDS) + 1)]
+    base = next(iter(VARIANTS))
+    for variant in VARIANTS:
+        cells = [f'{found[variant, seed]:.2f}' if (variant, seed) in found else '–' for seed in SEEDS]
+        gains = [found[variant, seed] - found[base, seed] for seed in SEEDS
+                 if (variant, seed) in found and (base, seed) in found]
+        if any((variant, seed) in found for seed in SEEDS):
+            lines.append(f'| {variant} | {" | ".join(cells)} | {f"{statistics.mean(gains):+.2f}" if gains else "–"} |')
+    return '\n'.join(lines)
+
+
+def publish(rows):
+    """Writes the JSON, a row a line, and the README's table."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    with atomic_write(RESULTS) as file:
+        file.write(('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n').encode())
+    text = insert(README.read_text(encoding='utf-8'), 'ablations', table(rows))
+    with atomic_write(README) as file:
+        file.write(text.encode())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train these alone')
+    args = parser.parse_args()
+
+    for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
+        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+        if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
+            psnr = run(variant, seed, args.gpu)
+            rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
+            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4)}])
+
+
+if __name__ == '__main__':
+    run_cli(main)

@@ -1,0 +1,53 @@
+"""scripts/ablations.py: its variants, a real small run, and its table."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from training import CONFIG, Project
+
+import models
+from scripts import ablations
+from utils import load_yaml
+
+README = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
+
+
+@pytest.mark.parametrize('changes', ablations.VARIANTS.values(), ids=list(ablations.VARIANTS))
+def test_every_variant_is_a_model_of_its_own(changes):
+    base = load_yaml(ablations.BASE)['model']
+    spec = ablations.changed(base, changes)
+    assert (spec != base) == bool(changes)
+    pred = models.make(spec)(torch.rand(1, 3, 6, 7), torch.rand(1, 5, 2) * 2 - 1, torch.full((1, 5, 2), 0.1))
+    assert pred.shape == (1, 5, 3) and pred.isfinite().all()
+
+
+def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp_path, monkeypatch):
+    Project(tmp_path)
+    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
+    (tmp_path / 'README.md').write_text(README)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
+    monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.VARIANTS['K = 1, no expansion net']})
+    monkeypatch.setattr(sys, 'argv', ['ablations.py', '--gpu', 'cpu', '--only', 'K = 1'])
+    ablations.main()
+    rows = json.loads((tmp_path / 'results/ablations.json').read_text())
+    assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
+    assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
+    assert 5 < rows[1]['psnr'] != rows[0]['psnr']  # on the crops of seed 0, too
+    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in (tmp_path / 'README.md').read_text()
+    monkeypatch.setattr(ablations.subprocess, 'run', None)
+    ablations.main()
+
+
+def test_the_table_compares_the_seeds_that_a_variant_and_the_base_have():
+    names = list(ablations.VARIANTS)
+    psnr = {(names[0], 0): 30., (names[0], 1): 31., (names[1], 0): 30.5, (names[1], 1): 32., (names[2], 1): 30.}
+    rows = [{'variant': v, 'seed': s, 'psnr': p} for (v, s), p in psnr.items()]
+    lines = ablations.table(rows).splitlines()[2:]
+    assert lines == [f'| {names[0]} | 30.00 | 31.00 | +0.00 |',
+                     f'| {names[1]} | 30.50 | 32.00 | {np.mean([0.5, 1]):+.2f} |',
+                     f'| {names[2]} | – | 30.00 | -1.00 |']
