@@ -48,7 +48,7 @@ class MetaSR(Decoder):
         hidden = rel.flatten(0, 1)
         for layer in self.imnet.layers[:-1]:
             hidden = layer(hidden)
-        hidden = torch.cat((hidden, hidden.new_ones(len(hidden), 1)), dim=1)
+        hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)
         rows = self.rows.index_select(0, self.flat_index(*indices).flatten())
-        return torch.bmm(hidden.unsqueeze(1), rows.view(len(rows), -1, 3)).view(*coord.shape[:-1], 3)
+        return torch.bmm(hidden.unsqueeze(1), rows.view(rows.shape[0], -1, 3)).view(*coord.shape[:-1], 3)
 

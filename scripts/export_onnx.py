@@ -1,0 +1,98 @@
+"""Writes a model as two ONNX files, encoder.onnx and decoder.onnx, for any size of image and any scale.
+
+    pip install -r requirements-onnx.txt
+    python scripts/export_onnx.py --model edsr-baseline-A-liif-pixel --output save/onnx
+
+encoder: image (B, 3, h, w), float32 in [0, 1] -> features (B, C, h, w).
+decoder: image, features, coord (B, Q, 2), cell (B, Q, 2) -> colours (B, Q, 3), near [0, 1], to be clamped.
+coord is (y, x) of a query, where the image spans [-1, 1]; cell is the height and width of a target's pixel, (2 / H,
+2 / W), the same for all queries of an image. Every call of the decoder begins with convolutions of the features, so
+give it many queries at a time.
+"""
+
+import argparse
+import importlib.util
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from models import load_pretrained  # noqa: E402
+from models.predict import normalisations  # noqa: E402
+from models.pretrained import DATA_NORM  # noqa: E402
+from models.registry import add_import_option  # noqa: E402
+from utils import UserError, atomic_write, run_cli  # noqa: E402
+
+AXES = {'image': {0: 'batch', 2: 'height', 3: 'width'}, 'features': {0: 'batch', 2: 'height', 3: 'width'},
+        'coord': {0: 'batch', 1: 'queries'}, 'cell': {0: 'batch', 1: 'queries'}}
+
+
+class Encoder(nn.Module):
+    """The encoder of `model`, a `Decoder`, with the normalisation of its inputs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.encoder = model.encoder
+        self.norm, _ = normalisations(DATA_NORM, 'cpu')
+
+    def forward(self, image):
+        return self.encoder(self.norm.apply(image))
+
+
+class Decoder(nn.Module):
+    """What `model`, a `Decoder`, makes of features, with the normalisation of its outputs undone."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.inp_norm, self.gt_norm = normalisations(DATA_NORM, 'cpu')
+
+    def forward(self, image, features, coord, cell):
+        self.model.use_features(features, self.inp_norm.apply(image), (0, 0, *features.shape[-2:]))
+        return self.gt_norm.undo(self.model.query_rgb(coord, cell))
+
+
+def export(module, inputs, output, path):
+    """Writes `module` to the file `path`. `inputs`: example tensors by name; `output`: the output's name."""
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it warns that torchvision is missing, which nobody needs
+    with warnings.catch_warnings(action='ignore'):
+        program = torch.onnx.export(
+            module, kwargs=inputs, input_names=list(inputs), output_names=[output], dynamo=True, verbose=False,
+            dynamic_shapes={name: AXES[name] for name in inputs},
+            optimize=False)  # it takes the local ensemble's + 1e-9 for + 0; onnxruntime optimises better
+    with atomic_write(path) as file:
+        file.write(program.model_proto.SerializeToString())
+
+
+def export_model(model, folder):
+    """Writes encoder.onnx and decoder.onnx of `model`, a `Decoder`, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image, coord = torch.rand(2, 3, 10, 12), torch.rand(2, 30, 2)
+    cell = torch.full_like(coord, 0.1)
+    features = model.encoder(image)
+    export(Encoder(model), {'image': image}, 'features', folder / 'encoder.onnx')
+    export(Decoder(model), {'image': image, 'features': features, 'coord': coord, 'cell': cell}, 'colours',
+           folder / 'decoder.onnx')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+                        help='a name in pretrained/, or a checkpoint (default: %(default)s)')
+    parser.add_argument('--output', type=Path, required=True, help='the folder to write to')
+    add_import_option(parser)
+    args = parser.parse_args()
+    missing = [name for name in ('onnx', 'onnxscript') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'{" and ".join(missing)} missing: pip install -r requirements-onnx.txt')
+    export_model(load_pretrained(args.model).requires_grad_(False), args.output)
+    print(f'{args.output}: encoder.onnx and decoder.onnx')
+
+
+if __name__ == '__main__':
+    run_cli(main)
