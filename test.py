@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 import datasets
@@ -21,6 +20,7 @@ import models
 from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
 from models.predict import normalisations, upscale_whole
+from models.pretrained import to_picture
 from models.registry import add_import_option
 from utils import (
     UserError,
@@ -107,7 +107,7 @@ def eval_psnr(loader, model, data_norm=None, eval_type=None, eval_bsize=None, ve
 def save_image(image, path):
     """Writes `image`, (3, H, W) in [0, 1], as 8 bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
+    to_picture(image, 'RGB').save(path)
 
 
 def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,

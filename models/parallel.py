@@ -4,7 +4,10 @@ The rest of the code knows ranks and devices only from here.
 """
 
 import os
+import platform
+import re
 import resource
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -34,6 +37,15 @@ def set_precision(tf32):
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def device_name(device):
+    """The GPU's name, or the processor's, which Python itself does not know on Linux."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    info = Path('/proc/cpuinfo')
+    name = re.search(r'model name\s*: (.+)', info.read_text()) if info.exists() else None
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def peak_memory(device):

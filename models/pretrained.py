@@ -76,10 +76,10 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
-    """Colours (3, h, w) in [0, 1] as a picture of `mode`, without its alpha."""
+    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, without its alpha."""
     top, dtype = (65535, np.uint16) if mode == 'I;16' else (255, np.uint8)
     colours = colours.permute(1, 2, 0) if mode.startswith('RGB') else colours.mean(dim=0)
-    return Image.fromarray((colours * top).round().numpy().astype(dtype))
+    return Image.fromarray((colours * top).round().cpu().numpy().astype(dtype))
 
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from models.decoder import sample  # noqa: E402
-from models.parallel import pick_devices, set_precision  # noqa: E402
+from models.parallel import device_name, pick_devices, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
 from utils import UserError, load_yaml, make_coord, run_cli  # noqa: E402
 
@@ -240,9 +240,8 @@ def measure(title, cases, device, repeats):
 
 def machine(device):
     """What the numbers depend on, in words."""
-    cpu = re.search(r'model name\s*: (.*)|$', Path('/proc/cpuinfo').read_text())[1] or 'CPU'
-    gpu = f'{torch.cuda.get_device_name(device)}, ' if device.type == 'cuda' else ''
-    return f'{gpu}{cpu}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, PyTorch {torch.__version__}'
+    return (f'{device_name(device)}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, '
+            f'PyTorch {torch.__version__}')
 
 
 def table(rows, unit, factor):

@@ -20,6 +20,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from models.parallel import device_name
+from models.pretrained import to_picture
 from utils import UserError, atomic_write, load_yaml, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
@@ -108,7 +110,7 @@ def group(rows, *keys):
 
 def picture(image):
     """The part of `image`, (3, H, W) in [0, 1], that the page shows, as a WebP file (bytes)."""
-    image = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    image = to_picture(image, 'RGB')
     return webp(centre(image, min(SIDE, image.width), min(SIDE, image.height)))
 
 
@@ -180,20 +182,12 @@ def describe(model, path, device):
     if hasattr(model, 'encoder'):
         parts.append(f'encoder {type(model.encoder).__name__}')
     parts.append(f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters')
-    cuda = device.type == 'cuda'
     return [
         ('Model', path),
         ('Architecture', ', '.join(parts)),
         ('Command', shlex.join(['python', *sys.argv])),
-        ('Device', torch.cuda.get_device_name(device) if cuda else f'CPU (threads: {torch.get_num_threads()})'),
-        ('Machine', f'{processor()}, {platform.platform()}'),
+        ('Device', device_name(device) + ('' if device.type == 'cuda' else f', {torch.get_num_threads()} threads')),
+        ('Machine', platform.platform()),
         ('Software', f'PyTorch {torch.__version__}, Python {platform.python_version()}'),
         ('Date', datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z')),
     ]
-
-
-def processor():
-    """The processor's name; Python itself does not know it on Linux."""
-    info = Path('/proc/cpuinfo')
-    name = re.search(r'model name\s*: (.+)', info.read_text()) if info.exists() else None
-    return name[1] if name else platform.processor() or platform.machine()
