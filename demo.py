@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
 from datasets.image_folder import list_images, reading
+from models.decoder import Decoder
 from models.parallel import pick_devices, set_precision
 from models.pretrained import load_pretrained, metadata, mixing_weights, plain, target_size, to_tensor, upscale_pil
 from models.registry import add_import_option
@@ -54,11 +56,11 @@ NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 
 
 
 @functools.cache  # once a run, not for each picture of a folder
-def note(text):
+def note(text: str) -> None:
     tqdm.write(f'note: {text}')
 
 
-def format_name(path):
+def format_name(path: Path) -> str:
     """The name in FORMATS of the format that the suffix of `path` stands for."""
     name = Image.registered_extensions().get(path.suffix.lower())
     if name not in FORMATS:
@@ -66,7 +68,7 @@ def format_name(path):
     return name
 
 
-def find_jobs(source, target):
+def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Pairs (picture to read, file to write) for --input and --output, each a file or a folder."""
     if not source.exists():
         raise UserError(f'{source}: no such file or folder')
@@ -79,7 +81,7 @@ def find_jobs(source, target):
             for path in (list_images(source) if source.is_dir() else [source])]
 
 
-def read(path):
+def read(path: str | Path) -> Image.Image:
     """The picture in the file `path`, as `plain` makes it."""
     with reading(path), Image.open(path) as image:
         if not image.mode.startswith('I') and any(';16' in str(tile.args) for tile in image.tile):
@@ -90,7 +92,7 @@ def read(path):
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path: str | Path) -> Iterator[None]:
     """Turns what goes wrong inside into a UserError that names `path`."""
     try:
         yield
@@ -98,12 +100,12 @@ def writing(path):
         raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
 
 
-def written_mode(name, mode):
+def written_mode(name: str, mode: str) -> str:
     """The mode in which the format `name` takes a `plain` picture of `mode`."""
     return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
 
 
-def check_fits(path, size, mode):
+def check_fits(path: Path, size: tuple, mode: str) -> None:
     """Raises a UserError if a `plain` picture of `size` (H, W) is too large for its format, the disk or the memory."""
     name, (height, width) = format_name(path), size
     fmt, written = FORMATS[name], written_mode(name, mode)
@@ -120,14 +122,14 @@ def check_fits(path, size, mode):
                             f'{what}; choose a smaller size')
 
 
-def as_mode(image, mode):
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
     """A `plain` picture in `mode`, one of 8 bits or its own."""
     if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == mode else image.convert(mode)
 
 
-def save(image, path):
+def save(image: Image.Image, path: Path) -> None:
     """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
     name = format_name(path)
     mode = written_mode(name, image.mode)
@@ -145,12 +147,12 @@ PANEL = 640  # longest side of a panel
 ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
 
 
-def panel_size(size):
+def panel_size(size: tuple) -> tuple:
     """(W, H) of a picture of `size` when its longest side is PANEL."""
     return tuple(max(1, round(n * PANEL / max(size))) for n in size)
 
 
-def sheet(panels, columns, below=False):
+def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image:
     """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right.
 
     Captions stand above their pictures, or `below`.
@@ -166,7 +168,7 @@ def sheet(panels, columns, below=False):
     return result
 
 
-def liveliest(image, grid):
+def liveliest(image: Image.Image, grid: tuple) -> tuple:
     """(column, row) of the cell with most fine detail, where `grid` (columns, rows) of them divide `image`."""
     grey = image.convert('L')
     detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1))).resize(grid, Image.BOX)
@@ -174,7 +176,7 @@ def liveliest(image, grid):
     return column, row
 
 
-def compare(image, big, name):
+def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
     """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
     view = panel_size(big.size)
     part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
@@ -194,7 +196,7 @@ def compare(image, big, name):
     return sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
 
 
-def weights_map(model, image, size, view=None):
+def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
     """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights.
 
     Weights are blue below their mean over the image, red above. `view` is the size (W, H) of its panels.
@@ -213,7 +215,7 @@ def weights_map(model, image, size, view=None):
     return sheet(panels, 4)
 
 
-def heat_map(values):
+def heat_map(values: np.ndarray) -> Image.Image:
     """`values` (H, W) as a picture from blue (-1) over white (0) to red (1)."""
     ends = (33, 247, 178), (102, 247, 24), (172, 247, 43)
     return Image.fromarray(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1).round().astype(np.uint8))
@@ -222,20 +224,20 @@ def heat_map(values):
 # --- command line ----------------------------------------------------------------------------------------------------
 
 
-def scale_from(text):
+def scale_from(text: str) -> float:
     with contextlib.suppress(ValueError):
         return float(text)
     raise UserError(f'--scale must be a number, not {text!r}')
 
 
-def size_from(text):
+def size_from(text: str) -> tuple[int, int]:
     with contextlib.suppress(ValueError):
         height, width = map(int, text.split(','))
         return height, width
     raise UserError(f'--resolution must be HEIGHT,WIDTH in pixels, not {text!r}')
 
 
-def process(source, target, model, args):
+def process(source: Path, target: Path, model: Decoder, args: argparse.Namespace) -> None:
     """Upscales the picture in the file `source` into the file `target`; what can be checked is checked before."""
     comparison, weights = (target.with_name(f'{target.stem}-{kind}.png') for kind in ('compare', 'weights'))
     for path, wanted in ((target, True), (comparison, args.compare), (weights, args.weights_map)):
@@ -258,7 +260,7 @@ def process(source, target, model, args):
     tqdm.write(f'{target}: {size[0]}x{size[1]}')
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--input', type=Path, required=True, help='a picture, or a folder of them')
     parser.add_argument('--output', type=Path, required=True, help='the file to write, or a folder')

@@ -9,10 +9,12 @@ One config prints `result: PSNR`, several a table. `--model bicubic` measures bi
 import argparse
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 import datasets
@@ -36,7 +38,8 @@ from utils import (
 )
 
 
-def batched_predict(model, inp, coord, cell, bsize):
+def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor,
+                    bsize: int) -> torch.Tensor:
     """`model(inp, coord, cell)`, (B, Q, 3), without gradients and with `bsize` queries at a time."""
     with torch.no_grad():
         model.gen_feat(inp)
@@ -55,7 +58,8 @@ class Scored(NamedTuple):
     gt: torch.Tensor
 
 
-def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
+def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_bsize: int | None = None,
+                verbose: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields for each image its prediction and truth in [0, 1], as `Scored` has them.
 
     A `Decoder` makes whole images by `upscale`, in little memory; else `eval_bsize` queries are decoded at a time.
@@ -77,12 +81,12 @@ def predictions(loader, model, data_norm=None, eval_bsize=None, verbose=False):
         yield from zip(preds, to_images(batch['gt'], sizes), strict=True)
 
 
-def to_images(samples, sizes):
+def to_images(samples: torch.Tensor, sizes: list | None) -> torch.Tensor | list[torch.Tensor]:
     """Each of a batch's samples (Q, 3) as an image (3, H, W), where its `sizes` are known."""
     return [s.t().reshape(3, *size) for s, size in zip(samples, sizes, strict=True)] if sizes else samples
 
 
-def score(pred, gt, eval_type=None, ssim=False):
+def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ssim: bool = False) -> Scored:
     """One image's `Scored`, by the convention of `eval_type`."""
     if eval_type is not None and gt.dim() != 3:
         raise UserError(f'eval_type {eval_type} needs whole images: the dataset must give gt_size and all queries')
@@ -92,26 +96,28 @@ def score(pred, gt, eval_type=None, ssim=False):
                       calc_ssim(pred[None], gt[None], **convention).item() if ssim else None, pred, gt)
 
 
-def eval_images(loader, model, data_norm=None, eval_type=None, eval_bsize=None, verbose=False, ssim=False):
+def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
+                eval_bsize: int | None = None, verbose: bool = False, ssim: bool = False) -> Iterator[Scored]:
     """Yields each image's `Scored`; arguments as `eval_psnr`'s."""
     for pred, gt in predictions(loader, model, data_norm, eval_bsize, verbose):
         yield score(pred, gt, eval_type, ssim)
 
 
-def eval_psnr(loader, model, data_norm=None, eval_type=None, eval_bsize=None, verbose=False):
+def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
+              eval_bsize: int | None = None, verbose: bool = False) -> float:
     """The mean of the images' PSNR in dB (a float). `eval_type`: None, 'div2k-4', 'benchmark-2', any scale."""
     values = [scored.psnr for scored in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose)]
     return sum(values) / len(values)
 
 
-def save_image(image, path):
+def save_image(image: torch.Tensor, path: Path) -> None:
     """Writes `image`, (3, H, W) in [0, 1], as 8 bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     to_picture(image, 'RGB').save(path)
 
 
 def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None):
+                eval_bsize: int | None = None) -> tuple:
     """A test config's keys, checked by `check_args`."""
     parse_eval_type(eval_type)
     check_norm(data_norm)
@@ -119,7 +125,8 @@ def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: st
     return test_dataset, data_norm, eval_type, eval_bsize
 
 
-def evaluate(path, model, save_dir=None, keep=None):
+def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
+             keep: Callable[[Scored], None] | None = None) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
     `keep`, a function, is called with every image's `Scored`.
@@ -141,7 +148,7 @@ def evaluate(path, model, save_dir=None, keep=None):
     return {'config': str(path), **mean, 'images': rows}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
     parser.add_argument('--model', required=True, help="a checkpoint, or 'bicubic'")

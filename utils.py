@@ -12,6 +12,7 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def located(where):
+def located(where: str | os.PathLike) -> Iterator[None]:
     """Puts `where` (a file, a key, a model's name) in front of any UserError raised inside."""
     try:
         yield
@@ -33,7 +34,7 @@ def located(where):
         raise UserError(f'{where}: {error}') from None
 
 
-def run_cli(main):
+def run_cli(main: Callable[[], None]) -> None:
     """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2."""
     try:
         main()
@@ -67,7 +68,7 @@ class YAMLLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_yaml(path):
+def load_yaml(path: str | os.PathLike) -> dict:
     """The mapping in the YAML file at `path`."""
     try:
         with open(path, encoding='utf-8') as file, located(path):
@@ -81,14 +82,14 @@ def load_yaml(path):
     return config
 
 
-def unknown(what, name, known):
+def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f', did you mean {near[0]!r}?' if near else ''
     return UserError(f'unknown {what} {name!r}{hint} (known: {", ".join(sorted(known))})')
 
 
-def convert(value, annotation, key):
+def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
     """`value` as the type that `annotation` asks for; numbers that YAML reads as text (1e-4) become numbers."""
     unions = types.UnionType, typing.Union
     options = typing.get_args(annotation) if typing.get_origin(annotation) in unions else (annotation,)
@@ -116,7 +117,7 @@ def convert(value, annotation, key):
     raise UserError(f'{key} must be {names}, not {value!r}')
 
 
-def check_args(function, args):
+def check_args(function: Callable, args: dict) -> dict:
     """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
     if not isinstance(args, dict):
         raise UserError(f'arguments must be given as key: value, not {args!r}')
@@ -132,14 +133,14 @@ def check_args(function, args):
     return {key: convert(value, hints[key], key) if key in hints else value for key, value in args.items()}
 
 
-def check_positive(**values):
+def check_positive(**values: float | None) -> None:
     """Raises a UserError for the first of `values` (None passes) that is below 1."""
     for key, value in values.items():
         if value is not None and value < 1:
             raise UserError(f'{key} must be at least 1, not {value}')
 
 
-def check_norm(data_norm):
+def check_norm(data_norm: dict | None) -> None:
     """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or three}}."""
     def norm(sub: list[float], div: list[float]):
         if not {len(sub), len(div)} <= {1, 3} or 0 in div:
@@ -155,16 +156,16 @@ def check_norm(data_norm):
 class Registry:
     """Classes by name. A spec, `{name: ..., args: {...}}` in a config, is made into an object here."""
 
-    def __init__(self, kind):
+    def __init__(self, kind: str):
         self.kind, self.classes = kind, {}
 
-    def register(self, name):
+    def register(self, name: str) -> Callable[[Callable], Callable]:
         def add(cls):
             self.classes[name] = cls
             return cls
         return add
 
-    def make(self, spec, args=None):
+    def make(self, spec: dict, args: dict | None = None) -> typing.Any:
         """The object that `spec` describes; `args` add to the spec's own and win over them."""
         name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(own, dict):
@@ -183,7 +184,7 @@ class Registry:
 # --- coordinates -----------------------------------------------------------------------------------
 
 
-def make_coord(shape, ranges=None, flatten=True):
+def make_coord(shape: Sequence[int], ranges: Sequence | None = None, flatten: bool = True) -> torch.Tensor:
     """Coordinates of the pixel centres of a grid, each axis spanning [-1, 1] or its `ranges` entry.
 
     Returns (prod(shape), len(shape)) if `flatten`, else (*shape, len(shape)); float32, in the axes' order.
@@ -197,7 +198,7 @@ def make_coord(shape, ranges=None, flatten=True):
     return coord.view(-1, coord.shape[-1]) if flatten else coord
 
 
-def to_pixel_samples(img):
+def to_pixel_samples(img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """An image (3, H, W) as coordinates (H*W, 2) and colours (H*W, 3), row by row."""
     return make_coord(img.shape[-2:]), img.reshape(img.shape[0], -1).permute(1, 0)
 
@@ -207,12 +208,13 @@ def to_pixel_samples(img):
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
 
 
-def luma(img):
+def luma(img: torch.Tensor) -> torch.Tensor:
     """Y, (..., 1, H, W), of an RGB image (..., 3, H, W) in [0, 1]."""
     return 16 / 255 + (img * img.new_tensor(LUMA).view(3, 1, 1)).sum(dim=-3, keepdim=True)
 
 
-def scored_pixels(sr, hr, dataset=None, scale=1):
+def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None,
+                  scale: float = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """The part of two images (..., C, H, W) that a benchmark's convention compares.
 
     None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, without a border of `scale` pixels;
@@ -230,7 +232,7 @@ def scored_pixels(sr, hr, dataset=None, scale=1):
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
 
 
-def parse_eval_type(eval_type):
+def parse_eval_type(eval_type: str | None) -> dict:
     """The arguments of `calc_psnr` for 'div2k-4' or 'benchmark-2.5'; None compares everything."""
     if eval_type is None:
         return {}
@@ -241,13 +243,15 @@ def parse_eval_type(eval_type):
         raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
 
 
-def calc_psnr(sr, hr, dataset=None, scale=1, rgb_range=1):
+def calc_psnr(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
+              rgb_range: float = 1) -> torch.Tensor:
     """PSNR in dB, a 0-d tensor, of images (..., C, H, W) or samples of any one shape; see `scored_pixels`."""
     sr, hr = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
     return -10 * torch.log10((sr - hr).pow(2).mean())
 
 
-def calc_ssim(sr, hr, dataset=None, scale=1, rgb_range=1):
+def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
+              rgb_range: float = 1) -> torch.Tensor:
     """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) on the pixels that `calc_psnr` compares.
 
     Gaussian window of 11x11, sigma 1.5, where it fits entirely; the mean over pixels and channels.
@@ -272,7 +276,7 @@ def calc_ssim(sr, hr, dataset=None, scale=1, rgb_range=1):
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path: str | os.PathLike) -> Iterator[None]:
     """Puts the name `path` into an OSError raised inside that has none, as that of a full disk."""
     try:
         yield
@@ -282,7 +286,7 @@ def writing(path):
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
     """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
     temporary = f'{path}.{os.getpid()}.tmp'
     try:
@@ -296,7 +300,7 @@ def atomic_write(path):
             os.remove(temporary)
 
 
-def time_text(seconds):
+def time_text(seconds: float) -> str:
     """A duration to read: 1.5h, 12.0m or 7.3s."""
     for unit, length in (('h', 3600), ('m', 60)):
         if seconds >= length:

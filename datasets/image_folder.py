@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.t
 
 
 @contextlib.contextmanager
-def reading(path):
+def reading(path: str | Path) -> Iterator[None]:
     """Turns whatever goes wrong inside into a UserError that names the image `path`."""
     try:
         yield
@@ -32,7 +33,7 @@ def reading(path):
         raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
 
 
-def read_image(path):
+def read_image(path: str | Path) -> np.ndarray:
     """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped; of 16 bits the high byte stays."""
     with reading(path), Image.open(path) as image:
         if image.mode.startswith('I;16'):  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey
@@ -40,13 +41,13 @@ def read_image(path):
         return np.asarray(image.convert('RGB'))
 
 
-def image_size(path):
+def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) of the image file at `path`, from its header."""
     with reading(path), Image.open(path) as image:
         return image.height, image.width
 
 
-def make_bin(path):
+def make_bin(path: Path) -> Path:
     """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder; made where none as new is there."""
     path = path.absolute()
     copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
@@ -62,13 +63,13 @@ def make_bin(path):
     return copy
 
 
-def open_bin(path):
+def open_bin(path: Path) -> np.ndarray:
     """The decoded copy at `path`, memory-mapped and read-only: what is not looked at is not read."""
     with reading(path):
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
-def in_parallel(function, paths, text):
+def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
     """[function(path) for path in paths], on all cores, with a progress bar where there is a terminal."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(tqdm(pool.map(function, paths), text, len(paths), leave=False, disable=None))
@@ -77,12 +78,12 @@ def in_parallel(function, paths, text):
 # --- folders ---------------------------------------------------------------------------------------
 
 
-def pair_key(path):
+def pair_key(path: Path) -> str:
     """What the files of a pair have in common: the name without suffix and without a trailing x2, x3, ..."""
     return re.sub(r'x\d+$', '', path.stem)
 
 
-def list_images(root):
+def list_images(root: Path) -> list[Path]:
     """The image files in the folder `root`, sorted."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
@@ -93,7 +94,7 @@ def list_images(root):
     return sorted(paths, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
 
 
-def read_split(split_file, split_key):
+def read_split(split_file: str, split_key: str | None) -> list[str]:
     """The file names that the JSON file `split_file` lists under `split_key`."""
     try:
         split = json.loads(Path(split_file).read_text(encoding='utf-8'))
@@ -110,7 +111,8 @@ def read_split(split_file, split_key):
     return names
 
 
-def find_images(root_path, split_file=None, split_key=None, first_k=None):
+def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                first_k: int | None = None) -> list[Path]:
     """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
     roots = root_path if isinstance(root_path, list) else [root_path]
     if not roots or not all(isinstance(root, str) for root in roots):
@@ -161,11 +163,11 @@ class ImageFolder(Dataset):
             return image
         return open_bin(image) if self.cache == 'bin' else read_image(image)
 
-    def size(self, i):
+    def size(self, i: int) -> tuple[int, int]:
         """(H, W) of the image in `files[i]`; only its header is read."""
         return image_size(self.files[i]) if self.cache == 'none' else self[i].shape[:2]
 
-    def keep(self, indices):
+    def keep(self, indices: list[int]) -> None:
         """Leaves only these of `files`."""
         self.files, self.images = [self.files[i] for i in indices], [self.images[i] for i in indices]
 
@@ -197,6 +199,6 @@ class PairedImageFolders(Dataset):
     def __getitem__(self, i):
         return tuple(folder[i] for folder in self.folders)
 
-    def size(self, i):
+    def size(self, i: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """((h, w), (H, W)) of the pair in `files[i]`; only the headers are read."""
         return tuple(folder.size(i) for folder in self.folders)

@@ -26,7 +26,7 @@ class GlobalBatches:
     Set `epoch`, and for a start in mid-epoch `start` (the first global batch), before iterating.
     """
 
-    def __init__(self, length, batch_size, seed, shuffle, rank=0, world=1):
+    def __init__(self, length: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1):
         check_positive(batch_size=batch_size)
         if batch_size % world:
             raise UserError(f'batch_size {batch_size} must be a multiple of the {world} processes that share it')
@@ -40,11 +40,11 @@ class GlobalBatches:
         """Number of batches in a whole epoch."""
         return -(-(self.length - (0 if self.shuffle else self.rank)) // self.batch_size)
 
-    def positions(self, i):
+    def positions(self, i: int) -> range:
         """The range of the epoch's positions that global batch `i` holds."""
         return range(i * self.batch_size, min((i + 1) * self.batch_size, self.length))
 
-    def batch_sizes(self, i):
+    def batch_sizes(self, i: int) -> tuple[int, int]:
         """How many samples of global batch `i` count: (this rank's, all ranks')."""
         positions = self.positions(i)
         return len(positions[self.rank::self.world]), len(positions)
@@ -59,20 +59,20 @@ class GlobalBatches:
             yield [Draw(order[p], self.seed, self.epoch, p) for p in share]
 
 
-def default_workers(world):
+def default_workers(world: int) -> int:
     """Workers for each of the job's processes on this machine: its share of the cores, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', world)))
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """Ends this worker at a SIGTERM from its parent, which multiprocessing sends at exit, and at no other."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
-def start_worker(worker):
+def start_worker(worker: int) -> None:
     """Leaves Ctrl-C and a scheduler's SIGTERM, which reach all processes of a job, to the training loop.
 
     It finishes its iteration and saves, and needs the workers for that; they end when it tells them to.
@@ -83,14 +83,15 @@ def start_worker(worker):
         threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def collate(samples):
+def collate(samples: list[dict]) -> dict:
     """The samples stacked to a batch."""
     if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
         raise UserError('samples of several sizes make no batch: set inp_size and sample_q, or batch_size: 1')
     return default_collate(samples)
 
 
-def make_loader(spec, seed, shuffle=False, rank=0, world=1, pin_memory=False, where=''):
+def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, world: int = 1, pin_memory: bool = False,
+                where: str = '') -> DataLoader:
     """A DataLoader of `spec`: dataset, wrapper, batch_size (of all ranks together) and optionally num_workers.
 
     Its `batch_sampler` is a `GlobalBatches`. `where` (file or key) is put in front of the errors.

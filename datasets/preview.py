@@ -1,15 +1,16 @@
 """Fixed crops of the validation images, for pictures that can be compared from epoch to epoch."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datasets.wrappers import crop, paired_scale, resize, to_tensor
+from datasets.wrappers import ImplicitWrapper, crop, paired_scale, resize, to_tensor
 from utils import make_coord
 
 SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
 
 
-def make_previews(samples):
+def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
     """Batches of one whole crop each, from the centres of the images under the wrapper `samples`, with a name each."""
     previews = []
     for i in range(min(IMAGES, len(samples.dataset.files))):
@@ -30,7 +31,7 @@ def make_previews(samples):
     return previews
 
 
-def whole_batch(inp, target):
+def whole_batch(inp: np.ndarray, target: np.ndarray) -> dict:
     """A batch of one with all of `target`'s pixels, of two uint8 images (H, W, 3)."""
     h, w = target.shape[:2]
     coord = make_coord((h, w))[None]
@@ -38,7 +39,7 @@ def whole_batch(inp, target):
             'gt': to_tensor(target).flatten(1).t()[None], 'gt_size': torch.tensor([[h, w]])}
 
 
-def strip(batch, pred):
+def strip(batch: dict, pred: torch.Tensor) -> torch.Tensor:
     """Low resolution, bicubic, prediction and truth side by side, uint8 (3, H, 4 W)."""
     size = tuple(batch['gt_size'][0].tolist())
     lr = batch['inp']

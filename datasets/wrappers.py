@@ -4,6 +4,7 @@ What a sample needs of chance (scale, crop, flips, queries) comes, in this order
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,45 +28,45 @@ class Draw(NamedTuple):
 # --- steps of a sample, on uint8 images (H, W, 3) --------------------------------------------------
 
 
-def to_tensor(image):
+def to_tensor(image: np.ndarray) -> torch.Tensor:
     """A uint8 image (H, W, 3) as float32 (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)
 
 
-def resize(image, size):
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`image` in `size` (h, w) by PIL's bicubic filter, which smooths where it shrinks; 8 bit."""
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.BICUBIC))
 
 
-def short_side(image, length):
+def short_side(image: np.ndarray, length: int) -> tuple[int, int]:
     """The size (h, w) of `image` with its shorter side scaled to `length`, as torchvision's Resize rounds it."""
     h, w = image.shape[:2]
     return (length, int(length * w / h)) if h <= w else (int(length * h / w), length)
 
 
-def random_corner(image, size, rng):
+def random_corner(image: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
     """Where a square of `size` pixels in `image` begins: (y, x)."""
     h, w = image.shape[:2]
     return rng.integers(h - size + 1), rng.integers(w - size + 1)
 
 
-def crop(image, y, x, size):
+def crop(image: np.ndarray, y: int, x: int, size: int) -> np.ndarray:
     return image[y:y + size, x:x + size]
 
 
-def flip_and_transpose(images, rng):
+def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Views of the images, all flipped in y, in x, and transposed, each with probability 1/2."""
     flip_y, flip_x, transpose = rng.random(3) < 0.5
     images = [image[::-1 if flip_y else 1, ::-1 if flip_x else 1] for image in images]
     return [image.transpose(1, 0, 2) if transpose else image for image in images]
 
 
-def check_sample_q(sample_q, h, w):
+def check_sample_q(sample_q: int, h: int, w: int) -> None:
     if sample_q > h * w:
         raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {h}x{w}, not {sample_q}')
 
 
-def query(target, sample_q, rng):
+def query(target: np.ndarray, sample_q: int | None, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates (Q, 2) and colours (Q, 3) of `sample_q` pixels of `target`, none twice, or of all if it is None."""
     if sample_q is None:
         return to_pixel_samples(to_tensor(target))
@@ -178,7 +179,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         return flip_and_transpose(images, rng) if self.augment else images
 
 
-def paired_scale(lr, hr):
+def paired_scale(lr: tuple, hr: tuple) -> int:
     """The whole number between two images' shapes (h, w, ...); of HR less than half an LR image may be left over."""
     scale = hr[0] // lr[0]
     if scale < 1 or not all(scale <= large / small < scale + 0.5 for small, large in zip(lr[:2], hr[:2], strict=True)):

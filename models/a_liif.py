@@ -6,6 +6,8 @@ its own in memory; first layers are computed once per latent pixel; nothing is f
 Ours and off by default: `space: pixel` of the expansion net, `init: layer` of the mixture, `residual: bilinear`.
 """
 
+import types
+
 import torch
 
 from models.decoder import Decoder, Residual, ensemble, grid
@@ -62,7 +64,7 @@ class ALIIF(Decoder):
         h = self.first_layer(self.rows, index, local, self.imnet.first[0])
         return ensemble(self.imnet(h, self.weigh(index, local, h)), shares)
 
-    def weigh(self, index, local, h):
+    def weigh(self, index: torch.Tensor, local: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each query and code, (n*B*Q, K)."""
         if self.expansion is None:
             return torch.ones_like(h[:, :1])
@@ -70,7 +72,7 @@ class ALIIF(Decoder):
             return self.pixel_weights.index_select(0, index.flatten())
         return self.expansion(self.first_layer(self.expansion_rows, index, local, self.expansion.first[0]))
 
-    def weigh_pixels(self, cell):
+    def weigh_pixels(self, cell: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each latent pixel, (B*h*w, K); all of an image's queries share a cell."""
         rows = self.expansion_rows
         if self.cell_decode:
@@ -81,7 +83,7 @@ class ALIIF(Decoder):
         return self.expansion(rows)
 
 
-def fused_kernel(model, coord):
+def fused_kernel(model: ALIIF, coord: torch.Tensor) -> types.ModuleType | None:
     """The module whose `decode` is one CUDA kernel, where it fits `model` and no gradient is wanted; else None."""
     if not coord.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None

@@ -9,12 +9,13 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from models.registry import make
 from utils import UserError, atomic_write, located
 
 
-def read(path):
+def read(path: str | Path) -> dict:
     """The checkpoint at `path`, on the CPU. Loading it runs no code that the file may hold."""
     try:
         content = Path(path).read_bytes()
@@ -31,7 +32,7 @@ def read(path):
     return checkpoint
 
 
-def write(checkpoint, path):
+def write(checkpoint: dict, path: str | Path) -> None:
     """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens."""
     content = io.BytesIO()  # torch.save into a file makes a RuntimeError of a full disk's OSError
     torch.save(checkpoint, content)
@@ -39,7 +40,7 @@ def write(checkpoint, path):
         file.write(content.getbuffer())
 
 
-def load(path):
+def load(path: str | Path) -> nn.Module:
     """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them."""
     checkpoint = read(path)
     spec = checkpoint['model']

@@ -3,7 +3,7 @@
 import re
 
 
-def from_published(spec):
+def from_published(spec: dict) -> dict:
     """`spec` (name, args, perhaps sd) in our terms; one that already is comes back unchanged.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
@@ -23,7 +23,7 @@ def from_published(spec):
     return spec
 
 
-def rename(key):
+def rename(key: str) -> str:
     """The name here of a published tensor."""
     key = re.sub(r'^pdn\.', 'expansion.', key)
     key = re.sub(r'^basis\.w(\d+)$', r'imnet.weights.\1', key)

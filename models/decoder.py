@@ -15,7 +15,7 @@ from models.geometry import neighbours, relative_cell
 from models.registry import make
 
 
-def chunk_size(device):
+def chunk_size(device: torch.device) -> int:
     """Queries decoded at a time where no gradient is wanted: on a CPU their activations stay in the cores' caches."""
     if device.type == 'cuda':
         return 1 << 16
@@ -39,17 +39,17 @@ class Decoder(nn.Module):
         self.in_dim = self.feat_dim + 2 + (2 if cell_decode else 0)
 
     @property
-    def receptive_radius(self):
+    def receptive_radius(self) -> int | None:
         """The encoder's, in pixels; None where a feature depends on the whole image, or is none of an input pixel."""
         return getattr(self.encoder, 'receptive_radius', None)
 
-    def gen_feat(self, inp):
+    def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """Encodes `inp` (B, 3, h, w) for the queries to come; returns the feature map (B, C, h, w)."""
         feat = self.encoder(inp)
         self.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
         return feat
 
-    def use_features(self, feat, inp, window):
+    def use_features(self, feat: torch.Tensor, inp: torch.Tensor, window: tuple[int, int, int, int]) -> None:
         """Takes `feat` (B, C, h, w), the features of `inp`, for the queries to come.
 
         `window`: (top, left, height, width), where they lie in the latent map of the whole image, and its size.
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         self.feat, self.inp, self.window = feat, inp, window
         self.prepare()
 
-    def query_rgb(self, coord, cell=None):
+    def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
         if torch.is_grad_enabled():
             pred = self.decode(coord, cell)
@@ -68,45 +68,45 @@ class Decoder(nn.Module):
             pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
         return pred + self.sample_input(coord) if self.residual else pred
 
-    def query_grid(self, y, x, cell):
+    def query_grid(self, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell`: a target pixel's (2,)."""
         coord = grid(y, x, len(self.feat))
         return self.query_rgb(coord, cell.expand_as(coord)).view(-1, len(y), len(x), 3)
 
-    def forward(self, inp, coord, cell):
+    def forward(self, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, Q, 3) of the image `inp` (B, 3, h, w) at `coord` (B, Q, 2)."""
         self.gen_feat(inp)
         return self.query_rgb(coord, cell)
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Computes from `self.feat` what queries gather."""
         raise NotImplementedError
 
-    def decode(self, coord, cell):
+    def decode(self, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """The network's colours (B, Q, 3)."""
         raise NotImplementedError
 
     # --- pieces for the subclasses
 
-    def hoist(self, weight, bias=None):
+    def hoist(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """The feature's part of a first layer, weight (out, >= feat_dim), per latent pixel: (B*h*w, out)."""
         size = 3 if self.feat_unfold else 1
         kernel = weight[:, :self.feat_dim].reshape(-1, self.encoder.out_dim, size, size)
         feat = self.feat.contiguous(memory_format=torch.channels_last)
         return F.conv2d(feat, kernel, bias, padding=size // 2).permute(0, 2, 3, 1).reshape(-1, kernel.shape[0])
 
-    def neighbours(self, coord):
+    def neighbours(self, coord: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Row in what `hoist` gives, rel_coord and weight of each query's codes; see `geometry.neighbours`."""
         iy, ix, rel_coord, weights = neighbours(coord, self.window[2:], self.local_ensemble)
         return self.flat_index(iy, ix), rel_coord, weights
 
-    def flat_index(self, iy, ix):
+    def flat_index(self, iy: torch.Tensor, ix: torch.Tensor) -> torch.Tensor:
         """Row, in what `hoist` gives, of the code in row iy and column ix, (..., B, Q) each, of the latent map."""
         batch, _, h, w = self.feat.shape
         image = torch.arange(batch, device=iy.device).view(-1, 1)
         return (image * h + iy - self.window[0]) * w + ix - self.window[1]
 
-    def sample_input(self, coord):
+    def sample_input(self, coord: torch.Tensor) -> torch.Tensor:
         """The input's colours (B, Q, 3) at `coord` by bilinear interpolation."""
         top, left, height, width = self.window
         h, w = self.feat.shape[-2:]
@@ -115,30 +115,31 @@ class Decoder(nn.Module):
             coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
         return sample(self.inp, coord, 'bilinear')
 
-    def local_input(self, rel_coord, cell):
+    def local_input(self, rel_coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """The rest of the network's input: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
         if self.cell_decode:
             rel_cell = relative_cell(cell, self.window[2:]).expand_as(rel_coord)
             rel_coord = torch.cat((rel_coord, rel_cell), dim=-1)
         return rel_coord.flatten(0, 2)
 
-    def first_layer(self, rows, index, local, weight):
+    def first_layer(self, rows: torch.Tensor, index: torch.Tensor, local: torch.Tensor,
+                    weight: torch.Tensor) -> torch.Tensor:
         """A first layer's output for each query and code: hoisted `rows` at `index`, plus the part of `local`."""
         return torch.addmm(rows.index_select(0, index.flatten()), local, weight[:, self.feat_dim:].t())
 
 
-def ensemble(pred, weights):
+def ensemble(pred: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted sum over the local ensemble: (n*B*Q, C) and (n, B, Q) -> (B, Q, C)."""
     return (pred.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=0)
 
 
-def grid(y, x, batch):
+def grid(y: torch.Tensor, x: torch.Tensor, batch: int) -> torch.Tensor:
     """Coordinates (batch, H*W, 2) of all pairs of y (H,) and x (W,)."""
     coord = torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
     return coord.view(1, -1, 2).expand(batch, -1, -1)
 
 
-def sample(image, coord, mode):
+def sample(image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:
     """Colours (B, Q, C) of `image` (B, C, H, W) at `coord` (B, Q, 2), 'nearest' or 'bilinear'."""
     grid = coord.flip(-1).unsqueeze(1)
     return F.grid_sample(image, grid, mode=mode, padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)

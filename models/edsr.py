@@ -5,18 +5,19 @@ As in LIIF there is no mean shift, and with `no_upsampling` the features come ou
 
 import math
 
+import torch
 from torch import nn
 
 from models.registry import register
 from utils import UserError
 
 
-def conv(in_channels, out_channels, kernel_size=3):
+def conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
     """A convolution that keeps height and width."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
-def upsampler(scale, channels):
+def upsampler(scale: int, channels: int) -> nn.Sequential:
     """Convolutions and pixel shuffles that enlarge a feature map `scale` times, a power of two or 3."""
     if scale == 3:
         return nn.Sequential(conv(channels, 9 * channels), nn.PixelShuffle(3))
@@ -32,7 +33,7 @@ class ResBlock(nn.Module):
         self.body = nn.Sequential(conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats))
         self.res_scale = res_scale
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         res = self.body(x)
         return x + (res if self.res_scale == 1 else res * self.res_scale)
 
@@ -50,7 +51,7 @@ class ResidualEncoder(nn.Module):
         self.tail = None if no_upsampling else nn.Sequential(upsampler(scale, n_feats), conv(n_feats, 3))
         self.out_dim = n_feats if no_upsampling else 3
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.head(x)
         x = x + self.body(x)
         return x if self.tail is None else self.tail(x)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+from torch import nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
@@ -36,7 +37,7 @@ TILES = {  # scripts/tune_fused.py compares others
 TRIED = {}  # what `agrees` found
 
 
-def fits(model):
+def fits(model: nn.Module) -> bool:
     """Whether `decode` can take the place of that of `model`, an ALIIF which holds features."""
     net, dtype = model.expansion, model.rows.dtype
     if net is None or model.pixel_space or len(net.layers) < 3 or len(model.imnet.dims) < 3:
@@ -48,7 +49,7 @@ def fits(model):
     return not model.rows.is_cuda or torch.cuda.get_device_capability(model.rows.device)[0] in (9, 10)  # TMA
 
 
-def decode(model, coord, cell):
+def decode(model: nn.Module, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """What `model.decode` gives where the model `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
     index, rel_coord, shares = model.neighbours(coord)
     local = model.local_input(rel_coord, cell)
@@ -66,7 +67,7 @@ def decode(model, coord, cell):
     return out
 
 
-def agrees(model):
+def agrees(model: nn.Module) -> bool:
     """Whether the kernel compiles on this GPU and gives what `model.decode` does; tried once for each kind of model."""
     key = model.rows.device, model.rows.dtype, model.local_ensemble, str(model.expansion), str(model.imnet.dims)
     if key not in TRIED:

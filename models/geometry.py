@@ -7,18 +7,18 @@ of its pixels, and relative coordinates count a latent pixel as 2 wide (LIIF, Ch
 import torch
 
 
-def nearest(coord, size):
+def nearest(coord: torch.Tensor, size: int) -> torch.Tensor:
     """Index along an axis of `size` codes of the one nearest to `coord`, clamped into (-1, 1); ties go to even."""
     coord = coord.clamp(-1 + 1e-6, 1 - 1e-6)
     return (((coord + 1) * size - 1) / 2).round().long()
 
 
-def centre(index, size, dtype):
+def centre(index: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
     """Coordinate of code `index` along an axis of `size` codes, rounded as `utils.make_coord` does."""
     return (-1 + 1 / size) + (2 / size) * index.to(dtype)
 
 
-def axis_neighbours(x, size, local_ensemble=True):
+def axis_neighbours(x: torch.Tensor, size: int, local_ensemble: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """The codes on both sides of each coordinate (n = 2; 1, the nearest, without `local_ensemble`) along one axis.
 
     x: any shape. Returns index and relative coordinate, both (n, *x.shape). The neighbours are the codes nearest to
@@ -29,7 +29,7 @@ def axis_neighbours(x, size, local_ensemble=True):
     return index, (x - centre(index, size, x.dtype)) * size
 
 
-def ensemble_weights(rel_y, rel_x):
+def ensemble_weights(rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
     """The local ensemble's weights, of (n, ...) relative coordinates along each axis: (n, n, ...), adding up to 1.
 
     Each code counts by the area of the rectangle that the query spans with the code diagonally opposite (LIIF, eq. 4).
@@ -38,7 +38,7 @@ def ensemble_weights(rel_y, rel_x):
     return area.flip(0, 1) / area.flatten(0, 1).sum(dim=0)
 
 
-def neighbours(coord, shape, local_ensemble=True):
+def neighbours(coord: torch.Tensor, shape: tuple[int, int], local_ensemble: bool = True) -> tuple[torch.Tensor, ...]:
     """The latent codes that decode each query, and their weights.
 
     coord: (B, Q, 2). shape: (h, w) of the latent map. Returns, for the n = 4 codes of the local ensemble (1 without),
@@ -54,6 +54,6 @@ def neighbours(coord, shape, local_ensemble=True):
     return *pairs(iy, ix), torch.stack(pairs(ry, rx), dim=-1), weights
 
 
-def relative_cell(cell, shape):
+def relative_cell(cell: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """A cell (..., 2), the size of a target pixel, in units in which a latent pixel is 2 wide."""
     return cell * cell.new_tensor(shape)

@@ -27,11 +27,11 @@ class MLP(nn.Module):
         self.out_dim = out_dim
 
     @property
-    def first(self):
+    def first(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (out, in_dim) and bias (out,) of the first layer."""
         return self.layers[0].weight, self.layers[0].bias
 
-    def forward(self, h):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
         """What the layers after the first make of its output: (N, out) -> (N, out_dim)."""
         for layer in self.layers[1:]:
             h = layer(h)
@@ -52,7 +52,7 @@ class ExpansionNet(MLP):
         super().__init__(in_dim, out_dim, hidden_list)
         self.space, self.norm = space, norm
 
-    def forward(self, h):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
         """The K weights: (N, out) -> (N, K)."""
         h = super().forward(h)
         if h.dtype == torch.bfloat16:
@@ -83,15 +83,15 @@ class MLPMixture(nn.Module):
             self.weights.append(nn.Parameter(torch.empty(K, o * i).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(K, o).uniform_(-bound, bound)))
 
-    def layer(self, i):
+    def layer(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The K weights, stacked to (K*out, in), and biases (K*out,) of layer i."""
         return self.weights[i].view(-1, self.dims[i]), self.biases[i].view(-1)
 
     @property
-    def first(self):
+    def first(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.layer(0)
 
-    def forward(self, h, c):
+    def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """From the K first layers' outputs h (N, K*out) and the weights c (N, K) to (N, out_dim)."""
         c = c.unsqueeze(1)
 

@@ -1,31 +1,35 @@
 """How a model is optimised: optimizers by name, and the learning rate as a function of the position in the run."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from utils import Registry, UserError, check_args, located
 
 optimizers = Registry('optimizer')
+Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning rate after t epochs
 
 
 @optimizers.register('adam')
-def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0):
+def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float = 1e-8,
+         weight_decay: float = 0) -> torch.optim.Adam:
     beta1, beta2 = betas
     return torch.optim.Adam(params, lr, (beta1, beta2), eps=eps, weight_decay=weight_decay)
 
 
 @optimizers.register('sgd')
-def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0, nesterov: bool = False):
+def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0,
+        nesterov: bool = False) -> torch.optim.SGD:
     return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def multi_step_lr(milestones: list[float], gamma: float = 0.1):
+def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
     """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
     return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)
 
 
-def cosine_lr(warmup: float = 0, hold: float = 0):
+def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:
     """The rate rises from zero for `warmup` epochs, stays until `hold`, and falls by a cosine to zero at the end."""
     start = max(warmup, hold)
 
@@ -36,7 +40,7 @@ def cosine_lr(warmup: float = 0, hold: float = 0):
     return factor
 
 
-def make_schedule(multi_step=None, cosine=None):
+def make_schedule(multi_step: dict | None = None, cosine: dict | None = None) -> Schedule:
     """The schedule of the given arguments: factor(t, epoch_max) of the learning rate after `t` epochs, t not whole.
 
     It has no state, so a run can be resumed anywhere.

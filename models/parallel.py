@@ -16,7 +16,7 @@ from torch import nn
 from utils import UserError
 
 
-def pick_devices(gpu):
+def pick_devices(gpu: str) -> list[torch.device]:
     """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU."""
     if gpu == 'cpu' or not torch.cuda.is_available():
         if os.environ.get('RANK', '0') == '0':
@@ -33,13 +33,13 @@ def pick_devices(gpu):
     return [torch.device('cuda', i) for i in indices]
 
 
-def set_precision(tf32):
+def set_precision(tf32: bool) -> None:
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def device_name(device):
+def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's, which Python itself does not know on Linux."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
@@ -48,7 +48,7 @@ def device_name(device):
     return name[1] if name else platform.processor() or platform.machine()
 
 
-def peak_memory(device):
+def peak_memory(device: torch.device) -> int:
     """Bytes: of the GPU's allocations, or of the process on the CPU."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
@@ -62,7 +62,7 @@ class Parallel:
     the rest; NCCL carries GPU tensors, gloo the CPU's. Otherwise there is one process with all of `gpu`'s devices.
     """
 
-    def __init__(self, gpu):
+    def __init__(self, gpu: str):
         self.distributed = dist.is_torchelastic_launched()
         if self.distributed:
             self.devices = pick_devices('cpu' if gpu == 'cpu' else os.environ['LOCAL_RANK'])
@@ -74,27 +74,27 @@ class Parallel:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
 
-    def wrap(self, model):
+    def wrap(self, model: nn.Module) -> nn.Module:
         """`model`, already on `self.device`, spread over the job's devices."""
         if self.distributed:
             return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None)
         return nn.DataParallel(model, self.devices) if len(self.devices) > 1 else model
 
-    def sum(self, tensor):
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` added up over all ranks."""
         if self.distributed:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, flag):
+    def any(self, flag: bool) -> bool:
         """Whether `flag` is true on any rank. A CPU tensor carries it, so that a GPU's queue is not waited for."""
         return bool(self.sum(torch.tensor(int(flag))))
 
-    def agree(self, *numbers):
+    def agree(self, *numbers: int) -> bool:
         """Whether all ranks have the same whole `numbers`."""
         own = torch.tensor(numbers)
         return not self.any(not torch.equal(self.sum(own.clone()), self.world * own))
 
-    def close(self):
+    def close(self) -> None:
         if self.distributed:
             dist.destroy_process_group()

@@ -7,6 +7,7 @@ It computes what `ALIIF.decode` does for each query and code; the tests compare 
 """
 
 import torch
+from torch import nn
 
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
@@ -21,7 +22,7 @@ class Runs:
     for each of its n codes, `index` (n, N), counted from `first`. `rel_coord` (n, N): those codes' own.
     """
 
-    def __init__(self, x, size, local_ensemble):
+    def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
         index, self.rel_coord = axis_neighbours(x, size, local_ensemble)
         self.first, last = int(index[0, 0]), int(index[-1, -1])
         pixels = torch.arange(self.first, last + 1, device=x.device)
@@ -35,7 +36,7 @@ class Runs:
         self.slot = torch.arange(len(x), device=x.device) - start[self.index]
 
 
-def decode_grid(model, y, x, cell):
+def decode_grid(model: nn.Module, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, 3, H, W) of the network of `model`, an ALIIF in pixel space, at all pairs of y (H,) and x (W,).
 
     Coordinates ascend. `cell` (2,): a target pixel's. `model` holds the features (`use_features`) around them.
@@ -56,7 +57,8 @@ def decode_grid(model, y, x, cell):
     return combine(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
 
 
-def pixel_functions(model, coefficients, first, rel_cell, rel_y, rel_x):
+def pixel_functions(model: nn.Module, coefficients: torch.Tensor, first: torch.Tensor, rel_cell: torch.Tensor,
+                    rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
     """Each pixel's function on its queries: (P, 3, n * m).
 
     coefficients (P, K); first (P, K * out): the feature's part of the first layers; rel_y (P, n), rel_x (P, m).
@@ -77,7 +79,7 @@ def pixel_functions(model, coefficients, first, rel_cell, rel_y, rel_x):
     return torch.cat(chunks)
 
 
-def combine(values, rows, cols):
+def combine(values: torch.Tensor, rows: Runs, cols: Runs) -> torch.Tensor:
     """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m)."""
     _, _, px, channels, n, m = values.shape
     at_row = rows.index * (px * channels * n * m) + rows.slot * m

@@ -1,31 +1,34 @@
 """Images of any size: encoded in overlapping tiles, decoded in bands, so that memory does not grow with the image."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 
+from models.decoder import Decoder
 from models.geometry import nearest
 from utils import make_coord
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
+Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
 
 
 class Normalisation:
     """(x - sub) / div for each channel, and back, for tensors whose channels lie as `shape` says."""
 
-    def __init__(self, spec, device, shape):
+    def __init__(self, spec: dict, device: torch.device | str, shape: tuple):
         self.sub, self.div = (torch.tensor(spec[k], dtype=torch.float32, device=device).view(shape)
                               for k in ('sub', 'div'))
 
-    def apply(self, x):
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
         return (x - self.sub) / self.div
 
-    def undo(self, x):
+    def undo(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.div + self.sub
 
 
-def normalisations(data_norm, device):
+def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:
     """The `Normalisation`s of inputs (B, 3, h, w) and of targets (B, Q, 3); None leaves both as they are."""
     data_norm = data_norm or {}
     identity = {'sub': [0], 'div': [1]}
@@ -33,21 +36,21 @@ def normalisations(data_norm, device):
             Normalisation(data_norm.get('gt', identity), device, (1, 1, -1)))
 
 
-def parts(length, largest):
+def parts(length: int, largest: int) -> list[tuple[int, int]]:
     """Cuts range(length) into as few even parts as there can be with at most `largest` in each: [(start, end), ...]."""
     count = math.ceil(length / largest)
     bounds = [round(i * length / count) for i in range(count + 1)]
     return list(zip(bounds, bounds[1:], strict=False))
 
 
-def widen(start, end, margin, length):
+def widen(start: int, end: int, margin: int, length: int) -> tuple[int, int]:
     return max(0, start - margin), min(length, end + margin)
 
 
 class Target:
     """The pixels of an output of `size` (H, W) for an input of `shape` (h, w): their coordinates and whose they are."""
 
-    def __init__(self, size, shape, like):
+    def __init__(self, size: tuple, shape: tuple, like: torch.Tensor):
         self.shape, self.cell = shape, like.new_tensor([2 / n for n in size])
         self.coords = [make_coord([n])[:, 0].to(like) for n in size]
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
@@ -55,18 +58,18 @@ class Target:
         self.reach = 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
         self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
 
-    def span(self, axis, start, end):
+    def span(self, axis: int, start: int, end: int) -> range:
         """Which output pixels along an axis belong to the input pixels start <= i < end: a range."""
         owner = self.owners[axis]
         return range(int((owner < start).sum()), int((owner < end).sum()))
 
-    def coord(self, axis, pixels):
+    def coord(self, axis: int, pixels: range) -> torch.Tensor:
         """Coordinates of a range of output pixels along an axis."""
         return self.coords[axis][pixels.start:pixels.stop]
 
 
 @torch.no_grad()
-def upscale(model, image, size, data_norm=None):
+def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None) -> Iterator[Block]:
     """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
     Colours are (3, n, m), in [0, 1], on the CPU; `top` and `left` say where they begin in the output. `model` is a
@@ -82,7 +85,7 @@ def upscale(model, image, size, data_norm=None):
             yield from upscale_tile(model, image, target, rows, columns, data_norm)
 
 
-def upscale_whole(model, image, size, data_norm=None):
+def upscale_whole(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None) -> torch.Tensor:
     """The whole output of `upscale`, (3, H, W) on the CPU."""
     whole = torch.empty(3, *size, dtype=next(model.parameters()).dtype)
     for top, left, block in upscale(model, image, size, data_norm):
@@ -90,7 +93,8 @@ def upscale_whole(model, image, size, data_norm=None):
     return whole
 
 
-def upscale_tile(model, image, target, rows, columns, data_norm):
+def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tuple, columns: tuple,
+                 data_norm: dict | None) -> Iterator[Block]:
     """Yields `upscale`'s blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
     h, w = target.shape
     inp_norm, gt_norm = normalisations(data_norm, target.cell.device)

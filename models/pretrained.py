@@ -107,7 +107,7 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 
 
 @torch.no_grad()
-def mixing_weights(model, image, size, view):
+def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple) -> torch.Tensor:
     """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
 
     A point of the grid `view` (H, W) has those at the centre of its input pixel, where one code of the local ensemble
@@ -136,7 +136,7 @@ def mixing_weights(model, image, size, view):
                       for rows in parts(h, largest)], dim=1)
 
 
-def weigh(model, y, x, cell):
+def weigh(model: Decoder, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
     coord = grid(y, x, 1)
     index, rel_coord, shares = model.neighbours(coord)

@@ -3,6 +3,7 @@
 As in LIIF there is no mean shift, and with `no_upsampling` the features come out instead of an image.
 """
 
+import torch
 from torch import nn
 
 from models.edsr import ResidualEncoder, conv
@@ -17,7 +18,7 @@ class ChannelAttention(nn.Module):
         self.conv_du = nn.Sequential(conv(n_feats, n_feats // reduction, 1), nn.ReLU(inplace=True),
                                      conv(n_feats // reduction, n_feats, 1), nn.Sigmoid())
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.conv_du(x.mean(dim=(-2, -1), keepdim=True))
 
 
@@ -28,7 +29,7 @@ class Residual(nn.Module):
         super().__init__()
         self.body = nn.Sequential(*layers)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.body(x)
 
 

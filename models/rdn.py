@@ -22,7 +22,7 @@ class DenseLayer(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(conv(in_channels, growth, kernel_size), nn.ReLU())
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat((x, self.conv(x)), dim=1)
 
 
@@ -32,7 +32,7 @@ class ResidualDenseBlock(nn.Module):
         self.convs = nn.Sequential(*[DenseLayer(channels + i * growth, growth, kernel_size) for i in range(layers)])
         self.LFF = conv(channels + layers * growth, channels, 1)  # local feature fusion
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.LFF(self.convs(x))
 
 
@@ -66,7 +66,7 @@ class RDN(nn.Module):
             channels = growth
         return nn.Sequential(*modules, conv(growth, 3, kernel_size))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         shallow = self.SFENet1(x)
         x, outputs = self.SFENet2(shallow), []
         for block in self.RDBs:

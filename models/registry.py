@@ -1,6 +1,9 @@
 """Models by name: `register` one, `make` it from a spec, import a user's own."""
 
+import argparse
 import importlib
+
+from torch import nn
 
 from models.convert import from_published
 from utils import Registry, UserError
@@ -9,7 +12,7 @@ registry = Registry('model')
 register = registry.register
 
 
-def make(spec, args=None, load_sd=False):
+def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Module:
     """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` win over its own.
 
     Takes the LIIF and A-LIIF authors' specs and state dicts too. Raises UserError if a tensor is missing, unexpected
@@ -23,7 +26,7 @@ def make(spec, args=None, load_sd=False):
     return model
 
 
-def load_state(model, state):
+def load_state(model: nn.Module, state: dict) -> None:
     """Loads the state dict `state` into `model`; every tensor must be there, be known and fit."""
     own = model.state_dict()
     problems = [f'{k} is missing' for k in own if k not in state]
@@ -36,7 +39,7 @@ def load_state(model, state):
     model.load_state_dict(state)
 
 
-def import_module(name):
+def import_module(name: str) -> None:
     """Imports the user's Python module `name`, whose classes register themselves."""
     try:
         importlib.import_module(name)
@@ -47,7 +50,7 @@ def import_module(name):
         raise
 
 
-def add_import_option(parser):
+def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Adds --import to an argparse `parser`. It is an option, since a config or checkpoint must not run code."""
     parser.add_argument('--import', type=import_module, metavar='MODULE',
                         help='a Python module that registers models or datasets, as examples.own_model')

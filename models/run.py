@@ -1,11 +1,13 @@
 """A training run: its config, its folder, and what `--resume` and `--overwrite` make of one that is there."""
 
+import argparse
 import dataclasses
 import shutil
 import time
 from pathlib import Path
 from typing import Literal
 
+import torch
 import yaml
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -65,21 +67,21 @@ class Config:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
 
-def read_config(path, given=None, defaults=None):
+def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None) -> Config:
     """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out."""
     keys = load_yaml(path)
     with located(path):
         return Config(**check_args(Config, {**(defaults or {}), **keys, **(given or {})}))
 
 
-def differences(a, b, key=''):
+def differences(a: object, b: object, key: str = '') -> list[str]:
     """Dotted keys in which two configs differ, those in FREE left out."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
     return [] if a == b else [key]
 
 
-def open_run(args):
+def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None]:
     """The folder of the run, its config, and the path of the checkpoint to go on from, or None."""
     folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
@@ -100,7 +102,7 @@ def open_run(args):
     return folder, config, last
 
 
-def prepare_folder(folder, config, overwrite):
+def prepare_folder(folder: Path, config: Config, overwrite: bool) -> None:
     """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
@@ -119,25 +121,25 @@ class Log:
     The events are not left to the thread of tensorboardX's SummaryWriter, which a full disk would end unseen.
     """
 
-    def __init__(self, folder, active):
+    def __init__(self, folder: Path, active: bool):
         self.folder, self.active = folder, active
         if active:
             (folder / 'tensorboard').mkdir(exist_ok=True)
             self.events = EventsWriter(str(folder / 'tensorboard/events'))
 
-    def line(self, text):
+    def line(self, text: str) -> None:
         if self.active:
             print(text)
             with writing(self.folder / 'log.txt'), open(self.folder / 'log.txt', 'a') as file:
                 print(text, file=file)
 
-    def scalars(self, values, step):
+    def scalars(self, values: dict[str, float], step: int) -> None:
         self.add([summary.scalar(name, value) for name, value in values.items()], step)
 
-    def image(self, name, image, step):
+    def image(self, name: str, image: torch.Tensor, step: int) -> None:
         self.add([summary.image(name, image.numpy())], step)
 
-    def add(self, summaries, step):
+    def add(self, summaries: list, step: int) -> None:
         if self.active:
             with writing(self.folder / 'tensorboard'):
                 for item in summaries:

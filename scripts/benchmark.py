@@ -175,16 +175,30 @@ def training_cases(device):
     inp, target = torch.rand(BATCH, 3, CROP, CROP, device=device), torch.rand(BATCH, SAMPLE_Q, 3, device=device)
     coord = torch.rand(BATCH, SAMPLE_Q, 2, device=device) * 2 - 1
     batch = inp, coord, torch.full_like(coord, 0.8 / CROP), target  # cells of x2.5
-    for name, model_name, function, precision in versions():
-        model = build(model_name, device)
+
+    def case(name, model, function, precision):
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        yield Case(name, precision, 1, partial(train_step, model, function, optimizer, batch, precision))
+        return Case(name, precision, 1, partial(train_step, model, function, optimizer, batch, precision))
+
+    for name, model_name, function, precision in versions():
+        yield case(name, build(model_name, device), function, precision)
+        for option, apply in OPTIONS.items() if name == WITH_OPTIONS else ():
+            yield case(f'{name} --{option}', apply(build(model_name, device)), None, precision)
 
 
 def ceiling_cases(device):
     for precision, dtype in (('float32', torch.float32), ('bf16', torch.bfloat16)):
         a, b = torch.randn(2, PRODUCT, PRODUCT, device=device).to(dtype)
         yield Case(CEILING, precision, 1, partial(torch.matmul, a, b))
+
+
+def channels_last(model):
+    model.encoder.to(memory_format=torch.channels_last)
+    return model
+
+
+WITH_OPTIONS = 'A-liif'  # the version whose training steps are timed with these options of train_liif.py, too
+OPTIONS = {'channels-last': channels_last, 'compile': torch.compile}
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -287,7 +301,8 @@ def main():
     report = {'machine': machine(device), 'tables': {}}
     print(f'{report["machine"]}; medians of {args.repeats}')
     for title, cases, unit, factor in sections(device):
-        cases = [*(case for case in cases if not args.only or case.name in args.only), *ceiling_cases(device)]
+        cases = [case for case in cases if not args.only or case.name.split()[0] in args.only]
+        cases += ceiling_cases(device)
         rows = report['tables'][title] = measure(title, cases, device, args.repeats)
         print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
     if args.json:
