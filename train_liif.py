@@ -51,6 +51,8 @@ class Trainer:
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = models.make(config.model).to(parallel.device)
+        if config.encoder_from:
+            load_state(self.model.encoder, checkpoints.load(config.encoder_from).encoder.state_dict())
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = optimizers.make(config.optimizer, {'params': list(self.model.parameters())})

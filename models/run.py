@@ -44,6 +44,7 @@ class Config:
     epoch_val: int | None = None  # validate every so many epochs
     epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
     resume: str | None = None  # a checkpoint of another run to go on from
+    encoder_from: str | None = None  # a checkpoint whose encoder the model's starts as; the decoders may differ
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0

@@ -18,7 +18,9 @@ TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
 TEST = sorted(CONFIGS.glob('test/*.yaml'))
 DECODERS = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2']
 SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
-        'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR'}
+        'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR', 'photos2k': 'photos2k/valid_HR'}
+SCALES = {'div2k': ('2', '3', '4', '6', '12', '18', '24', '30'), 'photos2k': ('6', '12', '18', '24', '30')}
+BENCHMARK_SCALES = '2', '2.5', '3', '3.7', '4', '6', '8'
 
 
 def each(paths):
@@ -49,8 +51,8 @@ def first_batch(spec):
 
 def test_every_encoder_decoder_set_and_scale_has_its_config():
     assert {path.stem for path in TRAIN} == {f'train_{e}-{d}' for e in ('edsr-baseline', 'rdn') for d in DECODERS}
-    scales = {'div2k': (2, 3, 4, 6, 12, 18, 24, 30)}
-    assert {path.stem for path in TEST} == {f'test-{s}-{n}' for s in SETS for n in scales.get(s, (2, 3, 4, 6, 8))}
+    assert {path.name for path in TEST} == {
+        f'test-{name}-{scale}.yaml' for name in SETS for scale in SCALES.get(name, BENCHMARK_SCALES)}
 
 
 @each(sorted(CONFIGS.glob('*/train*.yaml')))
@@ -127,14 +129,15 @@ def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
 @each(TEST + sorted(CONFIGS.glob('quickstart/test-*.yaml')))
 def test_test_config_measures_whole_images_at_its_scale(path, load):
     _, name, scale = path.stem.split('-')
-    scale = int(scale)
+    scale = float(scale)
     test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
-    assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name == 'div2k' else 'benchmark', 'scale': scale}
+    assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name in SCALES else 'benchmark', 'scale': scale}
     assert (test_dataset['batch_size'], eval_bsize) == (1, 30000)
     assert data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
     assert test_dataset['dataset']['args']['root_path'] == f'./load/{SETS.get(name, "sample/valid")}'
     batch, _ = first_batch(test_dataset)
-    h, w = 200 // scale, 250 // scale
+    h, w = int(200 // scale), int(250 // scale)
+    height, width = round(h * scale), round(w * scale)
     assert batch['inp'].shape == (1, 3, h, w)
-    assert batch['gt_size'].tolist() == [[h * scale, w * scale]]
-    assert batch['gt'].shape == (1, h * w * scale ** 2, 3)
+    assert batch['gt_size'].tolist() == [[height, width]]
+    assert batch['gt'].shape == (1, height * width, 3)
