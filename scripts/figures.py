@@ -1,14 +1,15 @@
-"""Shows what the weights in pretrained/ do: results/crops.png and results/weights.png.
+"""Shows what the weights in pretrained/ do: results/wing.png, results/crops.png and results/weights.png.
 
     python scripts/figures.py [--gpu 0]
 
-The first has crops of photos at two scales by every model, the second how A-LIIF mixes its functions over a photo.
-Where the photos are not in load/, a line says so.
+The first has one crop by the demo's model, the second crops of several photos at two scales by every model, the third
+how A-LIIF mixes its functions over a photo. Where the photos are not in load/, a line says so.
 """
 
 import argparse
 import itertools
 import sys
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -25,13 +26,14 @@ from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, atomic_write, calc_psnr, luma, run_cli  # noqa: E402
 
-CROPS, WEIGHTS = Path('results/crops.png'), Path('results/weights.png')
+WING, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('wing', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
+BUTTERFLY = SET14, 10, (330, 170)
 PHOTOS = (SET14, 6, (250, 150)), (SET14, 13, (470, 240)), (B100, 46, (120, 60))  # number, left and top of the crop
 SCALES = 4, 3.7
-SIDE, ZOOM = 96, 2  # pixels of a crop's side, and how large each is shown
+ZOOM = 2  # how large a pixel of a crop is shown
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and how far it is reduced before
-MIXER = 'edsr-baseline-A-liif-pixel'  # whose they are
+OURS = 'edsr-baseline-A-liif-pixel'  # the demo's model
 
 
 def sample(folder, i, scale):
@@ -42,17 +44,17 @@ def sample(folder, i, scale):
     return default_collate([SRImplicitDownsampled(dataset, scale_min=scale)[i]])
 
 
-def crops(device):
+def crops(names, photos, scales, side, device):
     """A row for each photo and scale: crops of the reduced photo, of what the models make of it, and of the truth.
 
-    Below each stands its PSNR: of this crop, on Y.
+    Below each stands its PSNR: of this crop, of `side` pixels a side, on Y.
     """
-    nets, panels = load_models(digests(), device), []
-    for (folder, i, (left, top)), scale in itertools.product(PHOTOS, SCALES):
-        box = left, top, left + SIDE, top + SIDE
+    nets, panels = load_models(names, device), []
+    for (folder, i, (left, top)), scale in itertools.product(photos, scales):
+        box = left, top, left + side, top + side
         batch = sample(folder, i, scale)
         low = to_picture(batch['inp'][0], 'RGB')
-        panels.append((f'LR, x{scale:g}', low.resize((SIDE, SIDE), Image.NEAREST, [x / scale for x in box])))
+        panels.append((f'LR, x{scale:g}', low.resize((side, side), Image.NEAREST, [x / scale for x in box])))
         for name, net in nets.items():
             data_norm = None if isinstance(net, models.Bicubic) else DATA_NORM
             (pred, truth), = predictions([batch], net, data_norm)
@@ -60,15 +62,15 @@ def crops(device):
             psnr = calc_psnr(luma(pred), luma(truth))
             panels.append((f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB')))
         panels.append(('truth', to_picture(truth, 'RGB')))
-    shown = [(caption, 'black', crop.resize((SIDE * ZOOM, SIDE * ZOOM), Image.NEAREST)) for caption, crop in panels]
+    shown = [(caption, 'black', crop.resize((side * ZOOM, side * ZOOM), Image.NEAREST)) for caption, crop in panels]
     return sheet(shown, len(nets) + 2, below=True)
 
 
 def weights(device):
-    """How MIXER mixes its functions where it restores the reduced photo."""
+    """How OURS mixes its functions where it restores the reduced photo."""
     batch = sample(*MIXED)
     photo = to_picture(batch['inp'][0], 'RGB')
-    return weights_map(load_pretrained(MIXER).to(device), photo, batch['gt_size'][0].tolist(), view=photo.size)
+    return weights_map(load_pretrained(OURS).to(device), photo, batch['gt_size'][0].tolist(), view=photo.size)
 
 
 def main():
@@ -76,7 +78,9 @@ def main():
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     device = pick_devices(parser.parse_args().gpu)[0]
     set_precision(tf32=False)
-    for path, draw in ((CROPS, crops), (WEIGHTS, weights)):
+    for path, draw in ((WING, partial(crops, ('bicubic', OURS), [BUTTERFLY], [4], 128)),
+                       (CROPS, partial(crops, digests(), PHOTOS, SCALES, 96)),
+                       (WEIGHTS, weights)):
         try:
             figure = draw(device)
         except UserError as error:

@@ -232,11 +232,9 @@ def panel(sheet, column, row):
     return np.asarray(sheet, dtype=float)[top:top + 20, left:left + 20]
 
 
-def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work, monkeypatch):
+def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work):
     photos = work / 'load/benchmark/Set5/HR'
-    monkeypatch.setattr(figures, 'PHOTOS', ((str(photos), 2, (24, 16)),))
-    monkeypatch.setattr(figures, 'SIDE', 10)
-    sheet = figures.crops(torch.device('cpu'))
+    sheet = figures.crops(['bicubic', 'small'], [(str(photos), 2, (24, 16))], [4, 3.7], 10, torch.device('cpu'))
     photo = Image.open(photos / '2.png')
     for row, (width, height, scale) in enumerate(((15, 12, 4), (16, 13, 3.7))):
         size = round(width * scale), round(height * scale)
@@ -253,10 +251,9 @@ def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work, monkeypat
 def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
     captions = []
     monkeypatch.setattr(figures, 'sheet', lambda panels, columns, below: captions.extend(c for c, *_ in panels))
-    monkeypatch.setattr(figures, 'PHOTOS', ((str(work / 'load/benchmark/Set5/HR'), 2, (24, 16)),))
-    monkeypatch.setattr(figures, 'SIDE', 10)
-    figures.crops(torch.device('cpu'))
-    photo = Image.open('load/benchmark/Set5/HR/2.png').crop((0, 0, 60, 48))
+    photos = work / 'load/benchmark/Set5/HR'
+    figures.crops(['bicubic', 'small'], [(str(photos), 2, (24, 16))], [4, 3.7], 10, torch.device('cpu'))
+    photo = Image.open(photos / '2.png').crop((0, 0, 60, 48))
     images = photo, photo.resize((15, 12), Image.BICUBIC).resize((60, 48), Image.BICUBIC)
     y = [np.asarray(image, float)[16:26, 24:34] @ [65.738, 129.057, 25.064] / 256 for image in images]
     psnr = 20 * np.log10(255) - 10 * np.log10(np.mean((y[0] - y[1]) ** 2))
@@ -266,7 +263,7 @@ def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
 
 def test_mixing_weights_are_shown_at_the_size_of_the_reduced_photo(work, monkeypatch):
     monkeypatch.setattr(figures, 'MIXED', (str(work / 'load/benchmark/Set5/HR'), 0, 2))
-    monkeypatch.setattr(figures, 'MIXER', 'pretrained/small.pth')
+    monkeypatch.setattr(figures, 'OURS', 'pretrained/small.pth')
     sheet = figures.weights(torch.device('cpu'))
     assert sheet.size == (4 * 30 + 3 * 8, 2 * (25 + 28) + 8)  # input, which rules, and three functions
     reduced = Image.open(work / 'load/benchmark/Set5/HR/0.png').resize((30, 25), Image.BICUBIC)
@@ -278,5 +275,5 @@ def test_pictures_of_photos_that_are_absent_are_told_and_not_made(work, monkeypa
     monkeypatch.setattr(sys, 'argv', ['figures.py', '--gpu', 'cpu'])
     figures.main()
     assert [line.split(':')[0] for line in capsys.readouterr().err.splitlines()] == [
-        'results/crops.png is not made', 'results/weights.png is not made']
+        f'results/{name}.png is not made' for name in ('wing', 'crops', 'weights')]
     assert not Path('results').exists()
