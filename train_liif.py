@@ -51,8 +51,6 @@ class Trainer:
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = models.make(config.model).to(parallel.device)
-        if config.encoder_from:
-            load_state(self.model.encoder, checkpoints.load(config.encoder_from).encoder.state_dict())
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = optimizers.make(config.optimizer, {'params': list(self.model.parameters())})
@@ -105,6 +103,11 @@ class Trainer:
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count'):
             setattr(self, key, state[key])
+
+    def take_encoder(self, encoder):
+        """Lets the model begin with the weights of another one's `encoder`."""
+        for model in filter(None, (self.model, self.ema)):
+            load_state(model.encoder, encoder.state_dict())
 
     def step(self, batch, local, total):
         """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss."""
@@ -255,6 +258,10 @@ def main():
     if source:
         with located(source):
             trainer.restore(checkpoint)
+    elif config.encoder_from:
+        other = checkpoints.load(config.encoder_from)
+        with located(config.encoder_from):
+            trainer.take_encoder(other.encoder)
     if not parallel.agree(trainer.epoch, trainer.iteration):
         raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
     if trainer.epoch >= config.epoch_max:

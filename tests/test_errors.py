@@ -347,9 +347,10 @@ def test_testing_a_bad_checkpoint(testing, name, message):
     assert not (testing.folder / 'sprung').exists()
 
 
+@pytest.mark.parametrize('key', ['resume', 'encoder_from'])
 @pytest.mark.parametrize('name, message', BAD)
-def test_training_on_from_a_bad_checkpoint(testing, name, message):
-    testing.change({'resume': f'{name}.pth'})
+def test_training_on_from_a_bad_checkpoint(testing, name, message, key):
+    testing.change({key: f'{name}.pth'})
     assert error(testing).startswith(f'{name}.pth: {message}')
     assert not (testing.folder / 'sprung').exists()
 

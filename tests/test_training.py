@@ -281,6 +281,24 @@ def test_training_goes_on_from_the_authors_own_checkpoint(tmp_path):
                                    spec['sd'][f'basis.w{name}'], rtol=0, atol=1e-4)
 
 
+def test_the_key_encoder_from_begins_with_the_encoder_of_a_model_with_another_decoder(tmp_path, undisturbed):
+    other = undisturbed({'epoch_max': 1})['epoch-last.pth']['model']
+    liif = {'name': 'liif', 'args': {'encoder_spec': CONFIG['model']['args']['encoder_spec'],
+                                     'imnet_spec': {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [8]}}}}
+    project = Project(tmp_path, {'model': liif, 'ema': 0.5, 'encoder_from': 'other.pth', 'epoch_max': 1})
+    torch.save({'model': other}, tmp_path / 'other.pth')
+    started = []
+    with before_step(1, lambda trainer: started.extend(
+            dict(copy.deepcopy(net.encoder.state_dict())) for net in (trainer.model, trainer.ema))):
+        project.train()
+    encoder = {k.removeprefix('encoder.'): v for k, v in other['sd'].items() if k.startswith('encoder.')}
+    assert_same(started, [encoder, encoder])
+    (tmp_path / 'other.pth').unlink()
+    project.change({'epoch_max': 2, 'encoder_from': 'other.pth', 'model': liif, 'ema': 0.5})
+    project.train('--resume')
+    assert project.checkpoint()['epoch'] == 2
+
+
 # --- what a checkpoint holds -----------------------------------------------------------------------
 
 
