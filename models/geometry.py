@@ -14,8 +14,12 @@ def nearest(coord: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def centre(index: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """Coordinate of code `index` along an axis of `size` codes, rounded as `utils.make_coord` does."""
-    return (-1 + 1 / size) + (2 / size) * index.to(dtype)
+    """Coordinate of code `index` along an axis of `size` codes, rounded as `utils.make_coord` does.
+
+    Its constants are float64 in an exported graph, too: the areas of a query on a centre depend on the last digit.
+    """
+    size = torch.scalar_tensor(size, dtype=torch.float64, device=index.device)
+    return (-1 + 1 / size).to(dtype) + (2 / size).to(dtype) * index.to(dtype)
 
 
 def axis_neighbours(x: torch.Tensor, size: int, local_ensemble: bool = True) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,8 @@ MODELS = {'liif': specs.liif(encoder_spec=RDN), 'a-liif': specs.a_liif(), 'metas
           'pixel': specs.pixel(encoder_spec=RCAN, residual='bilinear'),
           'plain': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False)}
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
-         (1, (1, 1), (5, 4)), (1, (40, 30), (20, 30))]  # batch, image, target
+         (1, (1, 1), (5, 4)), (1, (40, 30), (20, 30)),
+         (1, (3, 2), (9, 2)), (1, (11, 14), (11, 14)), (1, (11, 14), (33, 42))]  # batch, image, target
 
 
 @pytest.fixture(scope='module')
