@@ -86,6 +86,8 @@ def read(path: str | Path) -> Image.Image:
     with reading(path), Image.open(path) as image:
         if not image.mode.startswith('I') and any(';16' in str(tile.args) for tile in image.tile):
             note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
+        if getattr(image, 'n_frames', 1) > 1:
+            note('of several frames or pages the first one is read')
         image.load()
     with located(path):
         return plain(image)
@@ -115,8 +117,9 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     if stored > fmt.bytes:
         raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
     held = height * width * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else math.inf
     for need, limit, what in ((stored, shutil.disk_usage(path.parent).free, 'are free on the disk'),
-                              (held, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 'is the memory here')):
+                              (held, memory, 'is the memory here')):
         if need > limit:
             raise UserError(f'{path}: {height}x{width} pixels take up to {need / 1e9:.1f} GB, but {limit / 1e9:.1f} GB '
                             f'{what}; choose a smaller size')

@@ -125,20 +125,28 @@ def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: st
     return test_dataset, data_norm, eval_type, eval_bsize
 
 
+def open_config(path: str | Path) -> tuple:
+    """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize."""
+    keys = load_yaml(path)
+    with located(path):
+        test_dataset, *rest = read_config(**check_args(read_config, keys))
+        return datasets.make_loader(test_dataset, seed=0), *rest
+
+
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
              keep: Callable[[Scored], None] | None = None) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
     `keep`, a function, is called with every image's `Scored`.
     """
-    with located(path):
-        test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
-        loader = datasets.make_loader(test_dataset, seed=0)
+    loader, data_norm, eval_type, eval_bsize = open_config(path)
     if isinstance(model, models.Bicubic):
         data_norm = None
     files, rows = loader.dataset.dataset.files, []
-    for i, scored in enumerate(eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose=True, ssim=True)):
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True)):
         name = Path(files[i % len(files)]).name
+        with located(f'{path}: {name}'):
+            scored = score(pred, gt, eval_type, ssim=True)
         rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:
             save_image(scored.pred, Path(save_dir) / Path(path).stem / f'{Path(name).stem}.png')
@@ -151,7 +159,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
-    parser.add_argument('--model', required=True, help="a checkpoint, or 'bicubic'")
+    parser.add_argument('--model', required=True, help="a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--save-dir', help='writes the predictions here, a folder for each config')
     parser.add_argument('--json', help='writes the numbers here, each image\'s too')
@@ -162,8 +170,10 @@ def main() -> None:
 
     device = pick_devices(args.gpu)[0]
     set_precision(tf32=False)
-    model = models.Bicubic() if args.model == 'bicubic' else models.load(args.model).to(device)
+    model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
     results, report = [], None
+    for path in args.config:
+        open_config(path)  # what is wrong with the last is told before the first takes its hours
     if args.report:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
@@ -172,14 +182,14 @@ def main() -> None:
             results.append(evaluate(path, model, args.save_dir, report and report.keep_ours))
         if report:
             report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))
+        if args.json:
+            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+            Path(args.json).write_text(json.dumps({'model': args.model, 'results': results}, indent=1))
         if len(args.config) > 1:
             print(f'{Path(path).stem:24s} PSNR {results[-1]["psnr"]:8.4f}   SSIM {results[-1]["ssim"]:.4f}')
     if len(results) == 1:
         print(f'result: {results[0]["psnr"]:.4f}')
         print(f'SSIM: {results[0]["ssim"]:.4f}')
-    if args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps({'model': args.model, 'results': results}, indent=1))
     if report:
         print(f'report: {report.write(model, args.model, device)}')
 

@@ -24,14 +24,13 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import datasets
-import models
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.optim import optimizers
 from models.parallel import Parallel, peak_memory, set_precision
 from models.predict import normalisations
-from models.registry import add_import_option, load_state
+from models.registry import add_import_option, load_state, make_model
 from models.run import Config, Log, open_run, prepare_folder  # noqa: F401  (the keys of a config: see there)
 from test import eval_images
 from utils import UserError, located, run_cli, time_text
@@ -50,7 +49,7 @@ class Trainer:
     def __init__(self, config, parallel, folder):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
-        self.model = models.make(config.model).to(parallel.device)
+        self.model = make_model(config.model).to(parallel.device)
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = optimizers.make(config.optimizer, {'params': list(self.model.parameters())})
@@ -81,6 +80,9 @@ class Trainer:
         """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
         if self.parallel.rank:
             return
+        if not all(tensor.isfinite().all() for tensor in self.weights()):
+            raise UserError(f'the weights are not finite after epoch {self.epoch}, iteration {self.iteration}: lower '
+                            f'lr or set grad_clip; {self.folder} keeps what was saved before')
         state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'rng': torch.get_rng_state(),
@@ -88,8 +90,14 @@ class Trainer:
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
-    def restore(self, state):
-        """Takes up the state that `save` wrote. Of other checkpoints: the model, and the epoch if they tell it."""
+    def weights(self):
+        return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
+
+    def restore(self, state, same_run):
+        """Takes up the state that `save` wrote, of another run from the beginning of the epoch.
+
+        Of checkpoints of other programs: the model, and the epoch if they tell it.
+        """
         spec = from_published(state['model'])
         load_state(self.model, spec['sd'])
         if self.ema:
@@ -101,7 +109,7 @@ class Trainer:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}")
         self.optimizer.load_state_dict(state['optimizer']['sd'])
         torch.set_rng_state(state['rng'])
-        for key in ('iteration', 'best', 'loss_sum', 'loss_count'):
+        for key in ('best', *(('iteration', 'loss_sum', 'loss_count') if same_run else ())):
             setattr(self, key, state[key])
 
     def take_encoder(self, encoder):
@@ -124,6 +132,8 @@ class Trainer:
         if self.ema:
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - config.ema)
+                for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+                    ours.copy_(latest)
         return loss.detach()
 
     def check(self, losses, sizes):
@@ -195,7 +205,11 @@ def end_epoch(trainer, val_loader, previews, log, speed):
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
-        psnr = trainer.validate(val_loader)
+        try:
+            psnr = trainer.validate(val_loader)
+        except (UserError, torch.OutOfMemoryError):
+            trainer.save('last')  # the epoch is not lost: resumed, the run goes on with its validation
+            raise
         text += f', val: psnr={psnr:.4f}'
         log.scalars({'psnr': psnr}, epoch)
         if log.active:
@@ -257,13 +271,16 @@ def main():
         trainer = Trainer(config, parallel, folder)
     if source:
         with located(source):
-            trainer.restore(checkpoint)
+            trainer.restore(checkpoint, same_run=source != config.resume)
     elif config.encoder_from:
         other = checkpoints.load(config.encoder_from)
         with located(config.encoder_from):
             trainer.take_encoder(other.encoder)
     if not parallel.agree(trainer.epoch, trainer.iteration):
         raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
+    if config.eval_type and val_loader is not None and getattr(val_loader.dataset, 'sample_q', None):
+        raise UserError(f'{args.config}: eval_type {config.eval_type} needs whole images: take it out, or sample_q '
+                        'of val_dataset')
     if trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:

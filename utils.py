@@ -177,7 +177,7 @@ class Registry:
                 raise unknown('key', key, ('name', 'args'))
             try:
                 return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
-            except ValueError as error:  # PyTorch's own checks, as of the learning rate
+            except (ValueError, RuntimeError) as error:  # PyTorch's own checks, as of the learning rate
                 raise UserError(str(error)) from None
 
 
@@ -205,6 +205,7 @@ def to_pixel_samples(img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 # --- metrics ---------------------------------------------------------------------------------------
 
+SSIM_ROWS = 256  # computed at a time
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
 
 
@@ -257,8 +258,9 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     Gaussian window of 11x11, sigma 1.5, where it fits entirely; the mean over pixels and channels.
     """
     x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
-    if min(x.shape[-2:]) < 11:
-        raise UserError(f'SSIM needs 11x11 pixels, not {x.shape[-2]}x{x.shape[-1]}')
+    h, w = x.shape[-2:]
+    if min(h, w) < 11:
+        raise UserError(f'SSIM needs 11x11 pixels, not {h}x{w}')
     taps = torch.exp(-(torch.arange(11, dtype=x.dtype, device=x.device) - 5) ** 2 / (2 * 1.5 ** 2))
     taps = taps / taps.sum()
 
@@ -266,10 +268,15 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
         x = x.flatten(0, 1).unsqueeze(1)
         return F.conv2d(F.conv2d(x, taps.view(1, 1, 11, 1)), taps.view(1, 1, 1, 11))
 
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    c1, c2 = 0.01 ** 2, 0.03 ** 2
-    return ((2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean()
+    def total(x, y):
+        mx, my = blur(x), blur(y)
+        vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+        c1, c2 = 0.01 ** 2, 0.03 ** 2
+        return ((2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).sum()
+
+    bands = [slice(top, top + SSIM_ROWS + 10) for top in range(0, h - 10, SSIM_ROWS)]  # memory for a few rows
+    sums = torch.stack([total(x[..., band, :], y[..., band, :]) for band in bands])
+    return sums.sum() / (x[..., 0, 0].numel() * (h - 10) * (w - 10))
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -36,8 +36,11 @@ def reading(path: str | Path) -> Iterator[None]:
 def read_image(path: str | Path) -> np.ndarray:
     """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped; of 16 bits the high byte stays."""
     with reading(path), Image.open(path) as image:
-        if image.mode.startswith('I;16'):  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey
-            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode[0] in 'IF':  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey, a PGM's as I
+            grey = np.asarray(image)
+            if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:
+                raise ValueError(f'its pixels are {grey.dtype}, and only 8 and 16 bits are known')
+            return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
         return np.asarray(image.convert('RGB'))
 
 
@@ -174,7 +177,7 @@ class ImageFolder(Dataset):
 
 @register('paired-image-folders')
 class PairedImageFolders(Dataset):
-    """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and a trailing x2, x3, ...
+    """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and LR's trailing x2, x3, ...
 
     Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR).
     """
@@ -187,9 +190,9 @@ class PairedImageFolders(Dataset):
         if len(files[0]) != len(files[1]):
             raise UserError(f'{root_path_1} has {len(files[0])} images, but {root_path_2} has {len(files[1])}; '
                             'each needs its partner')
-        for pair in zip(*files, strict=True):
-            if pair_key(pair[0]) != pair_key(pair[1]):
-                raise UserError(f'{pair[0]} and {pair[1]}: names of a pair must agree, but for a trailing x2, x3, ...')
+        for lr, hr in zip(*files, strict=True):
+            if hr.stem not in (lr.stem, pair_key(lr)):
+                raise UserError(f"{lr} and {hr}: names of a pair must agree, but for LR's trailing x2, x3, ...")
         self.files = [f'{lr} and {hr}' for lr, hr in zip(*files, strict=True)]
         self.folders = [ImageFolder(root, *selection, repeat, cache) for root in roots]
 

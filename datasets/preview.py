@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.wrappers import ImplicitWrapper, crop, paired_scale, resize, to_tensor
-from utils import make_coord
+from utils import UserError, make_coord
 
 SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
 
@@ -16,7 +16,10 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
     for i in range(min(IMAGES, len(samples.dataset.files))):
         image = samples.dataset[i]
         if samples.paired:
-            scale = paired_scale(image[0].shape, image[1].shape)
+            try:
+                scale = paired_scale(image[0].shape, image[1].shape)
+            except UserError:  # a wrapper may resize what fits nowhere
+                continue
             size = min(SIZE, *image[0].shape[:2])
             y, x = ((n - size) // 2 for n in image[0].shape[:2])
             pairs = [(scale, crop(image[0], y, x, size), crop(image[1], y * scale, x * scale, size * scale))]

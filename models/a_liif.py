@@ -10,7 +10,7 @@ import types
 
 import torch
 
-from models.decoder import Decoder, Residual, ensemble, grid
+from models.decoder import Decoder, Residual, ensemble, grid, make_imnet
 from models.geometry import relative_cell
 from models.pixel_grid import decode_grid
 from models.registry import make, register
@@ -27,7 +27,7 @@ class ALIIF(Decoder):
                  local_ensemble: bool = True, feat_unfold: bool = True, cell_decode: bool = True,
                  residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = make(imnet_spec, {'in_dim': self.in_dim})
+        self.imnet = make_imnet(imnet_spec, self.in_dim, has='K')
         self.expansion, weights = None, 1
         if expansion_spec is not None:
             self.pixel_space = (expansion_spec.get('args') or {}).get('space') == 'pixel'

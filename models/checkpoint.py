@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.registry import make
+from models.registry import make_model
 from utils import UserError, atomic_write, located
 
 
@@ -27,7 +27,7 @@ def read(path: str | Path) -> dict:
     except Exception:  # what is no pickle raises nearly anything: RuntimeError, EOFError, IndexError, OSError, ...
         raise UserError(f'{path}: is not a checkpoint, or is damaged (cut off?)') from None
     model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
-    if not isinstance(model, dict) or not {'name', 'sd'} <= model.keys():
+    if not isinstance(model, dict) or 'name' not in model or not isinstance(model.get('sd'), dict):
         raise UserError(f"{path}: is not a checkpoint: it holds no 'model' with name, args and sd")
     return checkpoint
 
@@ -47,4 +47,4 @@ def load(path: str | Path) -> nn.Module:
     if checkpoint.get('ema') is not None:
         spec = {**spec, 'sd': checkpoint['ema']}
     with located(path):
-        return make(spec, load_sd=True).eval()
+        return make_model(spec, load_sd=True).eval()

@@ -2,6 +2,8 @@
 
 import re
 
+from utils import UserError
+
 
 def from_published(spec: dict) -> dict:
     """`spec` (name, args, perhaps sd) in our terms; one that already is comes back unchanged.
@@ -12,11 +14,14 @@ def from_published(spec: dict) -> dict:
     spec = dict(spec)
     if 'basis_spec' in (spec.get('args') or {}):
         args = dict(spec['args'])
-        expansion, basis, imnet = (args.pop(k)['args'] for k in ('pdn_spec', 'basis_spec', 'imnet_spec'))
-        args['expansion_spec'] = {'name': 'expansion-net', 'args': {
-            'out_dim': expansion['out_dim'], 'hidden_list': expansion['hidden_list']}}
-        args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {
-            'K': basis['basis_num'], 'out_dim': imnet['out_dim'], 'hidden_list': imnet['hidden_list']}}
+        try:
+            expansion, basis, imnet = (args.pop(k)['args'] for k in ('pdn_spec', 'basis_spec', 'imnet_spec'))
+            args['expansion_spec'] = {'name': 'expansion-net', 'args': {
+                'out_dim': expansion['out_dim'], 'hidden_list': expansion['hidden_list']}}
+            args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {
+                'K': basis['basis_num'], 'out_dim': imnet['out_dim'], 'hidden_list': imnet['hidden_list']}}
+        except (KeyError, TypeError) as error:
+            raise UserError(f'the spec of a published A-LIIF lacks {error}') from None
         spec.update(name='a-liif', args=args)
     if 'sd' in spec:
         spec['sd'] = {rename(k): v for k, v in spec['sd'].items() if not re.match(r'encoder\.(sub|add)_mean\.', k)}

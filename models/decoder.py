@@ -13,6 +13,7 @@ from torch import nn
 
 from models.geometry import neighbours, relative_cell
 from models.registry import make
+from utils import UserError
 
 
 def chunk_size(device: torch.device) -> int:
@@ -33,6 +34,8 @@ class Decoder(nn.Module):
     def __init__(self, encoder_spec, local_ensemble, feat_unfold, cell_decode, residual):
         super().__init__()
         self.encoder = make(encoder_spec)
+        if not hasattr(self.encoder, 'out_dim'):
+            raise UserError(f"encoder_spec: {encoder_spec['name']} is no encoder")
         self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
         self.residual = residual
         self.feat_dim = self.encoder.out_dim * (9 if feat_unfold else 1)
@@ -126,6 +129,16 @@ class Decoder(nn.Module):
                     weight: torch.Tensor) -> torch.Tensor:
         """A first layer's output for each query and code: hoisted `rows` at `index`, plus the part of `local`."""
         return torch.addmm(rows.index_select(0, index.flatten()), local, weight[:, self.feat_dim:].t())
+
+
+def make_imnet(spec: dict, in_dim: int, has: str = 'first') -> nn.Module:
+    """The implicit function that a config's `imnet_spec` describes. It must have the attribute `has`."""
+    imnet = make(spec, {'in_dim': in_dim})
+    if not hasattr(imnet, has):
+        raise UserError(f"imnet_spec: {spec['name']} is no implicit function of this decoder")
+    if imnet.out_dim != 3:
+        raise UserError(f'imnet_spec: out_dim must be 3, for the colours, not {imnet.out_dim}')
+    return imnet
 
 
 def ensemble(pred: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

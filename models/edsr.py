@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.registry import register
-from utils import UserError
+from utils import UserError, check_positive
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
@@ -66,6 +66,7 @@ class EDSR(ResidualEncoder):
 
     def __init__(self, n_resblocks: int = 32, n_feats: int = 256, res_scale: float = 0.1, scale: int = 2,
                  no_upsampling: bool = False, rgb_range: float = 1):
+        check_positive(n_resblocks=n_resblocks, n_feats=n_feats)
         super().__init__([ResBlock(n_feats, res_scale) for _ in range(n_resblocks)], n_feats, scale, no_upsampling)
         self.receptive_radius = 2 * n_resblocks + 2 if no_upsampling else None
 

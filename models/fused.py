@@ -79,7 +79,8 @@ def agrees(model: nn.Module) -> bool:
         cell = torch.full_like(coord, 0.5 / max(height, width))
         try:
             eager = model.decode(coord, cell).float()
-            torch.testing.assert_close(decode(model, coord, cell), eager, rtol=0.05, atol=0.05)
+            tolerance = 1e-3 if model.rows.dtype == torch.float32 else 0.05
+            torch.testing.assert_close(decode(model, coord, cell), eager, rtol=tolerance, atol=tolerance)
             TRIED[key] = True
         except Exception as error:  # a compiler's or a driver's; the eager path always works
             warnings.warn(f'the fused kernel is not used on {model.rows.device}: {error}', stacklevel=2)

@@ -3,8 +3,9 @@
 The same function as published, with the first layer's feature part computed once per latent pixel.
 """
 
-from models.decoder import Decoder, Residual, ensemble, sample
-from models.registry import make, register
+from models.decoder import Decoder, Residual, ensemble, make_imnet, sample
+from models.registry import register
+from utils import UserError
 
 
 @register('liif')
@@ -18,7 +19,9 @@ class LIIF(Decoder):
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = None if imnet_spec is None else make(imnet_spec, {'in_dim': self.in_dim})
+        self.imnet = None if imnet_spec is None else make_imnet(imnet_spec, self.in_dim)
+        if self.imnet is None and self.encoder.out_dim != 3:
+            raise UserError('without an imnet_spec the encoder must make the image: take out no_upsampling')
 
     def prepare(self):
         if self.imnet is not None:

@@ -20,7 +20,7 @@ class MetaSR(Decoder):
     `cell_decode`, the query's height in latent pixels. The cell is required in any case.
     """
 
-    def __init__(self, encoder_spec: dict, hidden_list: list = (256,), local_ensemble: bool = False,
+    def __init__(self, encoder_spec: dict, hidden_list: list[int] = (256,), local_ensemble: bool = False,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
         if local_ensemble:
             raise UserError('local_ensemble must be false: Meta-SR decodes a query from one code')

@@ -12,15 +12,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.registry import register
-from utils import UserError
+from utils import check_positive
+
+
+def check_widths(out_dim: int, hidden_list: list[int]) -> None:
+    check_positive(out_dim=out_dim, **{f'hidden_list[{i}]': width for i, width in enumerate(hidden_list)})
 
 
 @register('mlp')
 class MLP(nn.Module):
     """in_dim -> hidden_list -> out_dim, ReLU between the layers, none at the end."""
 
-    def __init__(self, in_dim: int, out_dim: int, hidden_list: list):
+    def __init__(self, in_dim: int, out_dim: int, hidden_list: list[int]):
         super().__init__()
+        check_widths(out_dim, hidden_list)
         dims = [in_dim, *hidden_list, out_dim]
         layers = [m for i, o in zip(dims, dims[1:], strict=False) for m in (nn.Linear(i, o), nn.ReLU(inplace=True))]
         self.layers = nn.Sequential(*layers[:-1])
@@ -47,7 +52,7 @@ class ExpansionNet(MLP):
     published (weights may be negative), or 'softmax'.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, hidden_list: list, space: Literal['query', 'pixel'] = 'query',
+    def __init__(self, in_dim: int, out_dim: int, hidden_list: list[int], space: Literal['query', 'pixel'] = 'query',
                  norm: Literal['l2', 'softmax'] = 'l2'):
         super().__init__(in_dim, out_dim, hidden_list)
         self.space, self.norm = space, norm
@@ -69,11 +74,11 @@ class MLPMixture(nn.Module):
     out*in; 'layer' (ours) draws each W_k by its own fan-in, as nn.Linear does.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, hidden_list: list, K: int = 10,
+    def __init__(self, in_dim: int, out_dim: int, hidden_list: list[int], K: int = 10,
                  init: Literal['flat', 'layer'] = 'flat'):
         super().__init__()
-        if K < 1:
-            raise UserError(f'K must be at least 1, not {K}')
+        check_positive(K=K)
+        check_widths(out_dim, hidden_list)
         self.K, self.out_dim = K, out_dim
         self.dims = [in_dim, *hidden_list, out_dim]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()

@@ -6,7 +6,6 @@ The rest of the code knows ranks and devices only from here.
 import os
 import platform
 import re
-import resource
 from pathlib import Path
 
 import torch
@@ -52,6 +51,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: of the GPU's allocations, or of the process on the CPU."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
+    import resource  # Windows has none, and needs it for nothing else here
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

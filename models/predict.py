@@ -11,6 +11,7 @@ from utils import make_coord
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
+ROWS = 16  # least rows of features in a band: for fewer, those that bands share would cost too much
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
 
 
@@ -106,7 +107,7 @@ def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tupl
 
     xs = target.span(1, *columns)
     per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])
-    for start, end in parts(rows[1] - rows[0], max(1, int(QUERIES / max(1, per_row)))):
+    for start, end in parts(rows[1] - rows[0], max(ROWS, int(QUERIES / max(1, per_row)))):
         ys = target.span(0, rows[0] + start, rows[0] + end)
         if len(xs) == 0 or len(ys) == 0:  # a target smaller than the input leaves pixels out
             continue

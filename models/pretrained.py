@@ -4,12 +4,11 @@
     big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from models.checkpoint import load
@@ -19,6 +18,7 @@ from models.predict import Target, normalisations, parts, upscale, widen
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
+LARGEST = 1e6  # scale: more than any memory holds
 HALF = {'sub': [0.5], 'div': [0.5]}
 DATA_NORM = {'inp': HALF, 'gt': HALF}  # checkpoints do not tell theirs; it is that of all configs here and of LIIF's
 
@@ -37,8 +37,8 @@ def target_size(shape: tuple, scale: float | None = None, size: tuple | None = N
     if (scale is None) == (size is None):
         raise UserError('either a scale or a size is needed')
     if size is None:
-        if not 1 <= scale < math.inf:
-            raise UserError(f'scale must be at least 1, not {scale:g}')
+        if not 1 <= scale <= LARGEST:
+            raise UserError(f'scale must be at least 1 and at most {LARGEST:g}, not {scale:g}')
         return tuple(round(n * scale) for n in shape)
     if min(size) < 1:
         raise UserError(f'size must be at least 1x1, not {size[0]}x{size[1]}')
@@ -54,9 +54,19 @@ def metadata(info: dict, mode: str) -> dict:
             if info.get(k) and (k == 'exif' or info[k][16:20] == space)}
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """`image` turned as its EXIF orientation asks; EXIF data that cannot be read are left out."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of damaged data: SyntaxError, ValueError, struct.error, ...
+        image = image.copy()
+        image.info.pop('exif', None)
+        return image
+
+
 def plain(image: Image.Image) -> Image.Image:
     """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith('I;16'):
         result = Image.fromarray(np.asarray(image).astype(np.uint16))
     elif image.mode in ('I', 'F', 'LAB'):
@@ -73,6 +83,16 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     if image.mode == 'I;16':
         return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535).expand(3, -1, -1)
     return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)
+
+
+def fill_hidden(image: Image.Image) -> Image.Image:
+    """A `plain` picture whose pixels of alpha 0 have the colours of visible ones near them.
+
+    What is there unseen, often black, would else reach into the visible edge.
+    """
+    image = image.convert('RGBA')
+    near = image.convert('RGBa').filter(ImageFilter.BoxBlur(4)).convert('RGBA')
+    return Image.composite(image, near, image.getchannel('A').point(lambda alpha: 255 * (alpha > 0)))
 
 
 def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
@@ -92,11 +112,13 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
-    alpha = image.getchannel('A').resize((width, height), Image.BICUBIC) if 'A' in image.getbands() else None
+    alpha, source = None, image
+    if 'A' in image.getbands():
+        alpha, source = image.getchannel('A').resize((width, height), Image.BICUBIC), fill_hidden(image)
     big = Image.new(image.mode, (width, height))
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for top, left, colours in upscale(model, to_tensor(image), (height, width), DATA_NORM):
+        for top, left, colours in upscale(model, to_tensor(source), (height, width), DATA_NORM):
             block = to_picture(colours, image.mode)
             if alpha is not None:
                 block.putalpha(alpha.crop((left, top, left + block.width, top + block.height)))

@@ -8,6 +8,7 @@ from torch import nn
 
 from models.edsr import ResidualEncoder, conv
 from models.registry import register
+from utils import UserError, check_positive
 
 
 class ChannelAttention(nn.Module):
@@ -43,6 +44,10 @@ class RCAN(ResidualEncoder):
 
     def __init__(self, n_resgroups: int = 10, n_resblocks: int = 20, n_feats: int = 64, reduction: int = 16,
                  scale: int = 2, no_upsampling: bool = False, rgb_range: float = 1):
+        check_positive(n_resgroups=n_resgroups, n_resblocks=n_resblocks, reduction=reduction)
+        if n_feats < reduction:
+            raise UserError(f'reduction must be at most n_feats, {n_feats}, not {reduction}')
+
         def block():
             return Residual([conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats),
                              ChannelAttention(n_feats, reduction)])

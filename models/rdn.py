@@ -10,7 +10,7 @@ from torch import nn
 
 from models.edsr import conv
 from models.registry import register
-from utils import UserError
+from utils import UserError, check_positive
 
 CONFIGS = {'A': (20, 6, 32), 'B': (16, 8, 64)}  # blocks, layers in a block, growth rate
 
@@ -47,6 +47,9 @@ class RDN(nn.Module):
     def __init__(self, G0: int = 64, RDNkSize: int = 3, RDNconfig: Literal['A', 'B'] = 'B', scale: int = 2,
                  no_upsampling: bool = False):
         super().__init__()
+        check_positive(G0=G0)
+        if RDNkSize < 1 or RDNkSize % 2 == 0:
+            raise UserError(f'RDNkSize must be odd, not {RDNkSize}')
         blocks, layers, growth = CONFIGS[RDNconfig]
         self.SFENet1 = conv(3, G0, RDNkSize)  # shallow features
         self.SFENet2 = conv(G0, G0, RDNkSize)

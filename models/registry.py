@@ -26,6 +26,14 @@ def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Modu
     return model
 
 
+def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
+    """`make` for a whole model; UserError where `spec` is one of a part, as an encoder."""
+    model = make(spec, load_sd=load_sd)
+    if not hasattr(model, 'query_rgb'):
+        raise UserError(f"model {spec['name']} is a part of models: it must be a decoder, with an encoder_spec")
+    return model
+
+
 def load_state(model: nn.Module, state: dict) -> None:
     """Loads the state dict `state` into `model`; every tensor must be there, be known and fit."""
     own = model.state_dict()

@@ -27,7 +27,8 @@ from utils import (
 )
 
 FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
-FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache'}  # may differ on --resume
+FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
+        'root_path', 'root_path_1', 'root_path_2'}  # data may move
 
 
 @dataclasses.dataclass
@@ -64,6 +65,8 @@ class Config:
             raise UserError('epoch_val needs a val_dataset')
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise UserError(f'grad_clip must be above 0, not {self.grad_clip}')
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f'seed must be 0 or more, and below 2^63, not {self.seed}')
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
@@ -79,7 +82,15 @@ def differences(a: object, b: object, key: str = '') -> list[str]:
     """Dotted keys in which two configs differ, those in FREE left out."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
-    return [] if a == b else [key]
+    return [] if a == b or as_number(a) == as_number(b) else [key]
+
+
+def as_number(value: object) -> object:
+    """A number that YAML reads as text (1e-4) as a number; what is none as it is."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None]:

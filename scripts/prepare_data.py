@@ -8,6 +8,7 @@ What is there and complete stays; a broken download goes on where it stopped whe
 """
 
 import argparse
+import hashlib
 import http.client
 import importlib.resources
 import os
@@ -42,6 +43,16 @@ SETS = {
     'benchmark': ('https://cv.snu.ac.kr/research/EDSR', {
         'benchmark.tar': {'Set5/HR': 5, 'Set14/HR': 14, 'B100/HR': 100, 'Urban100/HR': 100},
     }),
+}
+# MD5 of the archives, as TorchSR (https://pypi.org/project/torchsr) 1.0.4 has them
+MD5 = {
+    'DIV2K_train_HR.zip': 'bdc2d9338d4e574fe81bf7d158758658',
+    'DIV2K_valid_HR.zip': '9fcdda83005c5e5997799b69f955ff88',
+    'DIV2K_train_LR_bicubic_X2.zip': '9a637d2ef4db0d0a81182be37fb00692',
+    'DIV2K_valid_LR_bicubic_X2.zip': '1512c9a3f7bde2a1a21a73044e46b9cb',
+    'DIV2K_valid_LR_bicubic_X3.zip': '18b1d310f9f88c13618c287927b29898',
+    'DIV2K_valid_LR_bicubic_X4.zip': '21962de700c8d368c6ff83314480eff0',
+    'benchmark.tar': '4ace41d33c2384b97e6b320cd0afd6ba',
 }
 SAMPLE = {  # colour photos, package/path: no scene is in both parts
     'train': ('skimage/data/chelsea.png', 'skimage/data/coffee.png', 'skimage/data/ihc.png',
@@ -136,8 +147,18 @@ def unpack(archive, folders, target):
         for folder in folders:
             # Behind any first folders; a name with a dot in front is what macOS adds.
             if f'/{path.parent}'.endswith(f'/{folder}') and path.suffix == '.png' and path.name[0] != '.':
+                if len(path.name.encode()) > 255:
+                    raise ValueError(f'a file name of {len(path.name)} characters')
                 with file, open(target / folder / path.name, 'wb') as copy:
                     shutil.copyfileobj(file, copy)
+
+
+def check_md5(archive):
+    """Raises ValueError if the file `archive` is not the published one."""
+    with open(archive, 'rb') as file:
+        found = hashlib.file_digest(file, 'md5').hexdigest()
+    if found != MD5.get(archive.name, found):
+        raise ValueError(f'its MD5 is {found}, not {MD5[archive.name]}')
 
 
 def check(target, folders):
@@ -162,6 +183,7 @@ def add_archive(url, folders, root):
     download(url, archive)
     with tempfile.TemporaryDirectory(dir=root, prefix='.unpack-') as staging:
         try:
+            check_md5(archive)
             unpack(archive, folders, Path(staging))
             check(Path(staging), folders)
         except DAMAGED as error:

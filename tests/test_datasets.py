@@ -116,6 +116,19 @@ def test_of_16_bit_grey_the_high_byte_stays(tmp_path):
     assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey // 256] * 3, axis=2))
 
 
+def test_of_a_16_bit_pgm_the_high_byte_stays(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
+    (tmp_path / 'grey16.pgm').write_bytes(b'P5 9 6 65535\n' + grey.astype('>u2').tobytes())
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.repeat((grey >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.int32])
+def test_pixels_of_other_than_8_or_16_bits_are_an_error_with_the_path(tmp_path, dtype):
+    Image.fromarray(np.full((6, 9), 70000, dtype)).save(tmp_path / 'odd.tif')
+    with pytest.raises(UserError, match='odd.tif: .*only 8 and 16 bits are known'):
+        ImageFolder(str(tmp_path))[0]
+
+
 def test_of_16_bit_rgb_the_high_byte_stays(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9, 3), dtype=np.uint16)
     write_png16(tmp_path / 'rgb16.png', rgb)
@@ -310,6 +323,14 @@ def test_paired_folders_of_different_length_are_an_error_with_both_paths(pair):
     (pair[1] / 'a.png').unlink()
     with pytest.raises(UserError, match='lr has 2 images, but .*hr has 1'):
         PairedImageFolders(*map(str, pair))
+
+
+def test_a_trailing_x_and_number_belongs_to_the_name_where_both_have_it(tmp_path):
+    lr, hr = (save_photos(tmp_path / part, box1=(4, 5), box2=(4, 5)) for part in ('lr', 'hr'))
+    assert len(PairedImageFolders(str(lr), str(hr))) == 2
+    (hr / 'box2.png').rename(hr / 'box3.png')
+    with pytest.raises(UserError, match='box2.png and .*box3.png: names of a pair must agree'):
+        PairedImageFolders(str(lr), str(hr))
 
 
 def test_pairs_of_different_names_are_an_error_with_both_files(pair):
@@ -563,7 +584,9 @@ def test_lr_and_hr_whose_sizes_do_not_fit_are_an_error_with_both_files(pair):
 
 
 def test_hr_smaller_than_lr_is_an_error(pair):
-    with pytest.raises(UserError, match='hr/a.png and .*lr/ax3.png: LR is 61x77, HR 20x25'):
+    for path in pair[0].iterdir():
+        path.rename(path.with_name(path.name.replace('x3', '')))
+    with pytest.raises(UserError, match='hr/a.png and .*lr/a.png: LR is 61x77, HR 20x25'):
         SRImplicitPaired(PairedImageFolders(*map(str, reversed(pair))))
 
 

@@ -92,7 +92,10 @@ def picture(mode='RGB', width=12, height=10, seed=0):
     """A smooth picture: no detail that a lossy format would change much."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (3, 4, 4 if mode.endswith('A') else 3), np.uint8))
-    return small.resize((width, height), Image.BICUBIC).convert(mode)
+    image = small.resize((width, height), Image.BICUBIC)
+    if mode.endswith('A'):
+        image.putalpha(image.getchannel('A').point(lambda alpha: max(alpha, 1)))  # nothing hidden
+    return image.convert(mode)
 
 
 def interpolated(values, size):
@@ -197,6 +200,16 @@ def test_picture_of_several_bands_is_put_together(bilinear, monkeypatch):
     big = upscale_pil(bilinear, image, scale=2)
     assert_close(big.convert('RGB'), interpolated(image.convert('RGB'), (20, 24)))
     assert_close(big.getchannel('A'), image.getchannel('A').resize((24, 20), Image.BICUBIC), 0)
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
+    image = Image.new(mode, (12, 10))
+    image.paste(Image.new(mode, (4, 10), 'white'), (4, 0))
+    big = upscale_pil(bilinear, image, scale=3)
+    visible = np.asarray(big.getchannel('A')) > 0
+    assert 120 < visible.sum() < 700
+    assert np.asarray(big.convert('L'))[visible].min() == 255
 
 
 @pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2')])
@@ -398,6 +411,19 @@ def test_broken_files_are_listed_at_the_end_and_the_rest_goes_on(cli):
     assert ['b.png' in err[0], 'c.jpg' in err[1], '2 of 4' in err[2], len(err)] == [True, True, True, 3]
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_damaged_exif_data_are_left_out_and_the_picture_is_upscaled(cli, suffix):
+    picture().save(f'small.{suffix}', exif=b'Exif\x00\x00no EXIF data at all')
+    assert cli('--input', f'small.{suffix}', '--scale', 2, '--output', f'big.{suffix}')[0] == 0
+    assert Image.open(f'big.{suffix}').size == (24, 20)
+
+
+def test_of_several_frames_the_first_is_taken_and_that_is_said(cli):
+    picture().save('small.gif', save_all=True, append_images=[picture(seed=1)])
+    code, out, _ = cli('--input', 'small.gif', '--scale', 2, '--output', 'big.png')
+    assert code == 0 and 'note: of several frames or pages the first one is read' in out
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 SCALE = '--scale', '2'
@@ -417,6 +443,7 @@ SCALE = '--scale', '2'
     ('small.png', 'big.png', ('--scale', '0'), ('at least 1',)),
     ('small.png', 'big.png', ('--scale', 'nan'), ('at least 1', 'nan')),
     ('small.png', 'big.png', ('--scale', 'two'), ('--scale', "'two'")),
+    ('small.png', 'big.png', ('--scale', '1e308'), ('at most 1e+06',)),
     ('small.png', 'big.png', ('--resolution', '0,24'), ('at least 1x1', '0x24')),
     ('small.png', 'big.png', ('--resolution', '9,24'), ('small.png', '9x24', '10x12')),
     ('small.png', 'big.png', ('--resolution', '24'), ('HEIGHT,WIDTH', "'24'")),

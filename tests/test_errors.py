@@ -104,6 +104,34 @@ def test_a_mistake_in_the_config(project, changes, message):
     assert message in error(project)
 
 
+ENCODER, LIIF = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampling': True}}, {'name': 'mlp', 'args': {
+    'out_dim': 3, 'hidden_list': [8]}}
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'model.args.imnet_spec.args.hidden_list': ['a']}, "hidden_list[0] must be int, not 'a'"),
+    ({'model.args.imnet_spec.args.hidden_list': [8.5]}, 'hidden_list[0] must be int, not 8.5'),
+    ({'model.args.imnet_spec.args.hidden_list': [8, 0]}, 'model mlp-mixture: hidden_list[1] must be at least 1, not 0'),
+    ({'model.args.expansion_spec.args.hidden_list': [-3]}, 'hidden_list[0] must be at least 1, not -3'),
+    ({'model.args.imnet_spec.args.out_dim': 1}, 'imnet_spec: out_dim must be 3, for the colours, not 1'),
+    ({'model.args.imnet_spec.args.K': 0}, 'model mlp-mixture: K must be at least 1, not 0'),
+    ({'model.args.imnet_spec': LIIF}, 'imnet_spec: mlp is no implicit function of this decoder'),
+    ({'model.args.encoder_spec.args.n_feats': 0}, 'model edsr-baseline: n_feats must be at least 1, not 0'),
+    ({'model.args.encoder_spec.args.n_resblocks': -1}, 'n_resblocks must be at least 1, not -1'),
+    ({'model.args.encoder_spec': {'name': 'rcan', 'args': {'n_feats': 4}}}, 'reduction must be at most n_feats, 4'),
+    ({'model.args.encoder_spec': {'name': 'rdn', 'args': {'RDNkSize': 4}}}, 'model rdn: RDNkSize must be odd, not 4'),
+    ({'model.args.encoder_spec': {'name': 'liif', 'args': {'encoder_spec': ENCODER, 'imnet_spec': LIIF}}},
+     'encoder_spec: liif is no encoder'),
+    ({'model': ENCODER}, 'model edsr-baseline is a part of models: it must be a decoder, with an encoder_spec'),
+    ({'model': {'name': 'liif', 'args': {'encoder_spec': ENCODER}}}, 'without an imnet_spec the encoder must make the'),
+    ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
+    ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
+])
+def test_a_mistake_in_the_model_or_in_how_it_is_measured(project, changes, message):
+    project.change(changes)
+    assert message in error(project)
+
+
 @pytest.mark.parametrize('text, message', [
     ('', 'tiny.yaml: holds no keys'),
     ('- epoch_max', 'tiny.yaml: holds no keys'),
@@ -317,6 +345,9 @@ def write_bad_checkpoints(folder):
                      'misshapen': {**weights, 'imnet.weights.0': torch.zeros(2, 3)}}.items():
         torch.save({'model': {**spec, 'sd': sd}, 'epoch': 1}, folder / f'{name}.pth')
     torch.save({'model': {**spec, 'name': 'b-liif', 'sd': weights}}, folder / 'unknown.pth')
+    torch.save({'model': {**spec, 'sd': None}}, folder / 'no-weights.pth')
+    torch.save({'model': {**spec, 'args': {'basis_spec': {}}, 'sd': weights}}, folder / 'published.pth')
+    torch.save({'model': {**ENCODER, 'sd': models.make(ENCODER).state_dict()}}, folder / 'part.pth')
 
 
 TEST_CONFIG = {'test_dataset': {
@@ -325,7 +356,8 @@ TEST_CONFIG = {'test_dataset': {
 
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
 NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"
-BAD = [('truncated', DAMAGED), ('empty', DAMAGED), ('text', DAMAGED), ('trap', DAMAGED), ('torch-trap', DAMAGED),
+BAD = [('no-weights', NO_CHECKPOINT), ('published', "the spec of a published A-LIIF lacks 'pdn_spec'"),
+       ('truncated', DAMAGED), ('empty', DAMAGED), ('text', DAMAGED), ('trap', DAMAGED), ('torch-trap', DAMAGED),
        ('weights', NO_CHECKPOINT), ('list', NO_CHECKPOINT), ('gone', 'cannot be read (No such file or directory)'),
        ('missing', 'the weights do not fit the model: imnet.weights.0 is missing'),
        ('unexpected', 'the weights do not fit the model: imnet.weights.9 is unexpected'),
@@ -340,7 +372,9 @@ def testing(project):
     return project
 
 
-@pytest.mark.parametrize('name, message', [*BAD, ('unknown', "unknown model 'b-liif', did you mean 'a-liif'?")])
+@pytest.mark.parametrize('name, message', [
+    *BAD, ('unknown', "unknown model 'b-liif', did you mean 'a-liif'?"),
+    ('part', 'model edsr-baseline is a part of models: it must be a decoder, with an encoder_spec')])
 def test_testing_a_bad_checkpoint(testing, name, message):
     assert error(testing, '--model', f'{name}.pth', script='test.py', config='test.yaml').startswith(
         f'{name}.pth: {message}')

@@ -8,6 +8,7 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+import utils
 from utils import UserError, calc_psnr, calc_ssim, make_coord, to_pixel_samples
 
 
@@ -151,6 +152,12 @@ def test_benchmark_ssim_is_of_luma_shaved_by_scale(pair):
 def test_div2k_ssim_is_of_rgb_shaved_by_scale_and_6(pair):
     expected = ssim(*(pixels(img, 10) for img in pair), channel_axis=2)
     assert calc_ssim(*pair, dataset='div2k', scale=4).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize('rows', [1, 7, 36, 37, 1000])
+def test_ssim_does_not_depend_on_how_many_rows_are_computed_at_a_time(pair, monkeypatch, rows):
+    monkeypatch.setattr(utils, 'SSIM_ROWS', rows)
+    assert calc_ssim(*pair).item() == pytest.approx(ssim(*map(pixels, pair), channel_axis=2), abs=1e-9)
 
 
 def test_ssim_of_equal_images_is_1(pair):

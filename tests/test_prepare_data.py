@@ -1,5 +1,6 @@
 """scripts/prepare_data.py against a local server that behaves as badly as servers do."""
 
+import hashlib
 import io
 import socket
 import sys
@@ -70,6 +71,7 @@ def benchmark_files():
 def server(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     monkeypatch.setattr(prepare_data, 'WAITS', (0, 0, 0))
+    monkeypatch.setattr(prepare_data, 'MD5', {})  # the server's archives are not the published ones
     with bad_server() as server:
         yield server
 
@@ -272,6 +274,26 @@ def test_damaged_archive_leaves_nothing_and_is_fetched_anew(server, prepare, tmp
     server.files = {name: archive}
     prepare(set)
     assert (tmp_path / 'load' / image).read_bytes() == PNG
+
+
+def test_archive_whose_checksum_is_not_the_published_one_is_refused(server, prepare, monkeypatch, tmp_path):
+    archive = make_tar(benchmark_files())
+    server.files = {'benchmark.tar': archive}
+    monkeypatch.setattr(prepare_data, 'MD5', {'benchmark.tar': hashlib.md5(b'another').hexdigest()})
+    assert f'its MD5 is {hashlib.md5(archive).hexdigest()}, not' in error_line(prepare('benchmark'))
+    assert list((tmp_path / 'load/benchmark').iterdir()) == []
+    monkeypatch.setattr(prepare_data, 'MD5', {'benchmark.tar': hashlib.md5(archive).hexdigest()})
+    assert prepare('benchmark')[0] == 0
+
+
+def test_every_archive_has_its_checksum():
+    assert prepare_data.MD5.keys() == {name for _, archives in prepare_data.SETS.values() for name in archives}
+
+
+def test_archive_with_a_name_that_no_disk_takes_is_damaged(server, prepare, tmp_path):
+    server.files = {'benchmark.tar': make_tar({f'benchmark/Set5/HR/{"long" * 75}.png': PNG, **benchmark_files()})}
+    assert 'is damaged (a file name of 304 characters)' in error_line(prepare('benchmark'))
+    assert list((tmp_path / 'load/benchmark').iterdir()) == []
 
 
 def test_archive_that_lacks_an_image_is_refused(server, prepare, tmp_path):

@@ -193,6 +193,27 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, undisturbed):
     assert_same(project.checkpoints(), undisturbed({}))
 
 
+def test_resume_knows_a_number_written_another_way_and_data_that_moved(project, undisturbed):
+    project.change({'epoch_max': 1, 'optimizer.args.lr': '1e-3'})
+    project.train()
+    (project.folder / 'photos').rename(project.folder / 'moved')
+    project.change({'train_dataset.dataset.args.root_path': 'moved', 'val_dataset.dataset.args.root_path': './moved'})
+    project.train('--resume')
+    weights = project.checkpoint()['model']['sd']
+    assert_same(dict(weights), dict(undisturbed({})['epoch-last.pth']['model']['sd']))
+
+
+def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed):
+    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=UserError('no')), pytest.raises(UserError):
+        project.train()
+    with mock.patch.object(train_liif.Trainer, 'step', side_effect=AssertionError('trains again')), \
+            pytest.raises(AssertionError):
+        project.train('--resume')
+    assert project.checkpoint()['epoch'] == 1
+    project.train('--resume')
+    assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])
+
+
 def test_resume_starts_a_run_where_there_is_none(project, undisturbed):
     project.train('--resume')
     assert_same(project.checkpoints(), undisturbed({}))
@@ -250,6 +271,18 @@ def test_the_key_resume_goes_on_from_another_runs_checkpoint(project, undisturbe
     project.change({'resume': 'other/epoch-last.pth'})
     project.train()
     assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])
+
+
+def test_the_key_resume_begins_the_epoch_that_another_run_was_stopped_in(project, undisturbed):
+    with before_step(5, lambda trainer: trainer.interrupt(signal.SIGTERM, None)), pytest.raises(SystemExit):
+        project.train()
+    project.run.rename(project.folder / 'other')
+    project.change({'resume': 'other/epoch-last.pth', 'train_dataset.batch_size': 1, 'epoch_max': 2})
+    steps = []
+    with mock.patch.object(train_liif.Trainer, 'step', lambda trainer, batch, *sizes: (
+            steps.append(trainer.iteration), torch.tensor(0.5))[1]):
+        project.train()
+    assert steps == [0, 1, 2, 3, 4]
 
 
 def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more(tmp_path, undisturbed):
@@ -365,6 +398,21 @@ def test_the_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(tmp_pa
         assert project.events()['psnr'][1] == pytest.approx(eval_psnr(loader, model, CONFIG['data_norm']), abs=1e-4)
 
 
+def test_the_averaged_model_has_the_latest_buffers(tmp_path):
+    project = Project(tmp_path, {'ema': 0.8, 'epoch_max': 1})
+    init = train_liif.Trainer.__init__
+
+    def with_a_buffer(trainer, *args):
+        init(trainer, *args)
+        for model in (trainer.model, trainer.ema):
+            model.register_buffer('steps', torch.zeros(()))
+        trainer.model.register_forward_pre_hook(lambda model, inputs: model.steps.add_(1) and None)
+
+    with mock.patch.object(train_liif.Trainer, '__init__', with_a_buffer):
+        project.train()
+    assert project.checkpoint()['ema']['steps'] == 3
+
+
 def test_grad_clip_bounds_the_norm_of_the_gradient(tmp_path):
     sgd = {'optimizer': {'name': 'sgd', 'args': {'lr': 0.5}}, 'epoch_max': 1}
     free, clipped = (record(Project(tmp_path / str(clip), {**sgd, 'grad_clip': clip}), flat) for clip in (None, 0.01))
@@ -435,6 +483,19 @@ def test_a_loss_that_is_not_finite_is_found_within_a_long_epoch(tmp_path):
     project = Project(tmp_path, {'train_dataset.dataset.args.repeat': 20, 'epoch_val': None})
     with before_step(23, poison), before_step(45, kill), pytest.raises(UserError, match='epoch 1, iteration 23:'):
         project.train()
+
+
+@pytest.mark.parametrize('step', [5, 6])  # the one before a signal, and the last of an epoch
+def test_weights_that_a_step_made_not_finite_are_not_saved(project, step):
+    def poison_the_gradient(trainer):
+        hook = trainer.model.imnet.biases[0].register_hook(lambda grad: hook.remove() or grad * math.nan)
+        if step == 5:
+            trainer.interrupt(signal.SIGTERM, None)
+
+    with before_step(step, poison_the_gradient), pytest.raises(UserError, match='the weights are not finite after'):
+        project.train()
+    checkpoint = project.checkpoint()
+    assert checkpoint['epoch'] == 1 and all(v.isfinite().all() for v in checkpoint['model']['sd'].values())
 
 
 def test_weights_are_not_saved_at_a_signal_if_the_loss_is_not_finite(project):
