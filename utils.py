@@ -42,7 +42,8 @@ def run_cli(main: Callable[[], None]) -> None:
         # An error from a data worker arrives wrapped in the worker's traceback; its last line is the error's own.
         message = str(error).strip().splitlines()[-1].removeprefix('utils.UserError: ')
     except torch.OutOfMemoryError:
-        message = 'out of GPU memory: lower batch_size or sample_q to train, eval_bsize to evaluate, or use more GPUs'
+        message = ('out of GPU memory: lower batch_size or sample_q to train, eval_bsize to validate samples, TILE in '
+                   'models/predict.py to make whole images, or use more GPUs')
     except OSError as error:  # what cannot be read is a UserError already
         if error.filename is None:
             raise
