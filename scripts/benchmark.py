@@ -305,8 +305,8 @@ def main():
         cases += ceiling_cases(device)
         rows = report['tables'][title] = measure(title, cases, device, args.repeats)
         print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1))
+        if args.json:
+            Path(args.json).write_text(json.dumps(report, indent=1))
 
 
 if __name__ == '__main__':
