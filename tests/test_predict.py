@@ -64,6 +64,7 @@ def small(monkeypatch):
     """Tiles and bands of a few pixels, and an RDN of 2 blocks of 2 layers."""
     monkeypatch.setattr(predict, 'TILE', 6)
     monkeypatch.setattr(predict, 'QUERIES', 150)
+    monkeypatch.setattr(predict, 'ROWS', 1)
     monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
     torch.manual_seed(1)
 
@@ -140,6 +141,7 @@ def test_upscaled_image_equals_the_whole_with_each_switch(make, args):
 def test_how_the_image_is_cut_does_not_matter(monkeypatch, tile, queries):
     monkeypatch.setattr(predict, 'TILE', tile)
     monkeypatch.setattr(predict, 'QUERIES', queries)
+    monkeypatch.setattr(predict, 'ROWS', 1)
     assert_equals_the_whole(pixel(residual='bilinear'), photo(13, 11), (30, 40))
 
 
@@ -219,6 +221,16 @@ def test_features_of_a_band_are_prepared_at_a_time(spec, monkeypatch):
     monkeypatch.setattr(model, 'prepare', lambda: seen.append(model.feat.shape[-2]) or prepare())
     upscaled(model, photo(23, 19), (69, 57))
     assert max(seen) <= 150 // (4 * 3 * 3) + 2 * 2  # rows of 4 pixels' queries, and on both sides 2 rows of neighbours
+
+
+def test_a_band_has_enough_rows_that_what_bands_share_costs_little(monkeypatch):
+    monkeypatch.undo()
+    model, seen = build(pixel()), []
+    prepare = model.prepare
+    monkeypatch.setattr(predict, 'QUERIES', 4096)
+    monkeypatch.setattr(model, 'prepare', lambda: seen.append(model.feat.shape[-2]) or prepare())
+    upscaled(model, photo(64, 8), (64 * 30, 8 * 30))
+    assert len(seen) == 4 and sum(seen) < 1.4 * 64
 
 
 @pytest.mark.parametrize('encoder', [RCAN, fixed_scale()['args']['encoder_spec']], ids=['rcan', 'with-upsampler'])
