@@ -140,8 +140,12 @@ def save(image: Image.Image, path: Path) -> None:
         note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
     if image.mode.endswith('A') and not mode.endswith('A'):
         note(f'{name} holds no alpha: it is left out (PNG, TIFF and WebP hold it)')
+    kept = metadata(image.info, mode)
+    if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
+        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF and WebP hold it)')
+        kept.pop('exif')
     with writing(path), atomic_write(path) as file:
-        as_mode(image, mode).save(file, name, **FORMATS[name].options, **metadata(image.info, mode))
+        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

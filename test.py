@@ -142,9 +142,11 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     loader, data_norm, eval_type, eval_bsize = open_config(path)
     if isinstance(model, models.Bicubic):
         data_norm = None
-    files, rows = loader.dataset.dataset.files, []
+    names, rows = [Path(file).name for file in loader.dataset.dataset.files], []
+    if len(set(names)) < len(names):  # of several folders
+        names = [f'{i}-{name}' for i, name in enumerate(names, 1)]
     for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True)):
-        name = Path(files[i % len(files)]).name
+        name = names[i % len(names)]
         with located(f'{path}: {name}'):
             scored = score(pred, gt, eval_type, ssim=True)
         rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})

@@ -5,8 +5,8 @@
     python scripts/compare.py out TRUTH_FOLDER              writes out/compare/
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -31,7 +31,7 @@ def side_by_side(paths):
     return row
 
 
-def main(out, truth):
+def compare(out, truth):
     print_table(out)
     (out / 'compare').mkdir(exist_ok=True)
     for ours in sorted((out / 'ours').rglob('*.png')):
@@ -41,5 +41,13 @@ def main(out, truth):
     print(f'pictures: {out / "compare"}')
 
 
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', type=Path, help='the folder of both')
+    parser.add_argument('truth', type=Path, help='the folder of the images that were reduced')
+    args = parser.parse_args()
+    compare(args.out, args.truth)
+
+
 if __name__ == '__main__':
-    main(*map(Path, sys.argv[1:]))
+    main()

@@ -3,6 +3,7 @@
     python scripts/export_weights.py save/_train_edsr-baseline-A-liif/epoch-last.pth pretrained/edsr-baseline-A-liif.pth
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from utils import run_cli  # noqa: E402
 
 
 def main():
-    source, target = sys.argv[1:]
-    checkpoint = read(source)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help="a run's checkpoint")
+    parser.add_argument('target', type=Path, help='the file to write')
+    args = parser.parse_args()
+    checkpoint = read(args.source)
     state = checkpoint.get('ema') or checkpoint['model']['sd']
     model = {**checkpoint['model'], 'sd': {k: v.float() for k, v in state.items()}}
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    write({'model': model, 'epoch': checkpoint['epoch']}, target)
+    args.target.parent.mkdir(parents=True, exist_ok=True)
+    write({'model': model, 'epoch': checkpoint['epoch']}, args.target)
 
 
 if __name__ == '__main__':

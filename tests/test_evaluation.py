@@ -1,17 +1,19 @@
 """What test.py makes of a model's predictions: per-image PSNR of whole images at any scale, against scikit-image."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
-from test import batched_predict, eval_psnr
+from test import batched_predict, eval_psnr, evaluate, main
 from utils import UserError, calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
@@ -201,3 +203,60 @@ def test_the_bicubic_model_on_the_test_set_scores_the_same(scale, expected):
     loader = torch.utils.data.DataLoader(dataset, batch_size=1)
     result = eval_psnr(loader, models.Bicubic(), eval_type=f'benchmark-{scale}', eval_bsize=30000)
     assert result == pytest.approx(expected, abs=0.0051)
+
+
+# --- test configs --------------------------------------------------------------------------------------------------
+
+
+def write_config(path, *roots, scale=2, eval_type=None):
+    """A test config of the images in the folders `roots`."""
+    dataset = {'name': 'image-folder', 'args': {'root_path': [str(root) for root in roots]}}
+    wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': scale}}
+    path.write_text(yaml.safe_dump({'test_dataset': {
+        'dataset': dataset, 'wrapper': wrapper, 'batch_size': 1, 'num_workers': 0}, 'eval_type': eval_type}))
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """Two folders, each with an image of 40x50 called 1.png."""
+    for i, name in enumerate(('a', 'b')):
+        (tmp_path / name).mkdir()
+        small = Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 5, 3), np.uint8))
+        small.resize((50, 40), Image.BICUBIC).save(tmp_path / name / '1.png')
+    return tmp_path / 'a', tmp_path / 'b'
+
+
+def test_images_of_one_name_in_two_folders_stay_apart(roots, tmp_path):
+    write_config(tmp_path / 'both.yaml', *roots)
+    images = evaluate(tmp_path / 'both.yaml', models.Bicubic(), save_dir=tmp_path / 'out')['images']
+    assert [row['image'] for row in images] == ['1-1.png', '2-1.png']
+    assert images[0]['psnr'] != images[1]['psnr']
+    assert sorted(path.name for path in (tmp_path / 'out/both').iterdir()) == ['1-1.png', '2-1.png']
+
+
+def test_an_image_that_cannot_be_scored_is_named(roots, tmp_path):
+    write_config(tmp_path / 'large.yaml', roots[0], eval_type='div2k-18')
+    with pytest.raises(UserError, match=r'large.yaml: 1.png: a 40x50 image has nothing left without its border of 24'):
+        evaluate(tmp_path / 'large.yaml', models.Bicubic())
+
+
+def run_main(monkeypatch, tmp_path, *names):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', ['test.py', '--model', 'bicubic', '--gpu', 'cpu', '--json', 'out.json', '--config',
+                                     *names])
+    with pytest.raises(UserError) as error:
+        main()
+    return str(error.value), json.loads(Path('out.json').read_text())['results'] if Path('out.json').exists() else None
+
+
+def test_a_mistake_in_the_last_config_is_told_before_the_first_is_measured(roots, tmp_path, monkeypatch):
+    write_config(tmp_path / 'good.yaml', roots[0])
+    error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'nowhere.yaml')
+    assert error == 'nowhere.yaml: cannot be read (No such file or directory)' and results is None
+
+
+def test_what_was_measured_before_a_failure_is_in_the_json(roots, tmp_path, monkeypatch):
+    write_config(tmp_path / 'good.yaml', roots[0])
+    write_config(tmp_path / 'bad.yaml', roots[1], eval_type='div2k-18')
+    error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'bad.yaml')
+    assert 'bad.yaml: 1.png: ' in error and [result['config'] for result in results] == ['good.yaml']

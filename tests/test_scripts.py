@@ -105,7 +105,7 @@ def test_pictures_show_bicubic_ours_and_truth_beside_each_other(tmp_path, capsys
     for name, psnr in (('bicubic', 30.25), ('ours', 31.5)):
         results = [{'config': 'configs/test-2.yaml', 'psnr': psnr, 'ssim': 0.9}]
         (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
-    compare.main(tmp_path / 'out', tmp_path / 'truth')
+    compare.compare(tmp_path / 'out', tmp_path / 'truth')
     row = np.asarray(Image.open(tmp_path / 'out/compare/test-2-a.png'))[-40:]
     assert row.shape == (40, 180, 3)
     for i, path in enumerate(sources.values()):
