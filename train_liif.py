@@ -117,8 +117,11 @@ class Trainer:
         for model in filter(None, (self.model, self.ema)):
             load_state(model.encoder, encoder.state_dict())
 
-    def step(self, batch, local, total):
-        """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss."""
+    def step(self, batch, local, total, decay):
+        """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss.
+
+        `decay`: the average's.
+        """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
         with torch.autocast(parallel.device.type, torch.bfloat16, enabled=config.amp == 'bf16'):
@@ -131,10 +134,14 @@ class Trainer:
         self.optimizer.step()
         if self.ema:
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - config.ema)
+                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
                 for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
                     ours.copy_(latest)
         return loss.detach()
+
+    def decay(self, steps):
+        """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
+        return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
 
     def check(self, losses, sizes):
         """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error."""
@@ -161,7 +168,7 @@ class Trainer:
                 group['lr'] = self.base_lr * self.config.lr_factor(
                     self.epoch + self.iteration / len(loader), self.config.epoch_max)
             local, total = batches.batch_sizes(self.iteration)
-            losses.append(self.step(batch, local, total))
+            losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
             self.iteration += 1
             stop = self.stopped()

@@ -50,7 +50,7 @@ class Config:
     eval_bsize: int | None = None
     seed: int = 0
     grad_clip: float | None = None  # largest norm of the gradient
-    ema: float | None = None  # decay of the average of the weights
+    ema: float | None = None  # decay of the average of the weights, in the end
     amp: Literal['bf16'] | None = None  # mixed precision
     tf32: bool = False
     channels_last: bool = False

@@ -382,11 +382,12 @@ def flat(trainer):
 
 
 def test_the_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(tmp_path):
-    project = Project(tmp_path, {'ema': 0.8, 'epoch_max': 1, 'optimizer.args.lr': 0.01})
+    project = Project(tmp_path, {'ema': 0.2, 'epoch_max': 1, 'optimizer.args.lr': 0.01})
     first, *weights = record(project, flat)
     average = first
-    for raw in weights:
-        average = 0.8 * average + 0.2 * raw
+    for steps, raw in enumerate(weights):
+        decay = min(0.2, (1 + steps) / (10 + steps))
+        average = decay * average + (1 - decay) * raw
     checkpoint = project.checkpoint()
     for saved, expected in ((checkpoint['ema'], average), (checkpoint['model']['sd'], weights[-1])):
         torch.testing.assert_close(torch.cat([p.flatten() for p in saved.values()]), expected)
