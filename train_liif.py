@@ -284,6 +284,7 @@ def main():
         with located(config.encoder_from):
             trainer.take_encoder(other.encoder)
     if not parallel.agree(trainer.epoch, trainer.iteration):
+        parallel.close()
         raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
     if config.eval_type and val_loader is not None and getattr(val_loader.dataset, 'sample_q', None):
         raise UserError(f'{args.config}: eval_type {config.eval_type} needs whole images: take it out, or sample_q '
@@ -302,6 +303,7 @@ def main():
         trainer.save('last')
         log.line(f'stopped after epoch {trainer.epoch}, iteration {trainer.iteration}: '
                  'go on by the same command with --resume')
+        parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
 

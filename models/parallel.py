@@ -66,6 +66,8 @@ class Parallel:
     def __init__(self, gpu: str):
         self.distributed = dist.is_torchelastic_launched()
         if self.distributed:
+            from torch import _dynamo  # noqa: F401  imported later, as optimizers do, it would keep the group for ever
+
             self.devices = pick_devices('cpu' if gpu == 'cpu' else os.environ['LOCAL_RANK'])
             dist.init_process_group('gloo' if self.devices[0].type == 'cpu' else 'cpu:gloo,cuda:nccl')
             self.rank, self.world = dist.get_rank(), dist.get_world_size()
@@ -76,9 +78,13 @@ class Parallel:
             torch.cuda.set_device(self.device)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, already on `self.device`, spread over the job's devices."""
+        """`model`, already on `self.device`, spread over the job's devices.
+
+        DistributedDataParallel gets a group of its own, since what it holds `close` cannot end.
+        """
         if self.distributed:
-            return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None)
+            return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None,
+                                                       process_group=dist.new_group())
         return nn.DataParallel(model, self.devices) if len(self.devices) > 1 else model
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -97,5 +103,6 @@ class Parallel:
         return not self.any(not torch.equal(self.sum(own.clone()), self.world * own))
 
     def close(self) -> None:
+        """Ends gloo's threads, on all ranks: one that lets go of a tensor while Python ends aborts the process."""
         if self.distributed:
             dist.destroy_process_group()

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,37 @@ def test_machines_that_do_not_share_the_folder_are_an_error(tmp_path):
     assert [job.wait(60) for job in jobs] == [2, 2]
     for machine in machines:
         assert 'error: save/_tiny: the machines do not see the same checkpoint there' in machine.output()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+def test_a_process_ends_without_the_threads_of_its_collectives(tmp_path):
+    """One of them that still holds a tensor when Python ends would abort the process, though all went well."""
+    script = tmp_path / 'ends.py'
+    script.write_text('''
+import os
+import torch
+from models.parallel import Parallel
+
+def threads():
+    return set(os.listdir('/proc/self/task'))
+
+before = threads()
+parallel = Parallel('cpu')
+collectives = threads() - before
+model = torch.nn.Linear(2, 2)
+net = parallel.wrap(model)
+optimizer = torch.optim.Adam(model.parameters())
+net(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+parallel.any(False)
+parallel.close()
+print(len(collectives), len(collectives & threads()))
+''')
+    done = subprocess.run([sys.executable, *torchrun(1), script],
+                          env={**ENVIRONMENT, 'PYTHONPATH': str(Path(train_liif.__file__).parent)},
+                          capture_output=True, text=True, check=True)
+    started, left = map(int, done.stdout.split()[-2:])
+    assert started > 0 and left == 0
 
 
 # --- DataParallel ----------------------------------------------------------------------------------
