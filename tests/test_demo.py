@@ -1,6 +1,5 @@
-"""From picture to larger picture: the three-line API, and demo.py on files and folders of every kind."""
+"""demo.py on files and folders of every kind."""
 
-import io
 import os
 import subprocess
 import sys
@@ -8,75 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-import skimage.data
-import specs
 import tifffile
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageCms
+from pictures import (
+    RANDOM,
+    SRGB,
+    assert_as_written,
+    assert_close,
+    interpolated,
+    make_checkpoint,
+    picture,
+    set_weights,
+)
+from PIL import Image
 
 import demo
-import models
-from models import load_pretrained, predict, pretrained, upscale_pil
-from utils import UserError, run_cli
+from utils import run_cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-RANDOM = specs.pixel(residual='bilinear')
-
-
-def make_checkpoint(path, spec, change=lambda model: None):
-    torch.manual_seed(0)
-    model = models.make(spec)
-    change(model)
-    torch.save({'model': {**spec, 'sd': model.state_dict()}}, path)
-    return path
-
-
-def silence(model, offset=0.0):
-    """Leaves of `model` its residual, that is bilinear interpolation, plus `offset` in units of [0, 1].
-
-    The last biases mix to the sum of K of them with the weights c, which are made equal: c_k = 1 / sqrt(K).
-    """
-    for param in model.imnet.parameters():
-        torch.nn.init.zeros_(param)
-    set_weights(model, torch.ones(model.imnet.K))
-    torch.nn.init.constant_(model.imnet.biases[-1], 2 * offset / model.imnet.K ** 0.5)
-
-
-def set_weights(model, weights):
-    """Makes the expansion net answer the same `weights` (K,), L2-normalised, everywhere."""
-    last = model.expansion.layers[-1]
-    torch.nn.init.zeros_(last.weight)
-    last.bias.data.copy_(weights)
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """Checkpoints: random.pth; bilinear.pth, which interpolates; brighter.pth, which also adds 0.2; liif.pth."""
-    folder = tmp_path_factory.mktemp('checkpoints')
-    make_checkpoint(folder / 'random.pth', RANDOM)
-    make_checkpoint(folder / 'bilinear.pth', RANDOM, silence)
-    make_checkpoint(folder / 'brighter.pth', RANDOM, lambda model: silence(model, 0.2))
-    make_checkpoint(folder / 'liif.pth', specs.liif())
-    return folder
 
 
 @pytest.fixture
-def bilinear(folder):
-    return load_pretrained(folder / 'bilinear.pth')
-
-
-@pytest.fixture
-def cli(folder, tmp_path, monkeypatch, capsys):
+def cli(weights, tmp_path, monkeypatch, capsys):
     """Calls demo.py in tmp_path, with bilinear.pth unless told otherwise: exit code, lines of stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
 
     def call(*args, model='bilinear.pth'):
         demo.note.cache_clear()
-        monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(folder / model), *map(str, args)])
+        monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
         try:
             run_cli(demo.main)
             code = 0
@@ -86,200 +45,6 @@ def cli(folder, tmp_path, monkeypatch, capsys):
         return code, out.splitlines(), err.splitlines()
 
     return call
-
-
-def picture(mode='RGB', width=12, height=10, seed=0):
-    """A smooth picture: no detail that a lossy format would change much."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (3, 4, 4 if mode.endswith('A') else 3), np.uint8))
-    image = small.resize((width, height), Image.BICUBIC)
-    if mode.endswith('A'):
-        image.putalpha(image.getchannel('A').point(lambda alpha: max(alpha, 1)))  # nothing hidden
-    return image.convert(mode)
-
-
-def interpolated(values, size):
-    """`values` (h, w) or (h, w, C) at `size` (H, W) by bilinear interpolation, edges repeated: float64, as shaped."""
-    values = torch.from_numpy(np.asarray(values, dtype=float))
-    planes = values.view(*values.shape[:2], -1).permute(2, 0, 1)[None]
-    planes = F.interpolate(planes, size, mode='bilinear', align_corners=False)[0].permute(1, 2, 0)
-    return planes.reshape(*size, *values.shape[2:]).numpy()
-
-
-def assert_close(image, values, tolerance=1.0):
-    np.testing.assert_allclose(np.asarray(image, dtype=float), values, rtol=0, atol=tolerance)
-
-
-def assert_as_written(image, values, suffix):
-    """Lossy formats may be further off at some pixels, most of all WebP, which halves the resolution of colour."""
-    if suffix in ('.jpg', '.jpeg', '.webp'):
-        assert np.abs(np.asarray(image, dtype=float) - values).mean() < 6
-    else:
-        assert_close(image, values)
-
-
-# --- three lines in a notebook --------------------------------------------------------------------------------------
-
-
-def test_upscaled_picture_is_the_models_equations(folder):
-    image = picture(width=7, height=6)
-    big = upscale_pil(load_pretrained(folder / 'random.pth'), image, scale=2.5)
-
-    inp = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double() / 255
-    state = {k: v.double() for k, v in torch.load(folder / 'random.pth')['model']['sd'].items()}
-    colours = reference.forward(RANDOM, state, inp * 2 - 1, *specs.grid(15, 18, batch=1))
-    assert big.size == (18, 15)
-    assert_close(big, ((colours * 0.5 + 0.5).clamp(0, 1) * 255).view(15, 18, 3).numpy(), 0.51)
-
-
-def test_pretrained_models_are_found_by_name(folder, monkeypatch):
-    monkeypatch.setattr(pretrained, 'FOLDER', folder)
-    assert load_pretrained('liif').state_dict().keys() == models.load(folder / 'liif.pth').state_dict().keys()
-
-
-def test_unknown_name_lists_the_known_ones(folder, monkeypatch):
-    monkeypatch.setattr(pretrained, 'FOLDER', folder)
-    with pytest.raises(UserError, match=r"'liff', did you mean 'liif'\? \(known: bilinear, brighter, liif, random\)"):
-        load_pretrained('liff')
-
-
-def test_model_in_the_box_beats_bicubic_by_half_a_decibel():
-    truth = Image.fromarray(skimage.data.astronaut()[50:178, 160:288])
-    small = truth.resize((64, 64), Image.BICUBIC)
-    ours = upscale_pil(load_pretrained('edsr-baseline-A-liif-pixel'), small, scale=2)
-    errors = [np.square(np.asarray(image, dtype=float) - np.asarray(truth)).mean()
-              for image in (small.resize((128, 128), Image.BICUBIC), ours)]
-    assert 10 * np.log10(errors[0] / errors[1]) > 0.5
-
-
-@pytest.mark.parametrize('arguments, size', [
-    ({'scale': 1}, (10, 12)), ({'scale': 3.7}, (37, 44)), ({'scale': 10}, (100, 120)),
-    ({'size': (10, 60)}, (10, 60)), ({'size': (45, 12)}, (45, 12))])
-def test_any_scale_and_any_aspect_ratio(bilinear, arguments, size):
-    image = picture()
-    big = upscale_pil(bilinear, image, **arguments)
-    assert big.size == size[::-1]
-    assert_close(big, interpolated(image, size))
-
-
-@pytest.mark.parametrize('arguments', [
-    {}, {'scale': 2, 'size': (20, 24)}, {'scale': 0.99}, {'scale': float('inf')}, {'size': (0, 24)}, {'size': (9, 24)},
-    {'size': (20, 11)}])
-def test_size_must_be_given_once_and_not_below_the_pictures(bilinear, arguments):
-    with pytest.raises(UserError):
-        upscale_pil(bilinear, picture(), **arguments)
-
-
-@pytest.mark.parametrize('mode, result', [
-    ('L', 'L'), ('LA', 'LA'), ('RGB', 'RGB'), ('RGBA', 'RGBA'), ('1', 'L'), ('P', 'RGB'), ('CMYK', 'RGB'),
-    ('YCbCr', 'RGB')])
-def test_colours_of_every_mode(bilinear, mode, result):
-    image = picture(mode)
-    big = upscale_pil(bilinear, image, scale=2.5)
-    assert big.mode == result
-    colours = result.rstrip('A')
-    assert_close(big.convert(colours), interpolated(image.convert(colours), (25, 30)))
-
-
-def test_palette_with_a_transparent_colour_becomes_rgba(bilinear):
-    image = picture('P')
-    image.info['transparency'] = image.getpixel((0, 0))
-    assert upscale_pil(bilinear, image, scale=2).mode == 'RGBA'
-
-
-@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
-def test_alpha_is_resized_by_bicubic_interpolation(bilinear, mode):
-    image = picture(mode)
-    big = upscale_pil(bilinear, image, size=(33, 20))
-    assert_close(big.getchannel('A'), image.getchannel('A').resize((20, 33), Image.BICUBIC), 0)
-
-
-def test_picture_of_several_bands_is_put_together(bilinear, monkeypatch):
-    monkeypatch.setattr(predict, 'TILE', 4)
-    image = picture('RGBA')
-    big = upscale_pil(bilinear, image, scale=2)
-    assert_close(big.convert('RGB'), interpolated(image.convert('RGB'), (20, 24)))
-    assert_close(big.getchannel('A'), image.getchannel('A').resize((24, 20), Image.BICUBIC), 0)
-
-
-@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
-def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
-    image = Image.new(mode, (12, 10))
-    image.paste(Image.new(mode, (4, 10), 'white'), (4, 0))
-    big = upscale_pil(bilinear, image, scale=3)
-    visible = np.asarray(big.getchannel('A')) > 0
-    assert 120 < visible.sum() < 700
-    assert np.asarray(big.convert('L'))[visible].min() == 255
-
-
-@pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2')])
-def test_grey_of_16_bits_keeps_them(bilinear, mode, dtype):
-    values = np.arange(120, dtype=np.uint16).reshape(10, 12) * 540 + 7
-    big = upscale_pil(bilinear, Image.frombytes(mode, (12, 10), values.astype(dtype).tobytes()), scale=3)
-    assert big.mode == 'I;16'
-    assert_close(big, interpolated(values, (30, 36)), 2)
-
-
-def test_grey_stays_grey_where_the_model_answers_in_colour(folder):
-    model = load_pretrained(folder / 'bilinear.pth')
-    with torch.no_grad():
-        model.imnet.biases[-1][:] = torch.tensor([0.3, 0, 0])
-    big = upscale_pil(model, Image.new('L', (6, 5), 100), scale=2)
-    offset = 0.3 * 3 ** 0.5 / 2 / 3 * 255  # of three functions of weight 1 / sqrt(3), in one of three channels
-    assert_close(big, np.full((10, 12), 100 + offset))
-
-
-@pytest.mark.parametrize('mode', ['I', 'F', 'LAB'])
-def test_other_modes_are_named_in_the_error(bilinear, mode):
-    with pytest.raises(UserError, match=f'mode {mode} '):
-        upscale_pil(bilinear, Image.new(mode, (4, 4)), scale=2)
-
-
-@pytest.mark.parametrize('orientation, turn', [
-    (1, None), (2, Image.FLIP_LEFT_RIGHT), (3, Image.ROTATE_180), (4, Image.FLIP_TOP_BOTTOM), (5, Image.TRANSPOSE),
-    (6, Image.ROTATE_270), (7, Image.TRANSVERSE), (8, Image.ROTATE_90)])
-def test_orientation_is_applied_and_its_tag_dropped(bilinear, orientation, turn):
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = orientation, 'the maker'
-    file = io.BytesIO()
-    picture().save(file, 'PNG', exif=exif)
-
-    big = upscale_pil(bilinear, Image.open(file), scale=2)
-    upright = picture() if turn is None else picture().transpose(turn)
-    assert_close(big, interpolated(upright, (2 * upright.height, 2 * upright.width)))
-    exif = Image.Exif()
-    exif.load(big.info['exif'])
-    assert exif.get(0x0112, 1) == 1
-    assert exif[0x010F] == 'the maker'
-
-
-@pytest.mark.parametrize('mode, space, kept', [
-    ('RGB', b'RGB ', True), ('RGBA', b'RGB ', True), ('P', b'RGB ', True), ('L', b'GRAY', True), ('LA', b'GRAY', True),
-    ('CMYK', b'CMYK', False), ('L', b'RGB ', False)])
-def test_icc_profile_is_kept_where_it_is_of_the_results_colour_space(bilinear, mode, space, kept):
-    image = picture(mode)
-    image.info['icc_profile'] = profile = SRGB[:16] + space + SRGB[20:]
-    assert upscale_pil(bilinear, image, scale=2).info.get('icc_profile') == (profile if kept else None)
-
-
-@pytest.mark.parametrize('make', [specs.a_liif, specs.pixel])
-def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(make):
-    spec = make(residual='bilinear')
-    model = specs.build(spec).float().eval()
-    image = torch.rand(3, 4, 270)  # wider than a tile
-    weights = pretrained.mixing_weights(model, image, size=(9, 600), view=(3, 40))
-
-    state = {k: v.double() for k, v in model.state_dict().items()}
-    encoder = {k.removeprefix('encoder.'): v for k, v in state.items() if k.startswith('encoder.')}
-    feat = reference.unfold(reference.edsr(encoder, image[None].double() * 2 - 1, no_upsampling=True)[0])
-    cell = torch.tensor([2 / 9, 2 / 600], dtype=torch.float64)
-    centres = [(reference.centre(int((y + 1) / 2 * 4), 4), reference.centre(int((x + 1) / 2 * 270), 270))
-               for y, x in specs.grid(3, 40, batch=1)[0][0].tolist()]
-    expected = torch.stack([
-        reference.query(feat, y, x, cell, lambda *code: reference.mixing_weights(
-            state, spec['args']['expansion_spec']['args'], *code), local_ensemble=True, cell_decode=True)
-        for y, x in centres])
-    torch.testing.assert_close(weights, expected.t().view(-1, 3, 40).float(), rtol=1e-4, atol=1e-5)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -537,7 +302,7 @@ def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():
     assert_close(panel(sheet, 0, 1, 512), panel(sheet, 1, 1, 512), 2)  # Pillow rounds its weights
 
 
-def test_weights_map_of_known_weights(cli, folder, tmp_path):
+def test_weights_map_of_known_weights(cli, weights, tmp_path):
     picture().save('small.png')
     colours = []
     for k in range(3):

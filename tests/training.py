@@ -5,6 +5,7 @@ import copy
 import itertools
 import multiprocessing
 import os
+import re
 import resource
 import runpy
 import signal
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 import torch._dynamo  # the first optimizer would import it, which takes seconds
 import yaml
@@ -153,6 +155,21 @@ def before_step(n, action):
         yield
 
 
+def stop(project, step, *flags, number=signal.SIGTERM):
+    """Trains, with a signal in the given step, to the end that it leads to: the exit code."""
+    with before_step(step, lambda trainer: signal.raise_signal(number)), pytest.raises(SystemExit) as end:
+        project.train(*flags)
+    return end.value.code
+
+
+class Killed(BaseException):
+    """In place of SIGKILL in this process: nothing in the code under test catches it."""
+
+
+def kill(*args):
+    raise Killed
+
+
 def assert_same(a, b, where='checkpoint'):
     """Asserts that two structures of tensors, numbers, lists and dicts are equal, bit for bit."""
     assert type(a) is type(b), where
@@ -197,3 +214,17 @@ def run_script(folder, script, args, largest_file):
     torch.set_num_threads(1)
     sys.argv = [script, *args]
     runpy.run_path(str(REPOSITORY / script), run_name='__main__')
+
+
+def only_line(stderr):
+    """The one line that `stderr` holds beside progress bars."""
+    line, = (part for part in re.split('[\r\n]', stderr) if part.strip() and not part.startswith(('train:', 'val:')))
+    return line
+
+
+def error(project, *flags, script='train_liif.py', config='tiny.yaml', **kwargs):
+    """The error in which a script ends."""
+    done = forked(project.folder, script, '--config', config, *flags, **kwargs)
+    assert done.returncode == 2
+    assert only_line(done.stderr).startswith('error: ')
+    return only_line(done.stderr).removeprefix('error: ')

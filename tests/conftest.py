@@ -1,0 +1,59 @@
+"""Fixtures that several files of tests share."""
+
+import pytest
+import specs
+from photos import save_photos
+from pictures import RANDOM, make_checkpoint, silence
+from training import Project
+
+from models import load_pretrained
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small project to train in."""
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope='session')
+def undisturbed(tmp_path_factory):
+    """A function that gives, for changes to the config, all checkpoints of a run that nothing disturbs."""
+    done = {}
+
+    def checkpoints(changes):
+        if str(changes) not in done:
+            project = Project(tmp_path_factory.mktemp('undisturbed'), changes)
+            project.train()
+            done[str(changes)] = project.checkpoints()
+        return done[str(changes)]
+    return checkpoints
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of three images."""
+    return save_photos(tmp_path / 'images', a=(70, 90), b=(85, 64), c=(64, 64))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two folders of LR and HR images, x3, with a remainder that is no part of the LR images."""
+    lr = save_photos(tmp_path / 'lr', ax3=(20, 25), bx3=(22, 18))
+    return lr, save_photos(tmp_path / 'hr', a=(61, 77), b=(66, 55))
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory):
+    """A folder: random.pth; bilinear.pth, which interpolates; brighter.pth, which also adds 0.2; liif.pth."""
+    folder = tmp_path_factory.mktemp('weights')
+    make_checkpoint(folder / 'random.pth', RANDOM)
+    make_checkpoint(folder / 'bilinear.pth', RANDOM, silence)
+    make_checkpoint(folder / 'brighter.pth', RANDOM, lambda model: silence(model, 0.2))
+    make_checkpoint(folder / 'liif.pth', specs.liif())
+    return folder
+
+
+@pytest.fixture
+def bilinear(weights):
+    """A model that interpolates."""
+    return load_pretrained(weights / 'bilinear.pth')

@@ -1,0 +1,296 @@
+"""Image folders, alone and in pairs: files, formats, caches, errors."""
+
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from photos import photo, save_photos
+from PIL import Image
+
+import datasets
+from datasets.image_folder import ImageFolder, PairedImageFolders
+from utils import UserError
+
+CACHES = ['none', 'bin', 'in_memory']
+
+
+def write_png16(path, image):
+    """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    h, w = image.shape[:2]
+    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
+    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+# --- reading images --------------------------------------------------------------------------------
+
+
+def test_an_image_is_uint8_rgb(folder):
+    image = ImageFolder(str(folder))[0]
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, photo(70, 90))
+
+
+@pytest.mark.parametrize('name, mode', [('grey.png', 'L'), ('binary.png', '1'), ('grey_alpha.png', 'LA')])
+def test_grey_becomes_rgb(tmp_path, name, mode):
+    grey = np.where(photo(6, 9)[..., 0] > 128, 255, 0).astype(np.uint8)
+    Image.fromarray(grey).convert(mode).save(tmp_path / name)
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey] * 3, axis=2))
+
+
+def test_palette_becomes_rgb(tmp_path):
+    image = Image.fromarray(np.array([[0, 1, 2], [2, 0, 1]], dtype=np.uint8), mode='P')
+    image.putpalette([250, 10, 20, 30, 40, 50, 0, 255, 128])
+    image.save(tmp_path / 'palette.png')
+    colours = np.array([[250, 10, 20], [30, 40, 50], [0, 255, 128]])
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], colours[[[0, 1, 2], [2, 0, 1]]])
+
+
+def test_alpha_is_dropped(tmp_path):
+    rgba = np.dstack([photo(6, 9), np.arange(54, dtype=np.uint8).reshape(6, 9)])
+    Image.fromarray(rgba).save(tmp_path / 'rgba.png')
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgba[..., :3])
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    Image.new('CMYK', (9, 6), (0, 255, 255, 0)).save(tmp_path / 'red.tif')
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.full((6, 9, 3), (255, 0, 0)))
+
+
+def test_of_16_bit_grey_the_high_byte_stays(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
+    write_png16(tmp_path / 'grey16.png', grey)
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey // 256] * 3, axis=2))
+
+
+def test_of_a_16_bit_pgm_the_high_byte_stays(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
+    (tmp_path / 'grey16.pgm').write_bytes(b'P5 9 6 65535\n' + grey.astype('>u2').tobytes())
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.repeat((grey >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.int32])
+def test_pixels_of_other_than_8_or_16_bits_are_an_error_with_the_path(tmp_path, dtype):
+    Image.fromarray(np.full((6, 9), 70000, dtype)).save(tmp_path / 'odd.tif')
+    with pytest.raises(UserError, match='odd.tif: .*only 8 and 16 bits are known'):
+        ImageFolder(str(tmp_path))[0]
+
+
+def test_of_16_bit_rgb_the_high_byte_stays(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9, 3), dtype=np.uint16)
+    write_png16(tmp_path / 'rgb16.png', rgb)
+    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgb // 256)
+
+
+def test_files_that_are_no_images_are_left_out(folder):
+    for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
+        (folder / name).write_bytes(b'no image')
+    (folder / 'subfolder.png').mkdir()
+    assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+
+
+@pytest.mark.parametrize('content', [b'', b'no image', b'\x89PNG\r\n\x1a\n and then nothing'])
+@pytest.mark.parametrize('cache', CACHES)
+def test_a_file_that_is_no_image_in_spite_of_its_name_is_an_error_with_its_path(folder, cache, content):
+    (folder / 'b.png').write_bytes(content)
+    with pytest.raises(UserError, match='images/b.png: cannot be read as an image') as info:
+        ImageFolder(str(folder), cache=cache)[1]
+    assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('cache', CACHES)
+def test_a_truncated_image_is_an_error_with_its_path(folder, cache):
+    truncate(folder / 'b.png')
+    with pytest.raises(UserError, match='images/b.png: cannot be read as an image'):
+        ImageFolder(str(folder), cache=cache)[1]
+
+
+# --- caches ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('cache', CACHES)
+def test_images_and_sizes_are_the_same_in_each_cache(folder, cache):
+    dataset = ImageFolder(str(folder), cache=cache)
+    for i, size in enumerate([(70, 90), (85, 64), (64, 64)]):
+        assert np.array_equal(dataset[i], photo(*size, seed=i))
+        assert dataset.size(i) == size
+
+
+def test_in_memory_costs_3_bytes_a_pixel_and_reads_no_file_later(folder):
+    dataset = ImageFolder(str(folder), cache='in_memory')
+    (folder / 'a.png').unlink()
+    assert dataset[0].nbytes == 70 * 90 * 3
+
+
+def test_without_cache_a_size_comes_from_the_header_alone(folder):
+    truncate(folder / 'b.png')
+    assert ImageFolder(str(folder)).size(1) == (85, 64)
+
+
+def test_bin_is_a_read_only_memory_map_beside_the_folder(folder):
+    image = ImageFolder(str(folder), cache='bin')[0]
+    assert isinstance(image, np.memmap)
+    assert not image.flags.writeable
+    assert sorted(p.name for p in (folder.parent / '_bin_images').iterdir()) == ['a.png.npy', 'b.png.npy', 'c.png.npy']
+
+
+def test_bin_is_made_once(folder):
+    ImageFolder(str(folder), cache='bin')
+    before = (folder.parent / '_bin_images/a.png.npy').stat()
+    ImageFolder(str(folder), cache='bin')
+    assert (folder.parent / '_bin_images/a.png.npy').stat() == before
+
+
+def test_bin_is_made_anew_for_a_newer_image(folder):
+    ImageFolder(str(folder), cache='bin')
+    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
+    later = (folder.parent / '_bin_images/a.png.npy').stat().st_mtime + 1
+    os.utime(folder / 'a.png', (later, later))
+    assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
+
+
+def test_bin_of_linked_images_lies_beside_the_link(folder, tmp_path):
+    (tmp_path / 'load').mkdir()
+    (tmp_path / 'load/link').symlink_to(folder)
+    ImageFolder(str(tmp_path / 'load/link'), cache='bin')
+    assert (tmp_path / 'load/_bin_link/a.png.npy').exists()
+
+
+def test_bin_folder_that_cannot_be_written_is_an_error_with_its_path(folder):
+    (folder.parent / '_bin_images').write_text('in the way')
+    with pytest.raises(UserError, match='_bin_images: cannot be written .* in_memory'):
+        ImageFolder(str(folder), cache='bin')
+
+
+def test_a_truncated_bin_is_an_error_with_its_path(folder):
+    dataset = ImageFolder(str(folder), cache='bin')
+    truncate(folder.parent / '_bin_images/b.png.npy')
+    with pytest.raises(UserError, match='b.png.npy: cannot be read'):
+        dataset[1]
+
+
+def test_bin_never_loads_a_pickle(folder):
+    dataset = ImageFolder(str(folder), cache='bin')
+    np.save(folder.parent / '_bin_images/a.png.npy', np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match='a.png.npy: cannot be read'):
+        dataset[0]
+
+
+# --- which images ----------------------------------------------------------------------------------
+
+
+def names(dataset):
+    return [path.name for path in dataset.files]
+
+
+def test_repeat_repeats_the_whole_list(folder):
+    dataset = ImageFolder(str(folder), repeat=2)
+    assert len(dataset) == 6
+    assert np.array_equal(dataset[4], dataset[1])
+
+
+def test_a_for_loop_over_a_dataset_ends(folder):
+    assert sum(1 for _ in ImageFolder(str(folder), repeat=2)) == 6
+
+
+def test_first_k_takes_the_first(folder):
+    assert names(ImageFolder(str(folder), first_k=2)) == ['a.png', 'b.png']
+
+
+def test_several_folders_are_read_one_after_the_other(folder, tmp_path):
+    save_photos(tmp_path / 'more', a=(50, 50))
+    dataset = ImageFolder([str(tmp_path / 'more'), str(folder)])
+    assert names(dataset) == ['a.png', 'a.png', 'b.png', 'c.png']
+    assert dataset.size(0) == (50, 50)
+
+
+def test_a_split_names_files_in_its_own_order(folder, tmp_path):
+    (tmp_path / 'split.json').write_text(json.dumps({'train': ['c.png', 'a.png'], 'test': ['b.png']}))
+    assert names(ImageFolder(str(folder), str(tmp_path / 'split.json'), 'train')) == ['c.png', 'a.png']
+    assert names(ImageFolder(str(folder), str(tmp_path / 'split.json'), 'train', first_k=1)) == ['c.png']
+
+
+@pytest.mark.parametrize('content, message', [
+    ('{"train": ["a.png"]}', r"split.json: no split_key 'valid' \(known: train\)"),
+    ('["a.png"]', 'split.json: no split_key'),
+    ('{"valid": "a.png"}', "split.json: 'valid' must hold a list"),
+    ('{"valid": ["z.png"]}', 'z.png: is in split_file .*split.json, but not in .*images'),
+    ('{valid', 'split.json: is not valid JSON'),
+    (None, 'split.json: cannot be read'),
+])
+def test_errors_of_split_files(folder, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / 'split.json').write_text(content)
+    with pytest.raises(UserError, match=message):
+        ImageFolder(str(folder), str(tmp_path / 'split.json'), 'valid')
+
+
+def test_a_missing_folder_is_an_error_with_its_path(tmp_path):
+    with pytest.raises(UserError, match='nowhere: no such folder'):
+        ImageFolder(str(tmp_path / 'nowhere'))
+
+
+def test_a_folder_without_images_is_an_error_with_its_path(tmp_path):
+    (tmp_path / 'notes.txt').write_text('no image')
+    with pytest.raises(UserError, match=f'{tmp_path}: holds no images'):
+        ImageFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize('key', ['first_k', 'repeat'])
+def test_counts_below_1_are_errors(folder, key):
+    with pytest.raises(UserError, match=f'{key} must be at least 1, not 0'):
+        ImageFolder(str(folder), **{key: 0})
+
+
+@pytest.mark.parametrize('args, message', [
+    ({'root_path': 'x', 'cash': 'bin'}, "unknown key 'cash', did you mean 'cache'"),
+    ({'root_path': 'x', 'cache': 'disk'}, "cache must be 'none' | 'bin' | 'in_memory', not 'disk'"),
+    ({'root_path': 'x', 'first_k': 'ten'}, "first_k must be int or nothing, not 'ten'"),
+    ({}, "missing key 'root_path'"),
+])
+def test_a_spec_is_checked(args, message):
+    with pytest.raises(UserError) as info:
+        datasets.make({'name': 'image-folder', 'args': args})
+    assert message in str(info.value)
+
+
+# --- pairs -----------------------------------------------------------------------------------------
+
+
+def test_pairs_go_by_name_without_the_scale(tmp_path):
+    lr = save_photos(tmp_path / 'X2', **{'img1x2': (4, 5), 'img10x2': (6, 7)})
+    hr = save_photos(tmp_path / 'HR', **{'img1': (8, 10), 'img10': (12, 14)})
+    dataset = PairedImageFolders(str(lr), str(hr), repeat=3)
+    assert len(dataset) == 6
+    assert [dataset.size(i) for i in range(2)] == [((4, 5), (8, 10)), ((6, 7), (12, 14))]
+    assert [image.shape for image in dataset[3]] == [(6, 7, 3), (12, 14, 3)]
+
+
+def test_paired_folders_of_different_length_are_an_error_with_both_paths(pair):
+    (pair[1] / 'a.png').unlink()
+    with pytest.raises(UserError, match='lr has 2 images, but .*hr has 1'):
+        PairedImageFolders(*map(str, pair))
+
+
+def test_a_trailing_x_and_number_belongs_to_the_name_where_both_have_it(tmp_path):
+    lr, hr = (save_photos(tmp_path / part, box1=(4, 5), box2=(4, 5)) for part in ('lr', 'hr'))
+    assert len(PairedImageFolders(str(lr), str(hr))) == 2
+    (hr / 'box2.png').rename(hr / 'box3.png')
+    with pytest.raises(UserError, match='box2.png and .*box3.png: names of a pair must agree'):
+        PairedImageFolders(str(lr), str(hr))
+
+
+def test_pairs_of_different_names_are_an_error_with_both_files(pair):
+    (pair[1] / 'b.png').rename(pair[1] / 'c.png')
+    with pytest.raises(UserError, match='lr/bx3.png and .*hr/c.png: names'):
+        PairedImageFolders(*map(str, pair))

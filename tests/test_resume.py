@@ -1,0 +1,268 @@
+"""Stopped, killed, overwritten or continued: a run ends in the weights of an undisturbed one, bit for bit."""
+
+import copy
+import os
+import signal
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from training import CONFIG, Killed, Project, assert_same, before_step, kill, stop
+
+import train_liif
+from utils import UserError
+
+GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
+
+FEATURES = {
+    'plain': {}, 'ema': {'ema': 0.9}, 'saved epochs': {'epoch_save': 2}, 'cosine': {'cosine_lr': {'warmup': 1, 'hold': 2}},
+    'sgd': {'optimizer': {'name': 'sgd', 'args': {'lr': 1e-2, 'momentum': 0.9}}},
+    'steps': {'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}, 'grad_clip': 0.1, 'epoch_val': 2}}
+
+
+# --- stopped and resumed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('features', FEATURES.values(), ids=FEATURES)
+def test_stopping_three_times_changes_nothing(tmp_path, undisturbed, features):
+    project = Project(tmp_path, features)
+    for step in (2, 1, 3):
+        stop(project, step, '--resume')
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed(features))
+
+
+@pytest.mark.parametrize('step', range(1, 10))
+def test_stopping_in_any_iteration_changes_nothing(project, undisturbed, step):
+    stop(project, step)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_stopping_with_workers_changes_nothing(tmp_path, undisturbed, workers):
+    project = Project(tmp_path, {'train_dataset.num_workers': workers})
+    stop(project, 4)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_go_on(project, capsys, number):
+    assert stop(project, 5, number=number) == 128 + number
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
+    line = 'stopped after epoch 1, iteration 2: go on by the same command with --resume'
+    assert project.log()[-1] == capsys.readouterr().out.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize('first', [signal.SIGTERM, signal.SIGINT])
+def test_after_a_first_signal_a_second_one_ends_the_process_at_once(project, first):
+    handlers = []
+
+    def interrupt(trainer):
+        signal.raise_signal(first)
+        handlers.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
+
+    with before_step(1, interrupt), pytest.raises(SystemExit):
+        project.train()
+    assert handlers == [signal.SIG_DFL] * 2
+
+
+def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
+    scored, score = [], train_liif.eval_images
+
+    def images(loader, *args, **kwargs):
+        for image in score(loader, *args, **kwargs):
+            scored.append(image)
+            signal.raise_signal(signal.SIGTERM)
+            yield image
+
+    with mock.patch.object(train_liif, 'eval_images', images), pytest.raises(SystemExit):
+        project.train()
+    assert len(scored) == 1
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (0, 3)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert sorted(project.events()['psnr']) == [1, 2, 3]
+
+
+@pytest.mark.parametrize('step', [1, 4, 6, 9])
+def test_a_kill_in_an_iteration_changes_nothing(project, undisturbed, step):
+    with before_step(step, kill), pytest.raises(Killed):
+        project.train()
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('rename', range(1, 8))  # of config.yaml and, in three epochs, of seven checkpoints
+def test_a_kill_as_a_file_is_saved_changes_nothing(tmp_path, undisturbed, rename, when):
+    project = Project(tmp_path, {'epoch_save': 2})
+    replace, count = os.replace, iter(range(1, 100))
+
+    def killing(*args):
+        fatal = next(count) == rename
+        if not fatal or when == 'after':
+            replace(*args)
+        if fatal:
+            raise Killed
+
+    with mock.patch.object(os, 'replace', killing), pytest.raises(Killed):
+        project.train()
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({'epoch_save': 2}))
+
+
+def test_what_a_killed_process_left_half_written_is_removed(project):
+    stop(project, 1)
+    (project.run / 'epoch-last.pth.123.tmp').write_bytes(b'half')
+    project.train('--resume')
+    assert not list(project.run.glob('*.tmp'))
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, undisturbed):
+    project = Project(tmp_path, {'epoch_max': 1})
+    project.train()
+    project.change({})
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+def test_resume_knows_a_number_written_another_way_and_data_that_moved(project, undisturbed):
+    project.change({'epoch_max': 1, 'optimizer.args.lr': '1e-3'})
+    project.train()
+    (project.folder / 'photos').rename(project.folder / 'moved')
+    project.change({'train_dataset.dataset.args.root_path': 'moved', 'val_dataset.dataset.args.root_path': './moved'})
+    project.train('--resume')
+    weights = project.checkpoint()['model']['sd']
+    assert_same(dict(weights), dict(undisturbed({})['epoch-last.pth']['model']['sd']))
+
+
+def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed):
+    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=UserError('no')), pytest.raises(UserError):
+        project.train()
+    with mock.patch.object(train_liif.Trainer, 'step', side_effect=AssertionError('trains again')), \
+            pytest.raises(AssertionError):
+        project.train('--resume')
+    assert project.checkpoint()['epoch'] == 1
+    project.train('--resume')
+    assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])
+
+
+def test_resume_starts_a_run_where_there_is_none(project, undisturbed):
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
+def test_resume_keeps_the_options_of_the_run(project):
+    stop(project, 1, '--seed', '3', '--amp', 'bf16')
+    with before_step(1, lambda trainer: stopped.append(trainer.config)):
+        stopped = []
+        project.train('--resume')
+    assert (stopped[0].seed, stopped[0].amp) == (3, 'bf16')
+
+
+@pytest.mark.parametrize('changes', [
+    {'epoch_max': 4}, {'epoch_val': 3}, {'epoch_save': 1}, {'train_dataset.num_workers': 1},
+    {'train_dataset.dataset.args.cache': 'in_memory'}, {'optimizer.args.lr': 0.001}, {'seed': 0}])
+def test_resume_allows_changes_that_the_weights_do_not_see(project, undisturbed, changes):
+    stop(project, 2)
+    project.change(changes)
+    project.train('--resume')
+    last, plain = project.checkpoint('last'), undisturbed({'epoch_max': changes.get('epoch_max', 3)})['epoch-last.pth']
+    assert_same(last['model']['sd'], plain['model']['sd'])
+
+
+# --- overwritten -----------------------------------------------------------------------------------
+
+
+def test_overwrite_leaves_nothing_of_the_run_before(tmp_path, undisturbed):
+    project = Project(tmp_path, {'epoch_save': 1, 'seed': 1})
+    project.train()
+    project.change({})
+    project.train('--overwrite')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert len(project.log()) == 4
+    assert len(list((project.run / 'tensorboard').iterdir())) == 1
+
+
+@pytest.mark.parametrize('mistake', [{'model.name': 'b-liif'}, {'val_dataset.dataset.args.root_path': 'nowhere'}])
+def test_overwrite_leaves_the_run_alone_if_the_new_one_cannot_start(project, undisturbed, mistake):
+    project.train()
+    project.change(mistake)
+    with pytest.raises(UserError):
+        project.train('--overwrite')
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert len(project.log()) == 4
+
+
+# --- on from another run's checkpoint --------------------------------------------------------------
+
+
+def test_the_key_resume_goes_on_from_another_runs_checkpoint(project, undisturbed):
+    project.change({'epoch_max': 1})
+    project.train()
+    project.run.rename(project.folder / 'other')
+    project.change({'resume': 'other/epoch-last.pth'})
+    project.train()
+    assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])
+
+
+def test_the_key_resume_begins_the_epoch_that_another_run_was_stopped_in(project, undisturbed):
+    with before_step(5, lambda trainer: trainer.interrupt(signal.SIGTERM, None)), pytest.raises(SystemExit):
+        project.train()
+    project.run.rename(project.folder / 'other')
+    project.change({'resume': 'other/epoch-last.pth', 'train_dataset.batch_size': 1, 'epoch_max': 2})
+    steps = []
+    with mock.patch.object(train_liif.Trainer, 'step', lambda trainer, batch, *sizes: (
+            steps.append(trainer.iteration), torch.tensor(0.5))[1]):
+        project.train()
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more(tmp_path, undisturbed):
+    other = undisturbed({'epoch_max': 1})['epoch-last.pth']
+    project = Project(tmp_path, {'resume': 'authors.pth', 'ema': 0.5})
+    torch.save({'model': other['model'], 'optimizer': {'name': 'adam', 'args': {'lr': 1}, 'sd': {}}, 'epoch': 2},
+               tmp_path / 'authors.pth')
+    started = []
+    with before_step(1, lambda trainer: started.extend([
+            trainer.epoch, *(copy.deepcopy(net.state_dict()) for net in (trainer.model, trainer.ema))])):
+        project.train()
+    assert_same(started, [2, other['model']['sd'], other['model']['sd']])
+    assert project.checkpoint()['epoch'] == 3
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f'{GOLDEN} is absent')
+def test_training_goes_on_from_the_authors_own_checkpoint(tmp_path):
+    spec = torch.load(GOLDEN / 'edsr4-A-liif.pth', weights_only=True)['model']
+    expansion, imnet = ({'hidden_list': spec['args'][key]['args']['hidden_list']} for key in ('pdn_spec', 'imnet_spec'))
+    project = Project(tmp_path, {
+        'model.args.encoder_spec': spec['args']['encoder_spec'],
+        'model.args.expansion_spec.args': {'out_dim': 10, **expansion},
+        'model.args.imnet_spec.args': {'K': 10, 'out_dim': 3, **imnet},
+        'resume': str(GOLDEN / 'edsr4-A-liif.pth'), 'epoch_max': 2, 'epoch_val': None, 'optimizer.args.lr': 1e-5})
+    project.train()
+    assert project.checkpoint()['epoch'] == 2
+    for name in ('0', '4'):
+        torch.testing.assert_close(project.checkpoint()['model']['sd'][f'imnet.weights.{name}'],
+                                   spec['sd'][f'basis.w{name}'], rtol=0, atol=1e-4)
+
+
+def test_the_key_encoder_from_begins_with_the_encoder_of_a_model_with_another_decoder(tmp_path, undisturbed):
+    other = undisturbed({'epoch_max': 1})['epoch-last.pth']['model']
+    liif = {'name': 'liif', 'args': {'encoder_spec': CONFIG['model']['args']['encoder_spec'],
+                                     'imnet_spec': {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [8]}}}}
+    project = Project(tmp_path, {'model': liif, 'ema': 0.5, 'encoder_from': 'other.pth', 'epoch_max': 1})
+    torch.save({'model': other}, tmp_path / 'other.pth')
+    started = []
+    with before_step(1, lambda trainer: started.extend(
+            dict(copy.deepcopy(net.encoder.state_dict())) for net in (trainer.model, trainer.ema))):
+        project.train()
+    encoder = {k.removeprefix('encoder.'): v for k, v in other['sd'].items() if k.startswith('encoder.')}
+    assert_same(started, [encoder, encoder])
+    (tmp_path / 'other.pth').unlink()
+    project.change({'epoch_max': 2, 'encoder_from': 'other.pth', 'model': liif, 'ema': 0.5})
+    project.train('--resume')
+    assert project.checkpoint()['epoch'] == 2
