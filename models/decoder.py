@@ -128,7 +128,9 @@ class Decoder(nn.Module):
     def first_layer(self, rows: torch.Tensor, index: torch.Tensor, local: torch.Tensor,
                     weight: torch.Tensor) -> torch.Tensor:
         """A first layer's output for each query and code: hoisted `rows` at `index`, plus the part of `local`."""
-        return torch.addmm(rows.index_select(0, index.flatten()), local, weight[:, self.feat_dim:].t())
+        part = weight[:, self.feat_dim:].t()
+        # in place, which spares a copy of the rows; autocast leaves products in place alone
+        return rows.index_select(0, index.flatten()).addmm_(local.to(rows.dtype), part.to(rows.dtype))
 
 
 def make_imnet(spec: dict, in_dim: int, has: str = 'first') -> nn.Module:
