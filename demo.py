@@ -94,7 +94,7 @@ def read(path: str | Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing_errors(path: str | Path) -> Iterator[None]:
     """Turns what goes wrong inside into a UserError that names `path`."""
     try:
         yield
@@ -144,7 +144,7 @@ def save(image: Image.Image, path: Path) -> None:
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
         note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF and WebP hold it)')
         kept.pop('exif')
-    with writing(path), atomic_write(path) as file:
+    with writing_errors(path), atomic_write(path) as file:
         as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
 
 
@@ -253,7 +253,7 @@ def process(source: Path, target: Path, model: Decoder, args: argparse.Namespace
     image = read(source)
     with located(source):
         size = target_size((image.height, image.width), args.scale, args.resolution)
-    with writing(target.parent):
+    with writing_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(target, size, image.mode)
 

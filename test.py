@@ -48,7 +48,9 @@ def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, ce
 
 
 class Scored(NamedTuple):
-    """One evaluated image: PSNR in dB, SSIM (None unless asked for), prediction and truth in [0, 1].
+    """One evaluated image: PSNR in dB, SSIM, prediction and truth in [0, 1].
+
+    SSIM is None unless it is asked for, and nan where there are samples, or too few pixels for its window.
 
     The images are (3, H, W) where the whole grid was queried, else samples (Q, 3).
     """
@@ -92,8 +94,14 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
         raise UserError(f'eval_type {eval_type} needs whole images: the dataset must give gt_size and all queries')
     convention = parse_eval_type(eval_type)
     with torch.autocast(gt.device.type, enabled=False):  # what is measured may be in bf16, the measure never
-        return Scored(calc_psnr(pred, gt, **convention).item(),
-                      calc_ssim(pred[None], gt[None], **convention).item() if ssim else None, pred, gt)
+        psnr = calc_psnr(pred, gt, **convention).item()
+        similarity = None
+        if ssim:
+            try:
+                similarity = calc_ssim(pred[None], gt[None], **convention).item()
+            except UserError:  # samples, or too few pixels
+                similarity = math.nan
+    return Scored(psnr, similarity, pred, gt)
 
 
 def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
@@ -143,11 +151,13 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     if isinstance(model, models.Bicubic):
         data_norm = None
     names, rows = [Path(file).name for file in loader.dataset.dataset.files], []
-    if len(set(names)) < len(names):  # of several folders
+    if len({Path(name).stem for name in names}) < len(names):  # of several folders or formats
         names = [f'{i}-{name}' for i, name in enumerate(names, 1)]
     for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True)):
         name = names[i % len(names)]
         with located(f'{path}: {name}'):
+            if (save_dir or keep) and pred.dim() != 3:
+                raise UserError('pictures need whole images: take out sample_q')
             scored = score(pred, gt, eval_type, ssim=True)
         rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:

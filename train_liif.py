@@ -27,11 +27,11 @@ import datasets
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.convert import from_published
-from models.optim import optimizers
+from models.optim import make_optimizer
 from models.parallel import Parallel, peak_memory, set_precision
 from models.predict import normalisations
 from models.registry import add_import_option, load_state, make_model
-from models.run import Config, Log, open_run, prepare_folder  # noqa: F401  (the keys of a config: see there)
+from models.run import Log, open_run, prepare_folder  # the keys of a config are there
 from test import eval_images
 from utils import UserError, located, run_cli, time_text
 
@@ -52,12 +52,12 @@ class Trainer:
         self.model = make_model(config.model).to(parallel.device)
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
-        self.optimizer = optimizers.make(config.optimizer, {'params': list(self.model.parameters())})
+        self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
         self.base_lr = self.optimizer.param_groups[0]['lr']
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
-        self.net = parallel.wrap(torch.compile(self.model) if config.compile else self.model)
+        self.net = parallel.wrap(self.model, config.compile)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.signal = None
         for number in SIGNALS:
@@ -85,7 +85,8 @@ class Trainer:
                             f'lr or set grad_clip; {self.folder} keeps what was saved before')
         state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
-                 'ema': self.ema.state_dict() if self.ema else None, 'rng': torch.get_rng_state(),
+                 'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
+                 'rng': torch.get_rng_state(),
                  **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
@@ -106,10 +107,15 @@ class Trainer:
         if 'iteration' not in state:
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
-            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}")
+            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
+                            'it, or go on from the weights alone (scripts/export_weights.py)')
+        groups = self.optimizer.param_groups
+        own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
         self.optimizer.load_state_dict(state['optimizer']['sd'])
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)  # weight decay and the like are the config's, not the checkpoint's
         torch.set_rng_state(state['rng'])
-        for key in ('best', *(('iteration', 'loss_sum', 'loss_count') if same_run else ())):
+        for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
 
     def take_encoder(self, encoder):

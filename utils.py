@@ -122,7 +122,7 @@ def check_args(function: Callable, args: dict) -> dict:
     """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
     if not isinstance(args, dict):
         raise UserError(f'arguments must be given as key: value, not {args!r}')
-    parameters = {k: p for k, p in inspect.signature(function).parameters.items()
+    parameters = {k: p for k, p in inspect.signature(function, eval_str=True).parameters.items()
                   if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}  # a class without __init__ shows those
     for key in args:
         if key not in parameters:
@@ -176,10 +176,7 @@ class Registry:
         with located(f'{self.kind} {name}'):
             for key in spec.keys() - {'name', 'args', 'sd'}:
                 raise unknown('key', key, ('name', 'args'))
-            try:
-                return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
-            except (ValueError, RuntimeError) as error:  # PyTorch's own checks, as of the learning rate
-                raise UserError(str(error)) from None
+            return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
 
 
 # --- coordinates -----------------------------------------------------------------------------------

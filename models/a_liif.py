@@ -10,10 +10,11 @@ import types
 
 import torch
 
-from models.decoder import Decoder, Residual, ensemble, grid, make_imnet
+from models.decoder import Decoder, Residual, ensemble, grid, make_net
 from models.geometry import relative_cell
+from models.mlp import ExpansionNet, MLPMixture
 from models.pixel_grid import decode_grid
-from models.registry import make, register
+from models.registry import register
 from utils import UserError
 
 
@@ -27,12 +28,12 @@ class ALIIF(Decoder):
                  local_ensemble: bool = True, feat_unfold: bool = True, cell_decode: bool = True,
                  residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = make_imnet(imnet_spec, self.in_dim, has='K')
+        self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLPMixture, 3)
         self.expansion, weights = None, 1
         if expansion_spec is not None:
             self.pixel_space = (expansion_spec.get('args') or {}).get('space') == 'pixel'
             in_dim = self.in_dim - 2 if self.pixel_space else self.in_dim  # a pixel has no rel_coord
-            self.expansion = make(expansion_spec, {'in_dim': in_dim})
+            self.expansion = make_net('expansion_spec', expansion_spec, in_dim, ExpansionNet)
             weights = self.expansion.out_dim
         if weights != self.imnet.K:
             raise UserError(f'expansion_spec gives {weights} weights (out_dim), imnet_spec has K = {self.imnet.K}: '
@@ -42,10 +43,12 @@ class ALIIF(Decoder):
         self.rows = self.hoist(*self.imnet.first)
         self.expansion_rows = None if self.expansion is None else self.hoist(*self.expansion.first)
 
-    def query_rgb(self, coord, cell=None):
+    def begin(self, cell):
         if self.expansion is not None and self.pixel_space:
             self.pixel_weights = self.weigh_pixels(cell)
-        elif fused := fused_kernel(self, coord):
+
+    def query_rgb(self, coord, cell=None):
+        if fused := fused_kernel(self, coord):
             pred = fused.decode(self, coord, cell)
             return pred + self.sample_input(coord) if self.residual else pred
         return super().query_rgb(coord, cell)

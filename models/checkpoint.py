@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.registry import make_model
-from utils import UserError, atomic_write, located
+from utils import UserError, atomic_write, check_norm, located
 
 
 def read(path: str | Path) -> dict:
@@ -41,10 +41,17 @@ def write(checkpoint: dict, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> nn.Module:
-    """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them."""
+    """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them.
+
+    Its `data_norm` is that of its training, where the checkpoint tells it.
+    """
     checkpoint = read(path)
     spec = checkpoint['model']
     if checkpoint.get('ema') is not None:
         spec = {**spec, 'sd': checkpoint['ema']}
     with located(path):
-        return make_model(spec, load_sd=True).eval()
+        model = make_model(spec, load_sd=True).eval()
+        if 'data_norm' in checkpoint:
+            check_norm(checkpoint['data_norm'])
+            model.data_norm = checkpoint['data_norm']
+        return model

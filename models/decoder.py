@@ -15,6 +15,8 @@ from models.geometry import neighbours, relative_cell
 from models.registry import make
 from utils import UserError
 
+Residual = Literal['bilinear'] | None
+
 
 def chunk_size(device: torch.device) -> int:
     """Queries decoded at a time where no gradient is wanted: on a CPU their activations stay in the cores' caches."""
@@ -30,6 +32,9 @@ class Decoder(nn.Module):
     neighbourhood. `cell_decode`: the network sees the size of the target's pixel. `residual: bilinear` adds the
     bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
     """
+
+    # of the colours it was trained on; a checkpoint tells its own (`models.load`), the authors' ones all have this
+    data_norm = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}
 
     def __init__(self, encoder_spec, local_ensemble, feat_unfold, cell_decode, residual):
         super().__init__()
@@ -58,10 +63,14 @@ class Decoder(nn.Module):
         `window`: (top, left, height, width), where they lie in the latent map of the whole image, and its size.
         """
         self.feat, self.inp, self.window = feat, inp, window
-        self.prepare()
+        if not torch.is_grad_enabled():
+            self.prepare()
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
+        if torch.is_grad_enabled():
+            self.prepare()  # by each call: features may be a frozen encoder's, made without gradients
+        self.begin(cell)
         if torch.is_grad_enabled():
             pred = self.decode(coord, cell)
         else:
@@ -82,8 +91,11 @@ class Decoder(nn.Module):
         return self.query_rgb(coord, cell)
 
     def prepare(self) -> None:
-        """Computes from `self.feat` what queries gather."""
+        """Computes from `self.feat` what queries gather: once for the features, with gradients once for each call."""
         raise NotImplementedError
+
+    def begin(self, cell: torch.Tensor | None) -> None:
+        """Computes what the queries of a call share."""
 
     def decode(self, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """The network's colours (B, Q, 3)."""
@@ -133,14 +145,14 @@ class Decoder(nn.Module):
         return rows.index_select(0, index.flatten()).addmm_(local.to(rows.dtype), part.to(rows.dtype))
 
 
-def make_imnet(spec: dict, in_dim: int, has: str = 'first') -> nn.Module:
-    """The implicit function that a config's `imnet_spec` describes. It must have the attribute `has`."""
-    imnet = make(spec, {'in_dim': in_dim})
-    if not hasattr(imnet, has):
-        raise UserError(f"imnet_spec: {spec['name']} is no implicit function of this decoder")
-    if imnet.out_dim != 3:
-        raise UserError(f'imnet_spec: out_dim must be 3, for the colours, not {imnet.out_dim}')
-    return imnet
+def make_net(key: str, spec: dict, in_dim: int, kind: type, out_dim: int | None = None) -> nn.Module:
+    """The network of the class `kind` that a config describes as `key`; its out_dim must be the given one."""
+    net = make(spec, {'in_dim': in_dim})
+    if not isinstance(net, kind):
+        raise UserError(f"{key}: {spec['name']} is none for this decoder: it must be a {kind.__name__}")
+    if out_dim not in (None, net.out_dim):
+        raise UserError(f'{key}: out_dim must be {out_dim}, for the colours, not {net.out_dim}')
+    return net
 
 
 def ensemble(pred: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -159,5 +171,3 @@ def sample(image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:
     grid = coord.flip(-1).unsqueeze(1)
     return F.grid_sample(image, grid, mode=mode, padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
 
-
-Residual = Literal['bilinear'] | None

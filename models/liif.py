@@ -3,7 +3,8 @@
 The same function as published, with the first layer's feature part computed once per latent pixel.
 """
 
-from models.decoder import Decoder, Residual, ensemble, make_imnet, sample
+from models.decoder import Decoder, Residual, ensemble, make_net, sample
+from models.mlp import MLP
 from models.registry import register
 from utils import UserError
 
@@ -19,7 +20,7 @@ class LIIF(Decoder):
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = None if imnet_spec is None else make_imnet(imnet_spec, self.in_dim)
+        self.imnet = None if imnet_spec is None else make_net('imnet_spec', imnet_spec, self.in_dim, MLP, 3)
         if self.imnet is None and self.encoder.out_dim != 3:
             raise UserError('without an imnet_spec the encoder must make the image: take out no_upsampling')
 

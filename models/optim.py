@@ -24,6 +24,14 @@ def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0,
     return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
+def make_optimizer(spec: dict, params: list) -> torch.optim.Optimizer:
+    """The optimizer that `spec` describes, of `params`; what PyTorch refuses, as a negative rate, is a UserError."""
+    try:
+        return optimizers.make(spec, {'params': params})
+    except ValueError as error:
+        raise UserError(f"optimizer {spec['name']}: {error}") from None
+
+
 def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
     """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
     return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)

@@ -6,6 +6,7 @@ The rest of the code knows ranks and devices only from here.
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -48,12 +49,14 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocations, or of the process on the CPU."""
+    """Bytes: of the GPU's allocations, or of the process on the CPU (0 on Windows, which does not tell)."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
-    import resource  # Windows has none, and needs it for nothing else here
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 class Parallel:
@@ -77,11 +80,15 @@ class Parallel:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, already on `self.device`, spread over the job's devices.
+    def wrap(self, model: nn.Module, compiled: bool = False) -> nn.Module:
+        """`model`, already on `self.device`, spread over the job's devices; `compiled`: by torch.compile.
 
         DistributedDataParallel gets a group of its own, since what it holds `close` cannot end.
         """
+        if compiled:
+            if len(self.devices) > 1:
+                raise UserError('--compile works with one GPU, or with torchrun: DataParallel copies the plain model')
+            model = torch.compile(model)
         if self.distributed:
             return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None,
                                                        process_group=dist.new_group())

@@ -111,7 +111,7 @@ def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tupl
         ys = target.span(0, rows[0] + start, rows[0] + end)
         if len(xs) == 0 or len(ys) == 0:  # a target smaller than the input leaves pixels out
             continue
-        if model.receptive_radius is None:
+        if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
             model.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
         else:
             first, last = widen(rows[0] + start, rows[0] + end, target.reach, h)

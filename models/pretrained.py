@@ -19,8 +19,6 @@ from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 LARGEST = 1e6  # scale: more than any memory holds
-HALF = {'sub': [0.5], 'div': [0.5]}
-DATA_NORM = {'inp': HALF, 'gt': HALF}  # checkpoints do not tell theirs; it is that of all configs here and of LIIF's
 
 
 def load_pretrained(name: str | Path) -> Decoder:
@@ -118,7 +116,7 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     big = Image.new(image.mode, (width, height))
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for top, left, colours in upscale(model, to_tensor(source), (height, width), DATA_NORM):
+        for top, left, colours in upscale(model, to_tensor(source), (height, width), model.data_norm):
             block = to_picture(colours, image.mode)
             if alpha is not None:
                 block.putalpha(alpha.crop((left, top, left + block.width, top + block.height)))
@@ -138,7 +136,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     target = Target(view, image.shape[-2:], like=next(model.parameters()))
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
-    norm, _ = normalisations(DATA_NORM, cell.device)
+    norm, _ = normalisations(model.data_norm, cell.device)
     largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
 
     def tile(rows, columns):
@@ -150,8 +148,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
         inp = image[None, :, top:bottom, left:right]
         inp = norm.apply(inp.to(cell) / (255 if inp.dtype == torch.uint8 else 1))
         model.use_features(model.encoder(inp), inp, (top, left, h, w))
-        if model.pixel_space:
-            model.pixel_weights = model.weigh_pixels(cell.expand(1, 1, 2))
+        model.begin(cell.expand(1, 1, 2))
         return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
 
     return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)

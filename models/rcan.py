@@ -23,7 +23,7 @@ class ChannelAttention(nn.Module):
         return x * self.conv_du(x.mean(dim=(-2, -1), keepdim=True))
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """x + body(x), with `layers` as the body."""
 
     def __init__(self, layers):
@@ -49,10 +49,10 @@ class RCAN(ResidualEncoder):
             raise UserError(f'reduction must be at most n_feats, {n_feats}, not {reduction}')
 
         def block():
-            return Residual([conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats),
-                             ChannelAttention(n_feats, reduction)])
+            return ResidualBlock([conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats),
+                                  ChannelAttention(n_feats, reduction)])
 
-        groups = [Residual([*[block() for _ in range(n_resblocks)], conv(n_feats, n_feats)])
+        groups = [ResidualBlock([*[block() for _ in range(n_resblocks)], conv(n_feats, n_feats)])
                   for _ in range(n_resgroups)]
         super().__init__(groups, n_feats, scale, no_upsampling)
         self.receptive_radius = None

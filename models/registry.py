@@ -58,7 +58,14 @@ def import_module(name: str) -> None:
         raise
 
 
+class Import(argparse.Action):
+    """Imports the module that the option names. As a `type`, argparse would take the module's own errors for its."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import_module(values)
+
+
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Adds --import to an argparse `parser`. It is an option, since a config or checkpoint must not run code."""
-    parser.add_argument('--import', type=import_module, metavar='MODULE',
+    parser.add_argument('--import', action=Import, metavar='MODULE',
                         help='a Python module that registers models or datasets, as examples.own_model')

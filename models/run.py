@@ -61,6 +61,8 @@ class Config:
         parse_eval_type(self.eval_type)
         check_norm(self.data_norm)
         check_positive(**{key: getattr(self, key) for key in ('epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize')})
+        if self.resume and self.encoder_from:
+            raise UserError('resume and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
             raise UserError('epoch_val needs a val_dataset')
         if self.grad_clip is not None and not self.grad_clip > 0:

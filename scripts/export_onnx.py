@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import load_pretrained  # noqa: E402
 from models.predict import normalisations  # noqa: E402
-from models.pretrained import DATA_NORM  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from utils import UserError, atomic_write, run_cli  # noqa: E402
 
@@ -38,7 +37,7 @@ class Encoder(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.encoder = model.encoder
-        self.norm, _ = normalisations(DATA_NORM, 'cpu')
+        self.norm, _ = normalisations(model.data_norm, 'cpu')
 
     def forward(self, image):
         return self.encoder(self.norm.apply(image))
@@ -50,7 +49,7 @@ class Decoder(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
-        self.inp_norm, self.gt_norm = normalisations(DATA_NORM, 'cpu')
+        self.inp_norm, self.gt_norm = normalisations(model.data_norm, 'cpu')
 
     def forward(self, image, features, coord, cell):
         self.model.use_features(features, self.inp_norm.apply(image), (0, 0, *features.shape[-2:]))

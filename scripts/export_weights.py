@@ -22,7 +22,7 @@ def main():
     state = checkpoint.get('ema') or checkpoint['model']['sd']
     model = {**checkpoint['model'], 'sd': {k: v.float() for k, v in state.items()}}
     args.target.parent.mkdir(parents=True, exist_ok=True)
-    write({'model': model, 'epoch': checkpoint['epoch']}, args.target)
+    write({'model': model, **{k: checkpoint[k] for k in ('epoch', 'data_norm') if k in checkpoint}}, args.target)
 
 
 if __name__ == '__main__':

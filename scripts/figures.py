@@ -21,7 +21,7 @@ import models  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
 from demo import sheet, weights_map  # noqa: E402
 from models.parallel import pick_devices, set_precision  # noqa: E402
-from models.pretrained import DATA_NORM, load_pretrained, to_picture  # noqa: E402
+from models.pretrained import load_pretrained, to_picture  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, atomic_write, calc_psnr, luma, run_cli  # noqa: E402
@@ -56,7 +56,7 @@ def crops(names, photos, scales, side, device):
         low = to_picture(batch['inp'][0], 'RGB')
         panels.append((f'LR, x{scale:g}', low.resize((side, side), Image.NEAREST, [x / scale for x in box])))
         for name, net in nets.items():
-            data_norm = None if isinstance(net, models.Bicubic) else DATA_NORM
+            data_norm = None if isinstance(net, models.Bicubic) else net.data_norm
             (pred, truth), = predictions([batch], net, data_norm)
             pred, truth = (image[:, box[1]:box[3], box[0]:box[2]].cpu() for image in (pred, truth))
             psnr = calc_psnr(luma(pred), luma(truth))

@@ -87,7 +87,9 @@ def test_training_on_from_a_checkpoint_of_another_optimizer(project):
     project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1}}, 'epoch_max': 1})
     project.train()
     project.change({'resume': 'save/_tiny/epoch-last.pth'})
-    assert error(project, '--name', 'new') == 'save/_tiny/epoch-last.pth: its optimizer is sgd, not adam'
+    assert error(project, '--name', 'new') == (
+        'save/_tiny/epoch-last.pth: its optimizer is sgd, not adam: keep it, or go on from the weights alone '
+        '(scripts/export_weights.py)')
 
 
 def test_resuming_a_truncated_checkpoint(project):

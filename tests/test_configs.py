@@ -9,8 +9,8 @@ from PIL import Image
 
 import datasets
 import models
+from models.run import Config
 from test import parse_eval_type, read_config
-from train_liif import Config
 from utils import check_args, load_yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

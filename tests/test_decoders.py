@@ -144,6 +144,18 @@ def test_gradients_are_those_of_the_equations(spec):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f'{name}: {text}')
 
 
+@pytest.mark.parametrize('spec', [liif(), a_liif(), pixel(), metasr()], ids=['liif', 'a-liif', 'pixel', 'metasr'])
+def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
+    model, inp, (coord, cell) = build(spec), images(4, 5), scattered(15)
+    params = [param for name, param in model.named_parameters() if not name.startswith('encoder.')]
+    wanted = torch.autograd.grad(model(inp, coord, cell).pow(2).sum(), params)
+    with torch.no_grad():
+        model.gen_feat(inp)
+    got = torch.autograd.grad(model.query_rgb(coord, cell).pow(2).sum(), params)
+    for a, b in zip(got, wanted, strict=True):
+        assert_equal(a, b)
+
+
 @each_decoder
 def test_gradcheck(spec):
     model, inp, (coord, cell) = build(spec), images(3, 4, batch=1).requires_grad_(), scattered(5, batch=1)

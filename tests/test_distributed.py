@@ -19,7 +19,7 @@ from training import ENVIRONMENT, Project, before_step
 
 import train_liif
 from models.parallel import Parallel
-from utils import run_cli
+from utils import UserError, run_cli
 
 # Five photos in batches of 4: in an epoch's second batch, of one photo, all ranks but the first have an empty share.
 # Three photos are validated: of four ranks one has none.
@@ -207,7 +207,7 @@ def copies(tensors, devices, detach=False):
 def test_training_two_replicas_in_threads_equals_training_one_model(tmp_path, projects, monkeypatch):
     replication = sys.modules['torch.nn.parallel.replicate']
     monkeypatch.setattr(replication, '_broadcast_coalesced_reshape', copies)
-    monkeypatch.setattr(Parallel, 'wrap', lambda self, model: TwoReplicas(model))
+    monkeypatch.setattr(Parallel, 'wrap', lambda self, model, compiled: TwoReplicas(model))
     project = Project(tmp_path, CHANGES)
     project.train()
     assert list(project.events()['loss'].values()) == pytest.approx(
@@ -224,6 +224,8 @@ def test_several_indices_are_one_process_with_several_devices(monkeypatch):
     with mock.patch.object(nn, 'DataParallel') as wrapped:
         parallel.wrap('model')
     wrapped.assert_called_once_with('model', [torch.device('cuda', 3), torch.device('cuda', 1)])
+    with pytest.raises(UserError, match='--compile works with one GPU, or with torchrun'):
+        parallel.wrap('model', compiled=True)
 
 
 # --- GPUs ------------------------------------------------------------------------------------------

@@ -81,8 +81,9 @@ def test_a_mistake_in_the_config(project, changes, message):
     assert message in error(project)
 
 
-ENCODER, LIIF = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampling': True}}, {'name': 'mlp', 'args': {
-    'out_dim': 3, 'hidden_list': [8]}}
+ENCODER = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampling': True}}
+LIIF = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [8]}}
+MIXTURE = {'name': 'mlp-mixture', 'args': {'out_dim': 3, 'hidden_list': [8]}}
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -92,7 +93,10 @@ ENCODER, LIIF = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampl
     ({'model.args.expansion_spec.args.hidden_list': [-3]}, 'hidden_list[0] must be at least 1, not -3'),
     ({'model.args.imnet_spec.args.out_dim': 1}, 'imnet_spec: out_dim must be 3, for the colours, not 1'),
     ({'model.args.imnet_spec.args.K': 0}, 'model mlp-mixture: K must be at least 1, not 0'),
-    ({'model.args.imnet_spec': LIIF}, 'imnet_spec: mlp is no implicit function of this decoder'),
+    ({'model.args.imnet_spec': LIIF}, 'imnet_spec: mlp is none for this decoder: it must be a MLPMixture'),
+    ({'model.args.expansion_spec.name': 'mlp'}, 'expansion_spec: mlp is none for this decoder: it must be a Expansion'),
+    ({'model': {'name': 'liif', 'args': {'encoder_spec': ENCODER, 'imnet_spec': MIXTURE}}},
+     'imnet_spec: mlp-mixture is none for this decoder: it must be a MLP'),
     ({'model.args.encoder_spec.args.n_feats': 0}, 'model edsr-baseline: n_feats must be at least 1, not 0'),
     ({'model.args.encoder_spec.args.n_resblocks': -1}, 'n_resblocks must be at least 1, not -1'),
     ({'model.args.encoder_spec': {'name': 'rcan', 'args': {'n_feats': 4}}}, 'reduction must be at most n_feats, 4'),
@@ -101,6 +105,7 @@ ENCODER, LIIF = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampl
      'encoder_spec: liif is no encoder'),
     ({'model': ENCODER}, 'model edsr-baseline is a part of models: it must be a decoder, with an encoder_spec'),
     ({'model': {'name': 'liif', 'args': {'encoder_spec': ENCODER}}}, 'without an imnet_spec the encoder must make the'),
+    ({'resume': 'a.pth', 'encoder_from': 'b.pth'}, 'tiny.yaml: resume and encoder_from exclude each other'),
     ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
     ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
 ])

@@ -208,10 +208,10 @@ def test_the_bicubic_model_on_the_test_set_scores_the_same(scale, expected):
 # --- test configs --------------------------------------------------------------------------------------------------
 
 
-def write_config(path, *roots, scale=2, eval_type=None):
-    """A test config of the images in the folders `roots`."""
+def write_config(path, *roots, scale=2, eval_type=None, **args):
+    """A test config of the images in the folders `roots`; `args` are the wrapper's."""
     dataset = {'name': 'image-folder', 'args': {'root_path': [str(root) for root in roots]}}
-    wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': scale}}
+    wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': scale, **args}}
     path.write_text(yaml.safe_dump({'test_dataset': {
         'dataset': dataset, 'wrapper': wrapper, 'batch_size': 1, 'num_workers': 0}, 'eval_type': eval_type}))
 
@@ -232,6 +232,27 @@ def test_images_of_one_name_in_two_folders_stay_apart(roots, tmp_path):
     assert [row['image'] for row in images] == ['1-1.png', '2-1.png']
     assert images[0]['psnr'] != images[1]['psnr']
     assert sorted(path.name for path in (tmp_path / 'out/both').iterdir()) == ['1-1.png', '2-1.png']
+
+
+def test_images_of_one_name_in_two_formats_stay_apart(roots, tmp_path):
+    Image.open(roots[1] / '1.png').save(roots[0] / '1.bmp')
+    write_config(tmp_path / 'both.yaml', roots[0])
+    evaluate(tmp_path / 'both.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
+    assert len(list((tmp_path / 'out/both').iterdir())) == 2
+
+
+def test_where_ssim_has_no_room_psnr_is_measured_all_the_same(roots, tmp_path):
+    write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
+    write_config(tmp_path / 'narrow.yaml', roots[0], eval_type='benchmark-15')
+    for name in ('samples', 'narrow'):
+        result = evaluate(tmp_path / f'{name}.yaml', models.Bicubic())
+        assert 10 < result['psnr'] < 60 and np.isnan(result['ssim'])
+
+
+def test_pictures_of_samples_are_an_error(roots, tmp_path):
+    write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
+    with pytest.raises(UserError, match='samples.yaml: 1.png: pictures need whole images: take out sample_q'):
+        evaluate(tmp_path / 'samples.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
 
 
 def test_an_image_that_cannot_be_scored_is_named(roots, tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from training import REPOSITORY, changed, forked, write_photos
 
 from models.registry import import_module
-from utils import UserError, load_yaml
+from utils import Registry, UserError, check_args, load_yaml
 
 SHORT = {'train_dataset.dataset.args': {'count': 24}, 'val_dataset.dataset.args.count': 4, 'epoch_max': 1}
 CHECKPOINT = 'save/_own_model/epoch-last.pth'
@@ -73,8 +73,30 @@ def test_a_module_that_is_not_there_is_the_users_error(name):
         import_module(name)
 
 
-def test_what_is_wrong_inside_a_module_keeps_its_traceback(tmp_path, monkeypatch):
-    (tmp_path / 'wrong.py').write_text('import nothing')
+@pytest.mark.parametrize('mistake, told', [
+    ('import nothing', "ModuleNotFoundError: No module named 'nothing'"), ('int("a")', 'ValueError: invalid literal')])
+def test_what_is_wrong_inside_a_module_keeps_its_traceback(tmp_path, monkeypatch, mistake, told):
+    (tmp_path / 'wrong.py').write_text(mistake)
     monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
-    with pytest.raises(ModuleNotFoundError, match="No module named 'nothing'"):
-        import_module('wrong')
+    result = forked(tmp_path, 'test.py', '--import', 'wrong', '--config', 'a.yaml', '--model', 'bicubic')
+    assert result.returncode == 1
+    assert 'wrong.py", line 1' in result.stderr and told in result.stderr
+
+
+def test_what_is_wrong_inside_a_class_keeps_its_traceback():
+    class Wrong:
+        def __init__(self, width: int):
+            int('a')
+
+    registry = Registry('model')
+    registry.register('wrong')(Wrong)
+    with pytest.raises(ValueError, match='invalid literal'):
+        registry.make({'name': 'wrong', 'args': {'width': 1}})
+
+
+def test_type_hints_that_stay_text_are_checked_too():
+    names = {}
+    exec('from __future__ import annotations\ndef build(width: int): pass', names)
+    assert check_args(names['build'], {'width': 3}) == {'width': 3}
+    with pytest.raises(UserError, match="width must be int, not 'wide'"):
+        check_args(names['build'], {'width': 'wide'})

@@ -214,7 +214,8 @@ def test_at_most_queries_pixels_are_decoded_at_a_time(spec, shape, size, monkeyp
     assert sum(seen) == size[0] * size[1] and 100 < max(seen) <= 150
 
 
-@each_tiled
+@pytest.mark.parametrize('spec', [*TILED.values(), UNTILED['pixel-rcan'], UNTILED['a-liif-rcan']],
+                         ids=[*TILED, 'pixel-rcan', 'a-liif-rcan'])
 def test_features_of_a_band_are_prepared_at_a_time(spec, monkeypatch):
     model, seen = build(spec), []
     prepare = model.prepare

@@ -222,6 +222,26 @@ def test_the_key_resume_begins_the_epoch_that_another_run_was_stopped_in(project
     assert steps == [0, 1, 2, 3, 4]
 
 
+def test_the_key_resume_keeps_the_configs_own_arguments_of_the_optimizer(project):
+    project.change({'epoch_max': 1, 'optimizer.args.weight_decay': 0.1})
+    project.train()
+    project.run.rename(project.folder / 'other')
+    project.change({'resume': 'other/epoch-last.pth', 'epoch_max': 2, 'optimizer.args.betas': [0.5, 0.6]})
+    project.train()
+    group, = project.checkpoint()['optimizer']['sd']['param_groups']
+    assert (group['weight_decay'], *group['betas']) == (0, 0.5, 0.6)
+
+
+def test_the_key_resume_begins_the_search_for_the_best_epoch_anew(project):
+    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=[37., 30.]):
+        project.change({'epoch_max': 1})
+        project.train()
+        project.run.rename(project.folder / 'other')
+        project.change({'resume': 'other/epoch-last.pth', 'epoch_max': 2})
+        project.train()
+    assert (project.checkpoint('best')['epoch'], project.checkpoint('best')['best']) == (2, 30)
+
+
 def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more(tmp_path, undisturbed):
     other = undisturbed({'epoch_max': 1})['epoch-last.pth']
     project = Project(tmp_path, {'resume': 'authors.pth', 'ema': 0.5})

@@ -19,7 +19,7 @@ import train_liif
 from models import parallel
 from models.optim import make_schedule
 from test import eval_psnr
-from utils import UserError
+from utils import UserError, make_coord
 
 # --- the same again --------------------------------------------------------------------------------
 
@@ -70,6 +70,21 @@ def test_the_best_checkpoint_is_of_the_epoch_with_the_best_psnr_also_after_a_res
     with mock.patch.object(train_liif.Trainer, 'validate', side_effect=[23., 24.]):
         project.train('--resume')
     assert (project.checkpoint('best')['epoch'], project.checkpoint('best')['best']) == (2, 25)
+
+
+@pytest.mark.parametrize('data_norm', [None, {'inp': {'sub': [0.25], 'div': [0.5]}, 'gt': {'sub': [0], 'div': [2]}}])
+def test_pictures_are_upscaled_with_the_normalisation_of_the_training(tmp_path, data_norm):
+    project = Project(tmp_path, {'data_norm': data_norm, 'epoch_max': 1})
+    project.train()
+    norms = data_norm or {of: {'sub': [0], 'div': [1]} for of in ('inp', 'gt')}
+    sub, div, gt_sub, gt_div = (norms[of][k][0] for of in ('inp', 'gt') for k in ('sub', 'div'))
+    model = models.load(project.run / 'epoch-last.pth')
+    picture = torch.from_numpy(np.array(Image.open(tmp_path / 'photos/0.png'))).permute(2, 0, 1)[None] / 255
+    coord, cell = make_coord((80, 100))[None], torch.tensor([2 / 80, 2 / 100])
+    with torch.no_grad():
+        pred = model((picture - sub) / div, coord, cell.expand_as(coord)) * gt_div + gt_sub
+    big = models.upscale_pil(model, Image.open(tmp_path / 'photos/0.png'), scale=2)
+    np.testing.assert_allclose(np.array(big) / 255, pred.view(80, 100, 3).clamp(0, 1), atol=0.51 / 255)
 
 
 # --- optimisation ----------------------------------------------------------------------------------
@@ -233,6 +248,15 @@ def test_tensorboard_shows_numbers_for_each_epoch(tmp_path):
     assert all(rate > 0 for rate in events['samples_per_second'].values())
     assert all(2 ** 26 < size < 2 ** 36 for size in events['peak_memory_bytes'].values())
     assert sorted(events['psnr']) == [2]
+
+
+@pytest.mark.parametrize('system, unit', [('linux', 1024), ('darwin', 1)])
+def test_peak_memory_is_in_bytes_on_every_system(monkeypatch, system, unit):
+    monkeypatch.setattr(parallel.sys, 'platform', system)
+    with mock.patch('resource.getrusage', return_value=mock.Mock(ru_maxrss=5)):
+        assert parallel.peak_memory(torch.device('cpu')) == 5 * unit
+    monkeypatch.setitem(parallel.sys.modules, 'resource', None)  # as on Windows
+    assert parallel.peak_memory(torch.device('cpu')) == 0
 
 
 def test_the_logged_loss_weighs_each_sample_the_same(tmp_path):
