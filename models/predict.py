@@ -94,16 +94,26 @@ def upscale_whole(model: Decoder, image: torch.Tensor, size: tuple, data_norm: d
     return whole
 
 
+def encode(model: Decoder, image: torch.Tensor, target: Target, rows: tuple, columns: tuple,
+           norm: Normalisation) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+    """Encodes the input pixels in `rows` and `columns` (start, end) and the margin that decoding there looks at.
+
+    Returns features, normalised input, and the row and column of `image` where both begin.
+    """
+    h, w = target.shape
+    margin = target.reach + (model.receptive_radius or 0)
+    (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
+    inp = image[None, :, top:bottom, left:right]
+    inp = norm.apply(inp.to(target.cell) / (255 if inp.dtype == torch.uint8 else 1))
+    return model.encoder(inp), inp, top, left
+
+
 def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tuple, columns: tuple,
                  data_norm: dict | None) -> Iterator[Block]:
     """Yields `upscale`'s blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
     h, w = target.shape
     inp_norm, gt_norm = normalisations(data_norm, target.cell.device)
-    margin = target.reach + (model.receptive_radius or 0)
-    (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
-    inp = image[None, :, top:bottom, left:right]
-    inp = inp_norm.apply(inp.to(target.cell) / (255 if inp.dtype == torch.uint8 else 1))
-    feat = model.encoder(inp)
+    feat, inp, top, left = encode(model, image, target, rows, columns, inp_norm)
 
     xs = target.span(1, *columns)
     per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble, grid
 from models.geometry import centre, nearest
-from models.predict import Target, normalisations, parts, upscale, widen
+from models.predict import Target, encode, normalisations, parts, upscale
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -137,17 +137,15 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
     norm, _ = normalisations(model.data_norm, cell.device)
-    largest, margin = (max(h, w), 0) if model.receptive_radius is None else (256, 2 + model.receptive_radius)
+    largest = max(h, w) if model.receptive_radius is None else 256
 
     def tile(rows, columns):
         y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)
                 for axis, (part, n) in enumerate(((rows, h), (columns, w))))
         if len(y) == 0 or len(x) == 0:
             return torch.empty(model.imnet.K, len(y), len(x))
-        (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
-        inp = image[None, :, top:bottom, left:right]
-        inp = norm.apply(inp.to(cell) / (255 if inp.dtype == torch.uint8 else 1))
-        model.use_features(model.encoder(inp), inp, (top, left, h, w))
+        feat, inp, top, left = encode(model, image, target, rows, columns, norm)
+        model.use_features(feat, inp, (top, left, h, w))
         model.begin(cell.expand(1, 1, 2))
         return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import readme
 import torch
+import yaml
 from PIL import Image
 from specs import a_liif
 from torch.distributed.run import get_args_parser
@@ -16,6 +17,7 @@ import models
 import train_liif
 from models import load_pretrained, upscale_pil
 from models.run import read_config
+from utils import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]
@@ -86,6 +88,11 @@ def test_training_commands(command, monkeypatch):
     monkeypatch.setattr(sys, 'argv', command[1:])
     args = train_liif.parse_args()
     assert read_config(ROOT / args.config).epoch_max == 1000
+
+
+def test_the_config_that_is_explained_is_the_shipped_one():
+    block, = readme.blocks('train_dataset:')
+    assert yaml.safe_load(block) == load_yaml(ROOT / 'configs/train-div2k/train_edsr-baseline-A-liif.yaml')
 
 
 def test_lines_for_a_notebook(folder):
