@@ -18,9 +18,12 @@ import math
 import signal
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
@@ -31,7 +34,7 @@ from models.optim import make_optimizer
 from models.parallel import Parallel, peak_memory, set_precision
 from models.predict import normalisations
 from models.registry import add_import_option, load_state, make_model
-from models.run import Log, open_run, prepare_folder  # the keys of a config are there
+from models.run import Config, Log, open_run, prepare_folder
 from test import eval_images
 from utils import UserError, located, run_cli, time_text
 
@@ -44,9 +47,9 @@ class Stopped(Exception):
 
 
 class Trainer:
-    """Model, optimizer, average and position of a run: what a checkpoint holds."""
+    """Model, optimizer, average and position of a run: what a checkpoint holds. `config`'s keys: `models.run`."""
 
-    def __init__(self, config, parallel, folder):
+    def __init__(self, config: Config, parallel: Parallel, folder: Path):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = make_model(config.model).to(parallel.device)
@@ -63,7 +66,7 @@ class Trainer:
         for number in SIGNALS:
             signal.signal(number, self.interrupt)
 
-    def interrupt(self, number, frame):
+    def interrupt(self, number: int, frame: object) -> None:
         """Remembers the signal; the iteration in progress is finished. A second one ends the run at once.
 
         Not under torchrun: a scheduler may signal the ranks, and torchrun then does it too. It kills who is too slow.
@@ -72,11 +75,11 @@ class Trainer:
         for number in () if self.parallel.distributed else SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
-    def stopped(self):
+    def stopped(self) -> bool:
         """Whether any process has had a signal."""
         return self.parallel.any(self.signal is not None)
 
-    def save(self, *names):
+    def save(self, *names: str | int) -> None:
         """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
         if self.parallel.rank:
             return
@@ -91,10 +94,10 @@ class Trainer:
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
-    def weights(self):
+    def weights(self) -> list[torch.Tensor]:
         return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
 
-    def restore(self, state, same_run):
+    def restore(self, state: dict, same_run: bool) -> None:
         """Takes up the state that `save` wrote, of another run from the beginning of the epoch.
 
         Of checkpoints of other programs: the model, and the epoch if they tell it.
@@ -118,12 +121,12 @@ class Trainer:
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
 
-    def take_encoder(self, encoder):
+    def take_encoder(self, encoder: nn.Module) -> None:
         """Lets the model begin with the weights of another one's `encoder`."""
         for model in filter(None, (self.model, self.ema)):
             load_state(model.encoder, encoder.state_dict())
 
-    def step(self, batch, local, total, decay):
+    def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
         """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss.
 
         `decay`: the average's.
@@ -145,11 +148,11 @@ class Trainer:
                     ours.copy_(latest)
         return loss.detach()
 
-    def decay(self, steps):
+    def decay(self, steps: int) -> float | None:
         """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
         return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
 
-    def check(self, losses, sizes):
+    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> None:
         """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error."""
         if not losses:
             return
@@ -163,7 +166,7 @@ class Trainer:
         losses.clear()
         sizes.clear()
 
-    def train_epoch(self, loader):
+    def train_epoch(self, loader: DataLoader) -> None:
         """Trains to the end of the epoch. Raises Stopped after the iteration in which a signal came."""
         batches, losses, sizes = loader.batch_sampler, [], []
         batches.epoch, batches.start = self.epoch + 1, self.iteration
@@ -184,7 +187,7 @@ class Trainer:
             if stop:
                 raise Stopped
 
-    def validate(self, loader):
+    def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
         config, psnr = self.config, []
         for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
@@ -198,7 +201,7 @@ class Trainer:
         return total / count
 
 
-def log_previews(log, trainer, previews):
+def log_previews(log: Log, trainer: Trainer, previews: list) -> None:
     """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch."""
     model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
     names, batches = zip(*previews, strict=True)
@@ -208,7 +211,7 @@ def log_previews(log, trainer, previews):
         log.image(f'preview/{name}', strip(batch, image.pred), epoch)
 
 
-def end_epoch(trainer, val_loader, previews, log, speed):
+def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
     """Validates and saves where the config says so; returns the epoch's line for the log."""
     config, epoch = trainer.config, trainer.epoch + 1
     loss = trainer.loss_sum / trainer.loss_count
@@ -235,7 +238,7 @@ def end_epoch(trainer, val_loader, previews, log, speed):
     return text
 
 
-def train(trainer, train_loader, val_loader, log):
+def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
     """Goes on to the end of the run. Raises Stopped after a signal."""
     previews = make_previews(val_loader.dataset) if val_loader is not None else []
     begin, epochs_before, epoch_max = time.time(), trainer.epoch, trainer.config.epoch_max
@@ -249,7 +252,7 @@ def train(trainer, train_loader, val_loader, log):
                  f'{time_text(elapsed / epochs * (epoch_max - epochs_before))}')
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', required=True)
     parser.add_argument('--name', help='folder in save/ (default: _CONFIG_NAME)')
@@ -267,7 +270,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
     folder, config, source = open_run(args)

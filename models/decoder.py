@@ -36,7 +36,8 @@ class Decoder(nn.Module):
     # of the colours it was trained on; a checkpoint tells its own (`models.load`), the authors' ones all have this
     data_norm = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}
 
-    def __init__(self, encoder_spec, local_ensemble, feat_unfold, cell_decode, residual):
+    def __init__(self, encoder_spec: dict, local_ensemble: bool, feat_unfold: bool, cell_decode: bool,
+                 residual: Residual):
         super().__init__()
         self.encoder = make(encoder_spec)
         if not hasattr(self.encoder, 'out_dim'):
