@@ -171,4 +171,3 @@ def sample(image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:
     """Colours (B, Q, C) of `image` (B, C, H, W) at `coord` (B, Q, 2), 'nearest' or 'bilinear'."""
     grid = coord.flip(-1).unsqueeze(1)
     return F.grid_sample(image, grid, mode=mode, padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
-
