@@ -48,6 +48,8 @@ class ALIIF(Decoder):
             self.pixel_weights = self.weigh_pixels(cell)
 
     def query_rgb(self, coord, cell=None):
+        if not torch.is_grad_enabled():
+            self.prepare_once()
         if fused := fused_kernel(self, coord):
             pred = fused.decode(self, coord, cell)
             return pred + self.sample_input(coord) if self.residual else pred
@@ -56,6 +58,7 @@ class ALIIF(Decoder):
     def query_grid(self, y, x, cell):
         if self.expansion is None or not self.pixel_space or torch.is_grad_enabled():
             return super().query_grid(y, x, cell)
+        self.prepare_once()
         pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)
         if self.residual:
             pred = pred + self.sample_input(grid(y, x, len(pred))).view_as(pred)

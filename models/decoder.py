@@ -5,6 +5,7 @@ first layer is linear in x, so the feature's part of it is a convolution of the 
 latent pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
 """
 
+import copy
 from typing import Literal
 
 import torch
@@ -22,7 +23,7 @@ def chunk_size(device: torch.device) -> int:
     """Queries decoded at a time where no gradient is wanted: on a CPU their activations stay in the cores' caches."""
     if device.type == 'cuda':
         return 1 << 16
-    return torch.get_num_threads() * (1024 if torch.is_autocast_enabled(device.type) else 384)
+    return torch.get_num_threads() * (1024 if torch.is_autocast_enabled(device.type) else 768)
 
 
 class Decoder(nn.Module):
@@ -63,23 +64,37 @@ class Decoder(nn.Module):
 
         `window`: (top, left, height, width), where they lie in the latent map of the whole image, and its size.
         """
-        self.feat, self.inp, self.window = feat, inp, window
+        self.feat, self.inp, self.window, self.prepared = feat, inp, window, False
         if not torch.is_grad_enabled():
-            self.prepare()
+            self.prepare_once()
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
         if torch.is_grad_enabled():
-            self.prepare()  # by each call: features may be a frozen encoder's, made without gradients
-        self.begin(cell)
-        if torch.is_grad_enabled():
-            pred = self.decode(coord, cell)
+            pred = self.decode_with_gradients(coord, cell)
         else:
+            self.prepare_once()
+            self.begin(cell)
             step = max(1, chunk_size(coord.device) // coord.shape[0])
             coords = coord.split(step, dim=1)
             cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
             pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
         return pred + self.sample_input(coord) if self.residual else pred
+
+    def decode_with_gradients(self, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        """`decode` as part of a graph, on a CPU a few images at a time: what is between two layers stays in cache."""
+        if coord.device.type != 'cpu' or torch.compiler.is_compiling():
+            self.prepare()
+            self.begin(cell)
+            return self.decode(coord, cell)
+        preds, images = [], max(1, chunk_size(coord.device) // coord.shape[1])
+        for i in range(0, len(coord), images):
+            part, some = copy.copy(self), slice(i, i + images)
+            part.feat, queries = self.feat[some], (coord[some], None if cell is None else cell[some])
+            part.prepare()
+            part.begin(queries[1])
+            preds.append(part.decode(*queries))
+        return torch.cat(preds)
 
     def query_grid(self, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell`: a target pixel's (2,)."""
@@ -91,8 +106,14 @@ class Decoder(nn.Module):
         self.gen_feat(inp)
         return self.query_rgb(coord, cell)
 
+    def prepare_once(self) -> None:
+        """`prepare` for queries without gradients; those with them compute it by each call, as part of their graph."""
+        if not self.prepared:
+            self.prepare()
+            self.prepared = True
+
     def prepare(self) -> None:
-        """Computes from `self.feat` what queries gather: once for the features, with gradients once for each call."""
+        """Computes from `self.feat` what queries gather."""
         raise NotImplementedError
 
     def begin(self, cell: torch.Tensor | None) -> None:

@@ -4,7 +4,9 @@ Each shows its first layer as `first` (weight, bias), because that layer is line
 decoder computes their part once per latent pixel (`models.decoder`); `forward` goes on from its output.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,6 +15,39 @@ from torch import nn
 
 from models.registry import register
 from utils import check_positive
+
+AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith('AVX512')
+
+
+class Linear(nn.Linear):
+    """nn.Linear by `linear`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x W^T + b, (N, in) -> (N, out), on a CPU with AVX-512 as a 1x1 convolution.
+
+    That is the same product by oneDNN instead of MKL, which uses half the width of an AMD CPU's vectors in float32; in
+    bf16 it spares a copy of the bias, but is slower backward.
+    """
+    if traced() or not convolves(x):
+        return F.linear(x, weight, bias)
+    kernel = weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
+    image = x[None, None].permute(0, 3, 1, 2)  # of one row: (1, in, 1, N) in channels_last
+    return F.conv2d(image, kernel, bias).permute(0, 2, 3, 1)[0, 0]
+
+
+def traced() -> bool:
+    """Whether a compiler or an exporter reads the model, which knows linear layers better than convolutions."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def convolves(x: torch.Tensor) -> bool:
+    """Whether `linear` is faster as a convolution (measured on a Zen 5; a convolution of nothing is an error)."""
+    quick = x.dtype == torch.float32 or x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    return AVX512 and x.device.type == 'cpu' and quick and x.shape[0] > 0
 
 
 def check_widths(out_dim: int, hidden_list: list[int]) -> None:
@@ -27,7 +62,7 @@ class MLP(nn.Module):
         super().__init__()
         check_widths(out_dim, hidden_list)
         dims = [in_dim, *hidden_list, out_dim]
-        layers = [m for i, o in zip(dims, dims[1:], strict=False) for m in (nn.Linear(i, o), nn.ReLU(inplace=True))]
+        layers = [m for i, o in zip(dims, dims[1:], strict=False) for m in (Linear(i, o), nn.ReLU(inplace=True))]
         self.layers = nn.Sequential(*layers[:-1])
         self.out_dim = out_dim
 
@@ -98,11 +133,32 @@ class MLPMixture(nn.Module):
 
     def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """From the K first layers' outputs h (N, K*out) and the weights c (N, K) to (N, out_dim)."""
-        c = c.unsqueeze(1)
-
-        def mix(h):
-            return torch.bmm(c, h.view(h.shape[0], self.K, -1)).squeeze(1)
-
+        mix = (mix_spread if h.device.type == 'cpu' and h.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+               else mix_products)(c)
         for i in range(1, len(self.weights)):
-            h = F.linear(F.relu(mix(h), inplace=True), *self.layer(i))
+            h = linear(F.relu(mix(h), inplace=True), *self.layer(i))
         return mix(h)
+
+
+def mix_products(c: torch.Tensor) -> Callable:
+    """The function that mixes h (N, K*out) to sum_k c_k h_k (N, out), c (N, K)."""
+    c = c.unsqueeze(1)
+    return lambda h: torch.bmm(c, h.view(h.shape[0], c.shape[2], -1)).squeeze(1)
+
+
+def mix_spread(c: torch.Tensor) -> Callable:
+    """`mix_products` for bf16 on a CPU, where a batch of tiny products is slow.
+
+    c is spread to the shape of h, and a product with a matrix of 0 and 1 takes the sum.
+    """
+    c = c.to(torch.bfloat16)
+    one = torch.eye(c.shape[1], dtype=c.dtype)
+
+    @functools.cache
+    def spread(out):
+        return c @ one.repeat_interleave(out, dim=1)
+
+    def mix(h):
+        out = h.shape[1] // c.shape[1]
+        return (h * spread(out)) @ torch.eye(out, dtype=c.dtype).repeat(c.shape[1], 1)
+    return mix

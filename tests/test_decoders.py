@@ -157,6 +157,30 @@ def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
 
 
 @each_decoder
+def test_gradients_of_images_that_are_decoded_one_by_one_are_those_of_the_batch(spec, monkeypatch):
+    model, inp, (coord, cell) = build(spec), images(4, 5, batch=3), scattered(15, batch=3)
+    weights = torch.randn(3, 15, 3, dtype=torch.float64)
+    found = []
+    for queries in (15, 45):  # a time
+        monkeypatch.setattr('models.decoder.chunk_size', lambda device, queries=queries: queries)
+        out = model(inp, coord, cell)
+        found.append([out, *torch.autograd.grad((out * weights).sum(), model.parameters())])
+    for one_by_one, batch in zip(*found, strict=True):
+        assert_equal(one_by_one, batch)
+
+
+@each_decoder
+def test_features_made_for_training_serve_queries_without_gradients(spec):
+    model, other, inp, (coord, cell) = build(spec), images(4, 5), images(4, 5), scattered(15)
+    expected = model(inp, coord, cell)
+    with torch.no_grad():
+        model(other, coord, cell)
+    model.gen_feat(inp)
+    with torch.no_grad():
+        assert_equal(model.query_rgb(coord, cell), expected)
+
+
+@each_decoder
 def test_gradcheck(spec):
     model, inp, (coord, cell) = build(spec), images(3, 4, batch=1).requires_grad_(), scattered(5, batch=1)
     names, params = zip(*model.named_parameters(), strict=True)
