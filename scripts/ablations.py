@@ -4,12 +4,13 @@
 
 The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
 trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
-between the markers in README.md: PSNR of the config's validation crops (RGB, x1 to x4). What the JSON has is not
-trained again.
+between the markers in README.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic interpolation's.
+What the JSON has is not trained again.
 """
 
 import argparse
 import copy
+import dataclasses
 import itertools
 import json
 import statistics
@@ -24,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
-from models.parallel import pick_devices  # noqa: E402
+from models.parallel import pick_devices, set_precision  # noqa: E402
+from models.run import differences, read_config  # noqa: E402
 from scripts.results import insert  # noqa: E402
 from test import eval_psnr  # noqa: E402
 from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
@@ -44,13 +46,18 @@ def functions(count):
     return {f'{NET}.out_dim': count, f'{MIXTURE}.K': count}
 
 
+ONE = {f'{MIXTURE}.K': 1, 'args.expansion_spec': None}
+SOFTMAX = {f'{NET}.norm': 'softmax'}
+BICUBIC = 'bicubic'  # nothing to train
 VARIANTS = {
     'A-LIIF (K = 10)': {},
-    'K = 1, no expansion net': {f'{MIXTURE}.K': 1, 'args.expansion_spec': None},
+    'K = 1, no expansion net': ONE,
     'K = 4': functions(4),
     'K = 20': functions(20),
-    'softmax': {f'{NET}.norm': 'softmax'},
+    'softmax': SOFTMAX,
     'layer init': LAYER,
+    'layer init, K = 1': {**LAYER, **ONE},
+    'layer init, softmax': {**LAYER, **SOFTMAX},
     'residual': RESIDUAL,
     'layer init, residual': {**LAYER, **RESIDUAL},
     'pixel space': PIXEL,
@@ -59,6 +66,7 @@ VARIANTS = {
     'pixel space, layer init, residual': {**PIXEL, **LAYER, **RESIDUAL},
     'LIIF': LIIF,
     'LIIF, residual': {**LIIF, **RESIDUAL},
+    BICUBIC: None,
 }
 
 
@@ -80,8 +88,8 @@ def changed(spec, changes):
 # --- training and comparing ------------------------------------------------------------------------------------------
 
 
-def run(variant, seed, gpu):
-    """Trains a variant, or goes on with it; its PSNR on the validation crops."""
+def trained(variant, seed, gpu):
+    """The checkpoint of a variant that is trained to the end of the budget."""
     config = load_yaml(BASE)
     config['model'] = changed(config['model'], VARIANTS[variant])
     name = f'ablations/{variant.replace(" ", "")}-{seed}'
@@ -93,7 +101,20 @@ def run(variant, seed, gpu):
                    '--gpu', gpu, '--resume']
         if subprocess.run(command).returncode:
             raise UserError(f'{variant}, seed {seed}: training ended early; the same command continues it')
-    model = models.load(checkpoint).to(pick_devices(gpu)[0])
+    own = checkpoint.with_name('config.yaml')
+    wanted, found = (dataclasses.asdict(read_config(file, {'seed': seed})) for file in (path, own))
+    if other := differences(wanted, found):
+        raise UserError(f'{own}: is of another budget ({other[0]} differs): remove the folder')
+    return checkpoint
+
+
+def evaluate(variant, seed, gpu):
+    """PSNR of a variant on the validation crops."""
+    config = load_yaml(BASE)
+    if variant == BICUBIC:
+        model, config['data_norm'] = models.Bicubic(), None
+    else:
+        model = models.load(trained(variant, seed, gpu)).to(pick_devices(gpu)[0])
     return eval_psnr(make_loader(config['val_dataset'], seed=0), model, config['data_norm'], verbose=True)
 
 
@@ -128,10 +149,11 @@ def main():
     parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train these alone')
     args = parser.parse_args()
 
+    set_precision(tf32=False)
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
         rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
         if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
-            psnr = run(variant, seed, args.gpu)
+            psnr = evaluate(variant, seed, args.gpu)
             rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
             publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4)}])
 

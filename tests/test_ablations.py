@@ -11,12 +11,27 @@ from training import CONFIG, Project
 
 import models
 from scripts import ablations
-from utils import load_yaml
+from utils import UserError, load_yaml
 
 README = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
 
 
-@pytest.mark.parametrize('changes', ablations.VARIANTS.values(), ids=list(ablations.VARIANTS))
+def run_small(tmp_path, monkeypatch, variant='K = 1'):
+    """Runs the script for one variant in a project that takes no time."""
+    Project(tmp_path)
+    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
+    (tmp_path / 'README.md').write_text(README)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
+    monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.ONE, 'bicubic': None})
+    monkeypatch.setattr(sys, 'argv', ['ablations.py', '--gpu', 'cpu', '--only', variant])
+    ablations.main()
+
+
+MODELS = {name: changes for name, changes in ablations.VARIANTS.items() if changes is not None}
+
+
+@pytest.mark.parametrize('changes', MODELS.values(), ids=MODELS)
 def test_every_variant_is_a_model_of_its_own(changes):
     base = load_yaml(ablations.BASE)['model']
     spec = ablations.changed(base, changes)
@@ -26,14 +41,7 @@ def test_every_variant_is_a_model_of_its_own(changes):
 
 
 def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp_path, monkeypatch):
-    Project(tmp_path)
-    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
-    (tmp_path / 'README.md').write_text(README)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
-    monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.VARIANTS['K = 1, no expansion net']})
-    monkeypatch.setattr(sys, 'argv', ['ablations.py', '--gpu', 'cpu', '--only', 'K = 1'])
-    ablations.main()
+    run_small(tmp_path, monkeypatch)
     rows = json.loads((tmp_path / 'results/ablations.json').read_text())
     assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
     assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
@@ -41,6 +49,20 @@ def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp
     assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in (tmp_path / 'README.md').read_text()
     monkeypatch.setattr(ablations.subprocess, 'run', None)
     ablations.main()
+
+
+def test_a_run_of_another_budget_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    run_small(tmp_path, monkeypatch)
+    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1, 'ema': 0.5}))
+    (tmp_path / 'results/ablations.json').unlink()
+    with pytest.raises(UserError, match='K=1-0/config.yaml.*another budget.*ema'):
+        ablations.main()
+
+
+def test_bicubic_is_measured_on_the_same_crops(tmp_path, monkeypatch):
+    run_small(tmp_path, monkeypatch, 'bicubic')
+    rows = json.loads((tmp_path / 'results/ablations.json').read_text())
+    assert [row['seed'] for row in rows] == [0, 1] and rows[0]['psnr'] == rows[1]['psnr'] > 15
 
 
 def test_the_table_compares_the_seeds_that_a_variant_and_the_base_have():

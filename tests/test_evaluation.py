@@ -169,6 +169,13 @@ def test_an_unknown_eval_type_is_an_error_that_names_it(eval_type):
         eval_psnr([batch_of(12, 15)], Painter(), eval_type=eval_type)
 
 
+def test_bicubic_enlarges_each_image_of_a_batch_to_its_own_size():
+    inp, sizes = torch.rand(2, 3, 6, 8), [(12, 16), (17, 20)]
+    coord, cell = torch.rand(2, 9, 2) * 2 - 1, torch.tensor([[2 / h, 2 / w] for h, w in sizes])[:, None].expand(2, 9, 2)
+    alone = [models.Bicubic()(inp[i:i + 1], coord[i:i + 1], cell[i:i + 1]) for i in range(2)]
+    assert torch.equal(models.Bicubic()(inp, coord, cell), torch.cat(alone))
+
+
 # --- bicubic, by this code -----------------------------------------------------------------------------------------
 
 
