@@ -26,6 +26,7 @@ from models.pretrained import to_picture
 from models.registry import add_import_option
 from utils import (
     UserError,
+    atomic_write,
     calc_psnr,
     calc_ssim,
     check_args,
@@ -35,6 +36,7 @@ from utils import (
     located,
     parse_eval_type,
     run_cli,
+    writing,
 )
 
 
@@ -121,7 +123,8 @@ def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None =
 def save_image(image: torch.Tensor, path: Path) -> None:
     """Writes `image`, (3, H, W) in [0, 1], as 8 bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_picture(image, 'RGB').save(path)
+    with writing(path):
+        to_picture(image, 'RGB').save(path)
 
 
 def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
@@ -145,11 +148,12 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
              keep: Callable[[Scored], None] | None = None) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
+    A model that knows the `data_norm` of its training has its own, not the config's.
+
     `keep`, a function, is called with every image's `Scored`.
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path)
-    if isinstance(model, models.Bicubic):
-        data_norm = None
+    data_norm = None if isinstance(model, models.Bicubic) else vars(model).get('data_norm', data_norm)
     names, rows = [Path(file).name for file in loader.dataset.dataset.files], []
     if len({Path(name).stem for name in names}) < len(names):  # of several folders or formats
         names = [f'{i}-{name}' for i, name in enumerate(names, 1)]
@@ -196,7 +200,8 @@ def main() -> None:
             report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))
         if args.json:
             Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps({'model': args.model, 'results': results}, indent=1))
+            with atomic_write(args.json) as file:
+                file.write(json.dumps({'model': args.model, 'results': results}, indent=1).encode())
         if len(args.config) > 1:
             print(f'{Path(path).stem:24s} PSNR {results[-1]["psnr"]:8.4f}   SSIM {results[-1]["ssim"]:.4f}')
     if len(results) == 1:

@@ -60,7 +60,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
-        self.net = parallel.wrap(self.model, config.compile)
+        self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.signal = None
         for number in SIGNALS:
@@ -95,6 +95,7 @@ class Trainer:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
     def weights(self) -> list[torch.Tensor]:
+        """All tensors of the model and of its average."""
         return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
 
     def restore(self, state: dict, same_run: bool) -> None:
@@ -111,7 +112,7 @@ class Trainer:
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
-                            'it, or go on from the weights alone (scripts/export_weights.py)')
+                            'it, or begin with the weights alone (weights_from)')
         groups = self.optimizer.param_groups
         own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
         self.optimizer.load_state_dict(state['optimizer']['sd'])
@@ -121,10 +122,13 @@ class Trainer:
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
 
-    def take_encoder(self, encoder: nn.Module) -> None:
-        """Lets the model begin with the weights of another one's `encoder`."""
+    def begin_as(self, other: nn.Module) -> None:
+        """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
         for model in filter(None, (self.model, self.ema)):
-            load_state(model.encoder, encoder.state_dict())
+            if self.config.encoder_from:
+                load_state(model.encoder, other.encoder.state_dict())
+            else:
+                load_state(model, other.state_dict())
 
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
         """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss.
@@ -288,10 +292,10 @@ def main() -> None:
     if source:
         with located(source):
             trainer.restore(checkpoint, same_run=source != config.resume)
-    elif config.encoder_from:
-        other = checkpoints.load(config.encoder_from)
-        with located(config.encoder_from):
-            trainer.take_encoder(other.encoder)
+    elif start := config.weights_from or config.encoder_from:
+        other = checkpoints.load(start)
+        with located(start):
+            trainer.begin_as(other)
     if not parallel.agree(trainer.epoch, trainer.iteration):
         parallel.close()
         raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
@@ -301,7 +305,7 @@ def main() -> None:
     if trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
-        prepare_folder(folder, config, args.overwrite)
+        held = prepare_folder(folder, config, args.overwrite)  # noqa: F841  the lock, to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import math
 import os
+import secrets
 import sys
 import types
 import typing
@@ -161,7 +162,10 @@ class Registry:
         self.kind, self.classes = kind, {}
 
     def register(self, name: str) -> Callable[[Callable], Callable]:
+        """A decorator that makes a class known as `name`, which must be new."""
         def add(cls):
+            if self.classes.get(name, cls).__qualname__ != cls.__qualname__:  # the same again: its module is reloaded
+                raise UserError(f'{self.kind} {name!r} is registered already, by {self.classes[name].__module__}')
             self.classes[name] = cls
             return cls
         return add
@@ -235,16 +239,22 @@ def parse_eval_type(eval_type: str | None) -> dict:
     """The arguments of `calc_psnr` for 'div2k-4' or 'benchmark-2.5'; None compares everything."""
     if eval_type is None:
         return {}
-    convention, _, scale = eval_type.partition('-')
+    convention, _, number = eval_type.partition('-')
     try:
-        return {'dataset': {'div2k': 'div2k', 'benchmark': 'benchmark'}[convention], 'scale': float(scale)}
-    except (KeyError, ValueError):
-        raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}') from None
+        scale = float(number)
+    except ValueError:
+        scale = math.nan
+    if convention not in ('div2k', 'benchmark') or not 1 <= scale < math.inf:
+        raise UserError(f'eval_type must be div2k-SCALE or benchmark-SCALE, not {eval_type!r}; a scale is 1 or more')
+    return {'dataset': convention, 'scale': scale}
 
 
 def calc_psnr(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
               rgb_range: float = 1) -> torch.Tensor:
-    """PSNR in dB, a 0-d tensor, of images (..., C, H, W) or samples of any one shape; see `scored_pixels`."""
+    """PSNR in dB, a 0-d tensor, inf where all is equal, of images (..., C, H, W) or samples of any one shape.
+
+    `rgb_range`: the value of white. `dataset` and `scale` choose the pixels: `scored_pixels`.
+    """
     sr, hr = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
     return -10 * torch.log10((sr - hr).pow(2).mean())
 
@@ -293,7 +303,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
     """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
-    temporary = f'{path}.{os.getpid()}.tmp'
+    temporary = f'{path}.{secrets.token_hex(4)}.tmp'  # threads and machines that share the folder have others
     try:
         with writing(path), open(temporary, 'wb') as file:
             yield file

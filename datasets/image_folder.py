@@ -51,15 +51,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def make_bin(path: Path) -> Path:
-    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder; made where none as new is there."""
+    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder; made where none of its time is there."""
     path = path.absolute()
     copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
-    if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if not copy.exists() or copy.stat().st_mtime_ns != times[1]:  # older, too: the folder may be a link to another one
         image = read_image(path)
         try:
             copy.parent.mkdir(exist_ok=True)
             with atomic_write(copy) as file:
                 np.save(file, image, allow_pickle=False)
+            os.utime(copy, ns=times)
         except OSError as error:
             raise UserError(f'{copy.parent}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
                             'make it writable, link the images from another folder, or use cache: in_memory') from None
@@ -181,6 +183,8 @@ class PairedImageFolders(Dataset):
 
     Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR).
     """
+
+    paired = True
 
     def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                  split_key: str | None = None, first_k: int | None = None, repeat: int = 1,

@@ -21,13 +21,16 @@ class GlobalBatches:
     Global batch i holds positions i * batch_size up to (i + 1) * batch_size of the epoch's order, which is a
     permutation from (seed, epoch) if `shuffle`, else 0 up to `length`; the last batch may be short. A rank takes
     every `world`-th of them. With `shuffle`, a rank with no share of the last batch gets its first sample, so that
-    all ranks take part in the step (`batch_sizes` counts it 0); without, no sample is ever given twice.
+    all ranks take part in the step (`batch_sizes` counts it 0); without, no sample is ever given twice, and a
+    batch_size that is no multiple of `world` is rounded up to one.
 
     Set `epoch`, and for a start in mid-epoch `start` (the first global batch), before iterating.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1):
         check_positive(batch_size=batch_size)
+        if not shuffle:
+            batch_size += -batch_size % world
         if batch_size % world:
             raise UserError(f'batch_size {batch_size} must be a multiple of the {world} processes that share it')
         if seed < 0:

@@ -13,7 +13,6 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets import register
-from datasets.image_folder import PairedImageFolders
 from utils import UserError, check_positive, located, make_coord, to_pixel_samples
 
 
@@ -51,6 +50,7 @@ def random_corner(image: np.ndarray, size: int, rng: np.random.Generator) -> tup
 
 
 def crop(image: np.ndarray, y: int, x: int, size: int) -> np.ndarray:
+    """The square of `size` pixels of `image` that begins at row y and column x."""
     return image[y:y + size, x:x + size]
 
 
@@ -62,6 +62,7 @@ def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator) -
 
 
 def check_sample_q(sample_q: int, h: int, w: int) -> None:
+    """Raises a UserError if a target of h x w has fewer than `sample_q` pixels."""
     if sample_q > h * w:
         raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {h}x{w}, not {sample_q}')
 
@@ -86,17 +87,22 @@ class ImplicitWrapper(Dataset):
         inp (3, h, w) and gt (Q, 3): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
         (2 / H, 2 / W). Where every pixel of the target is queried also gt_size: its (H, W), int64.
 
-    It is indexed by a `Draw`, or by an int for fresh chance. A subclass has `cut`, which makes the uint8 images of
-    input and target. `augment` flips and transposes both; `sample_q` is Q, by default all pixels of the target.
+    It is indexed by a `Draw`, or by an int for fresh chance. `augment` flips and transposes both; `sample_q` is Q, by
+    default all pixels of the target. `paired`: whether it is of a dataset of pairs, which says so by the same name.
     """
 
     paired = False
 
     def __init__(self, dataset, augment, sample_q):
-        if isinstance(dataset, PairedImageFolders) != self.paired:
-            raise UserError(f'dataset must be {"paired-image-folders" if self.paired else "image-folder"}')
+        if getattr(dataset, 'paired', False) != self.paired:
+            raise UserError('dataset must be ' + ('paired-image-folders, or another of pairs' if self.paired else
+                                                  'image-folder, or another of single images'))
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
+
+    def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """Input (h, w, 3) and target (H, W, 3), uint8, of the dataset's `images` at index i: an image or a pair."""
+        raise NotImplementedError
 
     def __len__(self):
         return len(self.dataset)

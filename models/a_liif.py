@@ -31,7 +31,8 @@ class ALIIF(Decoder):
         self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLPMixture, 3)
         self.expansion, weights = None, 1
         if expansion_spec is not None:
-            self.pixel_space = (expansion_spec.get('args') or {}).get('space') == 'pixel'
+            args = expansion_spec.get('args')  # anything, still: `make_net` checks it
+            self.pixel_space = isinstance(args, dict) and args.get('space') == 'pixel'
             in_dim = self.in_dim - 2 if self.pixel_space else self.in_dim  # a pixel has no rel_coord
             self.expansion = make_net('expansion_spec', expansion_spec, in_dim, ExpansionNet)
             weights = self.expansion.out_dim

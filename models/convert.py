@@ -6,13 +6,14 @@ from utils import UserError
 
 
 def from_published(spec: dict) -> dict:
-    """`spec` (name, args, perhaps sd) in our terms; one that already is comes back unchanged.
+    """`spec` (name, args, perhaps sd) in our terms; one that already is comes back as it is.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
     tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use.
     """
     spec = dict(spec)
-    if 'basis_spec' in (spec.get('args') or {}):
+    published = 'basis_spec' in (spec.get('args') or {})
+    if published:
         args = dict(spec['args'])
         try:
             expansion, basis, imnet = (args.pop(k)['args'] for k in ('pdn_spec', 'basis_spec', 'imnet_spec'))
@@ -24,8 +25,15 @@ def from_published(spec: dict) -> dict:
             raise UserError(f'the spec of a published A-LIIF lacks {error}') from None
         spec.update(name='a-liif', args=args)
     if 'sd' in spec:
-        spec['sd'] = {rename(k): v for k, v in spec['sd'].items() if not re.match(r'encoder\.(sub|add)_mean\.', k)}
+        shift = r'encoder\.(sub|add)_mean\.' if encoder_name(spec) in ('edsr-baseline', 'edsr', 'rcan') else '$'
+        spec['sd'] = {rename(k) if published else k: v for k, v in spec['sd'].items() if not re.match(shift, k)}
     return spec
+
+
+def encoder_name(spec: dict) -> object:
+    """What the spec of a model calls its encoder, None where it has none."""
+    encoder = (spec.get('args') or {}).get('encoder_spec')
+    return encoder.get('name') if isinstance(encoder, dict) else None
 
 
 def rename(key: str) -> str:

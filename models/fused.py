@@ -69,7 +69,8 @@ def decode(model: nn.Module, coord: torch.Tensor, cell: torch.Tensor) -> torch.T
 
 def agrees(model: nn.Module) -> bool:
     """Whether the kernel compiles on this GPU and gives what `model.decode` does; tried once for each kind of model."""
-    key = model.rows.device, model.rows.dtype, model.local_ensemble, str(model.expansion), str(model.imnet.dims)
+    key = (model.rows.device, model.rows.dtype, model.local_ensemble, model.expansion.norm, str(model.expansion),
+           str(model.imnet.dims))
     if key not in TRIED:
         top, left, height, width = model.window
         h, w = model.feat.shape[-2:]

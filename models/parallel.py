@@ -80,14 +80,17 @@ class Parallel:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
 
-    def wrap(self, model: nn.Module, compiled: bool = False) -> nn.Module:
+    def wrap(self, model: nn.Module, compiled: bool = False, amp: str | None = None) -> nn.Module:
         """`model`, already on `self.device`, spread over the job's devices; `compiled`: by torch.compile.
+
+        `amp`: the precision that it is called in.
 
         DistributedDataParallel gets a group of its own, since what it holds `close` cannot end.
         """
+        if len(self.devices) > 1 and (compiled or amp):
+            raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
+                            + ('copies the plain model' if compiled else 'forgets bf16 in its threads, for float16'))
         if compiled:
-            if len(self.devices) > 1:
-                raise UserError('--compile works with one GPU, or with torchrun: DataParallel copies the plain model')
             model = torch.compile(model)
         if self.distributed:
             return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None,

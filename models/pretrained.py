@@ -132,6 +132,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
 
     A point of the grid `view` (H, W) has those at the centre of its input pixel, where one code of the local ensemble
     counts alone; in between they mix, and a view of another size than the input's would show the beat. Works in tiles.
+    UserError where the encoder's own upsampler leaves no code for an input pixel.
     """
     target = Target(view, image.shape[-2:], like=next(model.parameters()))
     h, w = target.shape
@@ -145,6 +146,8 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
         if len(y) == 0 or len(x) == 0:
             return torch.empty(model.imnet.K, len(y), len(x))
         feat, inp, top, left = encode(model, image, target, rows, columns, norm)
+        if feat.shape[-2:] != inp.shape[-2:]:
+            raise UserError('mixing weights can be shown of an encoder without an upsampler only')
         model.use_features(feat, inp, (top, left, h, w))
         model.begin(cell.expand(1, 1, 2))
         return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)

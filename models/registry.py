@@ -49,12 +49,14 @@ def load_state(model: nn.Module, state: dict) -> None:
 
 def import_module(name: str) -> None:
     """Imports the user's Python module `name`, whose classes register themselves."""
+    if not all(part.isidentifier() for part in name.split('.')):
+        raise UserError(f'--import: {name!r} is no name of a module; examples/own_model.py is examples.own_model')
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if f'{name}.'.startswith(f'{error.name}.'):  # not one that the module itself asks for
-            raise UserError(f'--import: there is no module {name!r}; give it as examples.own_model, with its folder '
-                            'here or in PYTHONPATH') from None
+            raise UserError(f'--import: there is no module {name!r}; its folder must be that of the '
+                            'script, or in PYTHONPATH') from None
         raise
 
 

@@ -45,6 +45,7 @@ class Config:
     epoch_val: int | None = None  # validate every so many epochs
     epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
     resume: str | None = None  # a checkpoint of another run to go on from
+    weights_from: str | None = None  # a checkpoint whose weights the model starts with, to train it anew (fine-tuning)
     encoder_from: str | None = None  # a checkpoint whose encoder the model's starts as; the decoders may differ
     eval_type: str | None = None
     eval_bsize: int | None = None
@@ -61,8 +62,8 @@ class Config:
         parse_eval_type(self.eval_type)
         check_norm(self.data_norm)
         check_positive(**{key: getattr(self, key) for key in ('epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize')})
-        if self.resume and self.encoder_from:
-            raise UserError('resume and encoder_from exclude each other')
+        if sum(map(bool, (self.resume, self.weights_from, self.encoder_from))) > 1:
+            raise UserError('resume, weights_from and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
             raise UserError('epoch_val needs a val_dataset')
         if self.grad_clip is not None and not self.grad_clip > 0:
@@ -116,9 +117,30 @@ def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None]
     return folder, config, last
 
 
-def prepare_folder(folder: Path, config: Config, overwrite: bool) -> None:
-    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml."""
+def lock(folder: Path) -> object:
+    """Keeps other processes from training in `folder` as long as this one lives and what is returned does.
+
+    Raises UserError where one does. Where there are no such locks (Windows, some network drives) it does nothing.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    file = open(folder / 'lock', 'w')  # noqa: SIM115  it stays open
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, the data workers do not inherit it
+    except (BlockingIOError, PermissionError):
+        raise UserError(f'{folder}: another process trains there; wait for its end, or give this run a --name or '
+                        '--tag of its own') from None
+    except OSError:
+        pass
+    return file
+
+
+def prepare_folder(folder: Path, config: Config, overwrite: bool) -> object:
+    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml. Returns its `lock`."""
     folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder)
     if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
     for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):
@@ -127,6 +149,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> None:
     with atomic_write(folder / 'config.yaml') as file:
         keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         file.write(yaml.safe_dump(keys, sort_keys=False).encode())
+    return held
 
 
 class Log:
@@ -142,15 +165,18 @@ class Log:
             self.events = EventsWriter(str(folder / 'tensorboard/events'))
 
     def line(self, text: str) -> None:
+        """Prints a line and adds it to log.txt."""
         if self.active:
             print(text)
             with writing(self.folder / 'log.txt'), open(self.folder / 'log.txt', 'a') as file:
                 print(text, file=file)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
+        """Adds numbers, by their tags, to TensorBoard."""
         self.add([summary.scalar(name, value) for name, value in values.items()], step)
 
     def image(self, name: str, image: torch.Tensor, step: int) -> None:
+        """Adds an image (3, H, W) in [0, 1] to TensorBoard."""
         self.add([summary.image(name, image.numpy())], step)
 
     def add(self, summaries: list, step: int) -> None:

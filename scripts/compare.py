@@ -7,13 +7,20 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils import UserError, run_cli  # noqa: E402
+
 
 def print_table(out):
     """Mean PSNR and SSIM for each config in out/bicubic.json and out/ours.json."""
+    for name in ('bicubic', 'ours'):
+        if not (out / f'{name}.json').exists():
+            raise UserError(f'{out}/{name}.json is missing: test.py writes it by --json')
     results = [json.loads((out / f'{name}.json').read_text())['results'] for name in ('bicubic', 'ours')]
     print(f'{"":20s} {"bicubic":>16s} {"ours":>16s}   (PSNR in dB, SSIM)')
     for bicubic, ours in zip(*results, strict=True):
@@ -31,12 +38,21 @@ def side_by_side(paths):
     return row
 
 
+def find_truth(truth, stem):
+    """The image in the folder `truth` that is called `stem`, whatever its format."""
+    for path in truth.iterdir() if truth.is_dir() else ():
+        if path.stem == stem:
+            return path
+    raise UserError(f'{truth} has no image {stem}')
+
+
 def compare(out, truth):
+    """Prints the table and writes the pictures to out/compare; `truth` is the folder of the true images."""
     print_table(out)
     (out / 'compare').mkdir(exist_ok=True)
     for ours in sorted((out / 'ours').rglob('*.png')):
         bicubic = out / 'bicubic' / ours.relative_to(out / 'ours')
-        paths = {'bicubic': bicubic, 'ours': ours, 'truth': next(truth.glob(f'{ours.stem}.*'))}
+        paths = {'bicubic': bicubic, 'ours': ours, 'truth': find_truth(truth, ours.stem)}
         side_by_side(paths).save(out / 'compare' / f'{ours.parent.name}-{ours.name}')
     print(f'pictures: {out / "compare"}')
 
@@ -50,4 +66,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_cli(main)

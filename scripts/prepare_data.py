@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils import UserError, run_cli  # noqa: E402
+from utils import UserError, run_cli, writing  # noqa: E402
 
 # set: (page, {archive: {folder: number of images in it}})
 SETS = {
@@ -93,7 +93,8 @@ def fetch(url, part):
         file.seek(start)
         with tqdm(desc=part.stem, initial=start, total=total, unit='B', unit_scale=True, unit_divisor=1024) as bar:
             while chunk := response.read(1 << 20):
-                bar.update(file.write(chunk))
+                with writing(part):
+                    bar.update(file.write(chunk))
         if total is not None and file.tell() < total:
             raise ConnectionError(f'it ended after {file.tell()} of {total} bytes')
 
@@ -149,7 +150,8 @@ def unpack(archive, folders, target):
             if f'/{path.parent}'.endswith(f'/{folder}') and path.suffix == '.png' and path.name[0] != '.':
                 if len(path.name.encode()) > 255:
                     raise ValueError(f'a file name of {len(path.name)} characters')
-                with file, open(target / folder / path.name, 'wb') as copy:
+                copy_path = target / folder / path.name
+                with file, writing(copy_path), open(copy_path, 'wb') as copy:
                     shutil.copyfileobj(file, copy)
 
 

@@ -39,7 +39,9 @@ def scale_of(config):
 
 def configs_of(name):
     """The test configs of the set `name`, by scale."""
-    return sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)
+    if not (paths := sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)):
+        raise UserError(f'{CONFIGS} has no test configs of {name} here: run it in the repository, as README says')
+    return paths
 
 
 def is_whole(name):
@@ -73,7 +75,8 @@ def read_results(sha256):
 
 
 def write_results(results, sha256):
-    """Writes a row a line, in the order of sets, scales and models."""
+    """Writes a row a line, in the order of sets, scales and models; rows that another process wrote stay."""
+    results = read_results(sha256) | results
     keys = itertools.product((str(config) for name in SETS for config in configs_of(name)), sha256)
     rows = ',\n'.join(json.dumps(results[key]) for key in keys if key in results)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -165,6 +168,7 @@ def draw(results, sha256):
 def publish(results, sha256):
     """Writes results/ and the README's table."""
     write_results(results, sha256)
+    results = read_results(sha256)
     with atomic_write(README) as file:
         file.write(insert(README.read_text(encoding='utf-8'), 'results', table(results, sha256)).encode())
     with atomic_write(FIGURE) as file:

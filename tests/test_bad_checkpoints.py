@@ -75,7 +75,7 @@ def test_testing_a_bad_checkpoint(testing, name, message):
     assert not (testing.folder / 'sprung').exists()
 
 
-@pytest.mark.parametrize('key', ['resume', 'encoder_from'])
+@pytest.mark.parametrize('key', ['resume', 'weights_from', 'encoder_from'])
 @pytest.mark.parametrize('name, message', BAD)
 def test_training_on_from_a_bad_checkpoint(testing, name, message, key):
     testing.change({key: f'{name}.pth'})
@@ -88,8 +88,8 @@ def test_training_on_from_a_checkpoint_of_another_optimizer(project):
     project.train()
     project.change({'resume': 'save/_tiny/epoch-last.pth'})
     assert error(project, '--name', 'new') == (
-        'save/_tiny/epoch-last.pth: its optimizer is sgd, not adam: keep it, or go on from the weights alone '
-        '(scripts/export_weights.py)')
+        'save/_tiny/epoch-last.pth: its optimizer is sgd, not adam: keep it, or begin with the weights alone '
+        '(weights_from)')
 
 
 def test_resuming_a_truncated_checkpoint(project):

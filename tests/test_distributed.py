@@ -207,7 +207,7 @@ def copies(tensors, devices, detach=False):
 def test_training_two_replicas_in_threads_equals_training_one_model(tmp_path, projects, monkeypatch):
     replication = sys.modules['torch.nn.parallel.replicate']
     monkeypatch.setattr(replication, '_broadcast_coalesced_reshape', copies)
-    monkeypatch.setattr(Parallel, 'wrap', lambda self, model, compiled: TwoReplicas(model))
+    monkeypatch.setattr(Parallel, 'wrap', lambda self, model, compiled, amp: TwoReplicas(model))
     project = Project(tmp_path, CHANGES)
     project.train()
     assert list(project.events()['loss'].values()) == pytest.approx(
@@ -226,6 +226,8 @@ def test_several_indices_are_one_process_with_several_devices(monkeypatch):
     wrapped.assert_called_once_with('model', [torch.device('cuda', 3), torch.device('cuda', 1)])
     with pytest.raises(UserError, match='--compile works with one GPU, or with torchrun'):
         parallel.wrap('model', compiled=True)
+    with pytest.raises(UserError, match='--amp works with one GPU, or with torchrun'):
+        parallel.wrap('model', amp='bf16')
 
 
 # --- GPUs ------------------------------------------------------------------------------------------

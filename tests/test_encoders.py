@@ -87,15 +87,32 @@ def test_an_unknown_rdn_config_is_an_error_that_names_the_known():
 
 
 def test_a_registered_encoder_of_ones_own_serves_every_decoder():
-    @models.register('own-encoder')
+    @models.register('an-encoder-of-this-test')
     class OwnEncoder(torch.nn.Conv2d):
         def __init__(self, width: int):
             super().__init__(3, width, 1)
             self.out_dim = width
 
-    encoder = {'name': 'own-encoder', 'args': {'width': 5}}
+    encoder = {'name': 'an-encoder-of-this-test', 'args': {'width': 5}}
     mlp = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [4]}}
     coord = torch.rand(2, 9, 2, dtype=torch.float64) * 2 - 1
     for spec in ({'name': 'liif', 'args': {'encoder_spec': encoder, 'imnet_spec': mlp}},
                  {'name': 'metasr', 'args': {'encoder_spec': encoder}}):
         assert models.make(spec).double()(image(), coord, torch.full_like(coord, 0.1)).shape == (2, 9, 3)
+
+
+def test_a_tensor_of_ones_own_encoder_may_have_any_name():
+    @models.register('an-encoder-with-a-mean-shift')
+    class Shifted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sub_mean, self.pdn, self.out_dim = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 5, 1), 5
+
+        def forward(self, x):
+            return self.pdn(self.sub_mean(x))
+
+    spec = {'name': 'liif', 'args': {'encoder_spec': {'name': 'an-encoder-with-a-mean-shift'}, 'imnet_spec': {
+        'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [4]}}}}
+    state = models.make(spec).state_dict()
+    loaded = models.make({**spec, 'sd': state}, load_sd=True).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())

@@ -105,7 +105,7 @@ MIXTURE = {'name': 'mlp-mixture', 'args': {'out_dim': 3, 'hidden_list': [8]}}
      'encoder_spec: liif is no encoder'),
     ({'model': ENCODER}, 'model edsr-baseline is a part of models: it must be a decoder, with an encoder_spec'),
     ({'model': {'name': 'liif', 'args': {'encoder_spec': ENCODER}}}, 'without an imnet_spec the encoder must make the'),
-    ({'resume': 'a.pth', 'encoder_from': 'b.pth'}, 'tiny.yaml: resume and encoder_from exclude each other'),
+    ({'resume': 'a.pth', 'encoder_from': 'b.pth'}, 'tiny.yaml: resume, weights_from and encoder_from exclude'),
     ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
     ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
 ])
@@ -292,7 +292,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
         'save/_tiny/epoch-last.pth: cannot be written (File too large); free space, or write elsewhere')
     assert (project.run / 'epoch-last.pth').read_bytes() == before
     assert sorted(path.name for path in project.run.iterdir()) == [
-        'config.yaml', 'epoch-last.pth', 'log.txt', 'tensorboard']
+        'config.yaml', 'epoch-last.pth', 'lock', 'log.txt', 'tensorboard']
 
 
 def test_a_loss_that_is_not_finite(project):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import specs
 import torch
 import yaml
 from PIL import Image
@@ -221,6 +222,7 @@ def write_config(path, *roots, scale=2, eval_type=None, **args):
     wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': scale, **args}}
     path.write_text(yaml.safe_dump({'test_dataset': {
         'dataset': dataset, 'wrapper': wrapper, 'batch_size': 1, 'num_workers': 0}, 'eval_type': eval_type}))
+    return path
 
 
 @pytest.fixture
@@ -231,6 +233,17 @@ def roots(tmp_path):
         small = Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 5, 3), np.uint8))
         small.resize((50, 40), Image.BICUBIC).save(tmp_path / name / '1.png')
     return tmp_path / 'a', tmp_path / 'b'
+
+
+def test_a_model_that_knows_its_data_norm_keeps_it_and_another_has_the_configs(roots, tmp_path):
+    config = {**yaml.safe_load(write_config(tmp_path / 'own.yaml', roots[0]).read_text()),
+              'data_norm': {'inp': {'sub': [0.4], 'div': [0.2]}, 'gt': {'sub': [0.1], 'div': [2]}}}
+    (tmp_path / 'other.yaml').write_text(yaml.safe_dump(config))
+    model = specs.build(specs.liif()).float()
+    psnr = [evaluate(tmp_path / name, model)['psnr'] for name in ('own.yaml', 'other.yaml')]
+    model.data_norm = None
+    assert [evaluate(tmp_path / name, model)['psnr'] for name in ('own.yaml', 'other.yaml')] == [psnr[0]] * 2
+    assert psnr[0] != psnr[1]
 
 
 def test_images_of_one_name_in_two_folders_stay_apart(roots, tmp_path):

@@ -100,3 +100,17 @@ def test_type_hints_that_stay_text_are_checked_too():
     assert check_args(names['build'], {'width': 3}) == {'width': 3}
     with pytest.raises(UserError, match="width must be int, not 'wide'"):
         check_args(names['build'], {'width': 'wide'})
+
+
+@pytest.mark.parametrize('name', ['./examples/own_model.py', 'examples/own_model', '.examples', '', 'a..b'])
+def test_what_is_no_name_of_a_module_is_the_users_error(name):
+    with pytest.raises(UserError, match=f"--import: '{re.escape(name)}' is no name of a module"):
+        import_module(name)
+
+
+def test_a_name_that_is_taken_is_an_error_that_says_by_whom():
+    registry = Registry('model')
+    registry.register('a-model')(torch.nn.Linear)
+    registry.register('a-model')(torch.nn.Linear)  # its module once more
+    with pytest.raises(UserError, match="model 'a-model' is registered already, by torch.nn.modules.linear"):
+        registry.register('a-model')(torch.nn.Conv2d)

@@ -327,3 +327,16 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
             monkeypatch.setattr(fused, 'decode', broken)
             with pytest.warns(UserWarning, match='is not used'):
                 assert not fused.agrees(model)
+
+
+def test_each_norm_is_tried_by_itself(monkeypatch):
+    monkeypatch.setattr(fused, 'TRIED', {})
+    tried = []
+    monkeypatch.setattr(fused, 'decode', lambda model, *queries: tried.append(model) or model.decode(*queries))
+    for norm in ('l2', 'softmax', 'l2'):
+        model = models.make(spec()).eval()
+        model.expansion.norm = norm
+        with torch.no_grad():
+            model.gen_feat(torch.rand(1, 3, 6, 7))
+            assert fused.agrees(model)
+    assert len(tried) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import zlib
 
@@ -157,6 +158,20 @@ def test_bin_is_made_anew_for_a_newer_image(folder):
     later = (folder.parent / '_bin_images/a.png.npy').stat().st_mtime + 1
     os.utime(folder / 'a.png', (later, later))
     assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
+
+
+def test_bin_is_made_anew_for_an_older_image(folder):
+    ImageFolder(str(folder), cache='bin')
+    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
+    os.utime(folder / 'a.png', (1e9, 1e9))  # as cp -p and unzip leave it
+    for _ in range(2):
+        assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
+
+
+def test_bin_of_a_folder_that_is_named_twice_is_made_of_each_image(folder):
+    for _ in range(5):
+        assert len(ImageFolder([str(folder), str(folder)], cache='bin')) == 6
+        shutil.rmtree(folder.parent / '_bin_images')
 
 
 def test_bin_of_linked_images_lies_beside_the_link(folder, tmp_path):

@@ -115,6 +115,12 @@ def test_a_batch_size_that_the_processes_do_not_divide_is_an_error():
         GlobalBatches(10, 6, 0, True, 0, 4)
 
 
+def test_without_shuffle_each_process_gets_at_least_one_sample_of_a_batch():
+    ranks = [GlobalBatches(7, 1, 0, False, rank, 3) for rank in range(3)]
+    assert [[[draw.index for draw in batch] for batch in batches] for batches in ranks] == [
+        [[0], [3], [6]], [[1], [4]], [[2], [5]]]
+
+
 @pytest.mark.parametrize('args, message', [((10, 0, 0, True), 'batch_size must be at least 1'),
                                            ((10, 4, -1, True), 'seed must be 0 or more')])
 def test_numbers_out_of_range_are_errors(args, message):

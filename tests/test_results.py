@@ -189,6 +189,27 @@ def test_what_is_measured_is_not_measured_again(work, monkeypatch):
     assert run(monkeypatch) == []
 
 
+def test_what_another_process_measured_meanwhile_stays(work, monkeypatch):
+    measure = results.measure
+
+    def slow(names, found, sha256, device):
+        monkeypatch.setattr(results, 'measure', measure)
+        assert len(run(monkeypatch, '--sets', 'set5')) == 2 * len(SET5)
+        found['configs/test/test-set14-2.yaml', 'bicubic'] = {
+            'config': 'configs/test/test-set14-2.yaml', 'model': 'bicubic', 'sha256': None, 'psnr': 20., 'ssim': 0.5}
+
+    monkeypatch.setattr(results, 'measure', slow)
+    run(monkeypatch)
+    assert len(read_rows()) == 2 * len(SET5) + 1
+    assert len(read_table((work / 'README.md').read_text())) == 2 * len(SET5) + 1
+
+
+def test_outside_the_repository_there_are_no_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='configs/test has no test configs of set5 here: run it in the repository'):
+        run(monkeypatch, '--sets', 'set5')
+
+
 def test_new_weights_are_measured_and_bicubic_stays(work, monkeypatch):
     run(monkeypatch, psnr=20.)
     write_weights(work / 'pretrained/small.pth', seed=1)

@@ -3,12 +3,13 @@
 import copy
 import os
 import signal
+import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from training import CONFIG, Killed, Project, assert_same, before_step, kill, stop
+from training import CONFIG, Killed, Project, assert_same, before_step, error, kill, stop
 
 import train_liif
 from utils import UserError
@@ -20,6 +21,26 @@ FEATURES = {
     'cosine': {'cosine_lr': {'warmup': 1, 'hold': 2}},
     'sgd': {'optimizer': {'name': 'sgd', 'args': {'lr': 1e-2, 'momentum': 0.9}}},
     'steps': {'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}, 'grad_clip': 0.1, 'epoch_val': 2}}
+
+
+# --- one run in a folder ---------------------------------------------------------------------------
+
+
+def test_a_folder_in_which_another_process_trains_is_an_error(tmp_path):
+    project = Project(tmp_path, {'epoch_max': 1000})
+    other = project.start()
+    try:
+        while not (project.run / 'epoch-last.pth').exists():
+            assert other.poll() is None, project.output()
+            time.sleep(0.05)
+        for flag in ('--resume', '--overwrite'):
+            assert error(project, flag) == ('save/_tiny: another process trains there; wait for its end, or give this '
+                                            'run a --name or --tag of its own')
+    finally:
+        other.kill()
+        other.wait()
+    project.change({'epoch_max': project.checkpoint()['epoch'] + 1})
+    project.train('--resume')
 
 
 # --- stopped and resumed ---------------------------------------------------------------------------
@@ -269,6 +290,20 @@ def test_training_goes_on_from_the_authors_own_checkpoint(tmp_path):
     for name in ('0', '4'):
         torch.testing.assert_close(project.checkpoint()['model']['sd'][f'imnet.weights.{name}'],
                                    spec['sd'][f'basis.w{name}'], rtol=0, atol=1e-4)
+
+
+def test_the_key_weights_from_begins_a_new_run_with_the_weights_of_another(tmp_path, undisturbed):
+    other = undisturbed({'epoch_max': 1, 'ema': 0.5})['epoch-last.pth']
+    changes = {'ema': 0.9, 'weights_from': 'other.pth', 'epoch_max': 1, 'optimizer': {'name': 'sgd', 'args': {'lr': 1}}}
+    project = Project(tmp_path, changes)
+    torch.save(other, tmp_path / 'other.pth')
+    started = []
+    with before_step(1, lambda trainer: started.extend(
+            dict(copy.deepcopy(net.state_dict())) for net in (trainer.model, trainer.ema))):
+        project.train()
+    assert_same(started, [dict(other['ema'])] * 2)
+    assert project.log()[0].startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    assert project.checkpoint()['epoch'] == 1
 
 
 def test_the_key_encoder_from_begins_with_the_encoder_of_a_model_with_another_decoder(tmp_path, undisturbed):

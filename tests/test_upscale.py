@@ -177,3 +177,9 @@ def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(ma
             state, spec['args']['expansion_spec']['args'], *code), local_ensemble=True, cell_decode=True)
         for y, x in centres])
     torch.testing.assert_close(weights, expected.t().view(-1, 3, 40).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_with_an_upsampler_has_no_mixing_weights_to_show():
+    spec = specs.a_liif(encoder_spec={'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}})
+    with pytest.raises(UserError, match='without an upsampler only'):
+        pretrained.mixing_weights(specs.build(spec).float(), torch.rand(3, 5, 6), size=(10, 12), view=(5, 6))

@@ -291,6 +291,18 @@ def test_a_paired_wrapper_of_one_folder_is_an_error(folder, name, args):
         datasets.make({'name': name, 'args': args}, args={'dataset': ImageFolder(str(folder))})
 
 
+def test_pairs_may_come_from_a_dataset_of_ones_own():
+    class Pairs(list):
+        paired, files = True, ['a', 'b']
+
+        def size(self, i):
+            return tuple(image.shape[:2] for image in self[i])
+
+    pairs = Pairs((photo(4, 5, seed), photo(8, 10, seed)) for seed in range(2))
+    item = SRImplicitPaired(pairs)[1]
+    assert torch.equal(item['inp'], plain_tensor(pairs[1][0])) and item['gt_size'].tolist() == [8, 10]
+
+
 def test_downsampling_a_pair_is_an_error(pair):
     with pytest.raises(UserError, match='dataset must be image-folder'):
         SRImplicitDownsampled(PairedImageFolders(*map(str, pair)))
