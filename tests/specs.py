@@ -21,8 +21,8 @@ def a_liif(K=3, hidden=(6, 5), net_hidden=(9, 8), init='flat', net_args=None, ex
     return {'name': 'a-liif', 'args': spec}
 
 
-def pixel(**args):
-    return a_liif(net_args={'space': 'pixel'}, **args)
+def pixel(net_args=None, **args):
+    return a_liif(net_args={'space': 'pixel', **(net_args or {})}, **args)
 
 
 def metasr(**args):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import specs
 import torch
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
@@ -57,29 +58,20 @@ def interpreter(monkeypatch):
         monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
 
 
-def spec(K=3, hidden=(6, 5), net_hidden=(9, 8), net_args=None, expansion=True, **args):
-    args['encoder_spec'] = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
-    args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden)}}
-    if expansion:
-        args['expansion_spec'] = {'name': 'expansion-net', 'args': {
-            'out_dim': K, 'hidden_list': list(net_hidden), **(net_args or {})}}
-    return {'name': 'a-liif', 'args': args}
-
-
-PUBLISHED = spec(K=10, hidden=[16] * 4, net_hidden=[256] * 4)
+PUBLISHED = specs.a_liif(K=10, hidden=[16] * 4, net_hidden=[256] * 4)
 VARIANTS = {
     'published': PUBLISHED,
-    'small': spec(),
-    'softmax': spec(net_args={'norm': 'softmax'}),
-    'local_ensemble': spec(local_ensemble=False),
-    'feat_unfold': spec(feat_unfold=False),
-    'cell_decode': spec(cell_decode=False),
-    'all-off': spec(local_ensemble=False, feat_unfold=False, cell_decode=False),
-    'one-hidden-layer': spec(net_hidden=[20], hidden=[7]),
-    'three-hidden-layers': spec(net_hidden=[70, 20, 33], hidden=[7, 16, 3]),
-    'five-hidden-layers': spec(net_hidden=[9, 40, 20, 8, 17], hidden=[4, 5, 6, 7, 8]),
-    'one-function': spec(K=1),
-    'sixteen-functions': spec(K=16, net_args={'norm': 'softmax'}),
+    'small': specs.a_liif(),
+    'softmax': specs.a_liif(net_args={'norm': 'softmax'}),
+    'local_ensemble': specs.a_liif(local_ensemble=False),
+    'feat_unfold': specs.a_liif(feat_unfold=False),
+    'cell_decode': specs.a_liif(cell_decode=False),
+    'all-off': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False),
+    'one-hidden-layer': specs.a_liif(net_hidden=[20], hidden=[7]),
+    'three-hidden-layers': specs.a_liif(net_hidden=[70, 20, 33], hidden=[7, 16, 3]),
+    'five-hidden-layers': specs.a_liif(net_hidden=[9, 40, 20, 8, 17], hidden=[4, 5, 6, 7, 8]),
+    'one-function': specs.a_liif(K=1),
+    'sixteen-functions': specs.a_liif(K=16, net_args={'norm': 'softmax'}),
 }
 each_variant = pytest.mark.parametrize('spec', VARIANTS.values(), ids=VARIANTS)
 
@@ -143,14 +135,14 @@ def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
 @pytest.mark.parametrize('n', [1, 15, 16, 17, 32, 33, 100])
 @torch.no_grad()
 def test_queries_need_not_fill_the_last_block(n):
-    model = build(spec())
+    model = build(specs.a_liif())
     model.gen_feat(image(batch=1))
     assert_equal(*both(model, *queries(n + 4, batch=1)))
 
 
 @torch.no_grad()
 def test_it_decodes_a_window_of_a_larger_map():
-    model, (coord, cell) = build(spec()), queries(batch=1)
+    model, (coord, cell) = build(specs.a_liif()), queries(batch=1)
     inp = image(9, 7, batch=1)
     model.use_features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
     coord[..., 0] = coord[..., 0].abs()  # the lower half
@@ -160,7 +152,8 @@ def test_it_decodes_a_window_of_a_larger_map():
 @pytest.mark.parametrize('residual', [None, 'bilinear'])
 @torch.no_grad()
 def test_a_model_that_uses_it_gives_the_same_image(residual, monkeypatch):
-    model, y, x = build(spec(residual=residual)), make_coord([11])[:, 0].to(DEVICE), make_coord([9])[:, 0].to(DEVICE)
+    model = build(specs.a_liif(residual=residual))
+    y, x = (make_coord([n])[:, 0].to(DEVICE) for n in (11, 9))
     cell = torch.tensor([2 / 11, 2 / 9], device=DEVICE)
     model.gen_feat(image())
     monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: None)
@@ -174,13 +167,13 @@ def test_a_model_that_uses_it_gives_the_same_image(residual, monkeypatch):
 
 
 BEYOND = {
-    'no-expansion-net': spec(expansion=False, K=1),
-    'pixel-space': spec(net_args={'space': 'pixel'}),
-    'seventeen-functions': spec(K=17),
-    'mixture-of-width-17': spec(hidden=[8, 17]),
-    'expansion-net-of-width-257': spec(net_hidden=[257]),
-    'linear-mixture': spec(hidden=[]),
-    'linear-expansion-net': spec(net_hidden=[]),
+    'no-expansion-net': specs.a_liif(expansion=False, K=1),
+    'pixel-space': specs.a_liif(net_args={'space': 'pixel'}),
+    'seventeen-functions': specs.a_liif(K=17),
+    'mixture-of-width-17': specs.a_liif(hidden=[8, 17]),
+    'expansion-net-of-width-257': specs.a_liif(net_hidden=[257]),
+    'linear-mixture': specs.a_liif(hidden=[]),
+    'linear-expansion-net': specs.a_liif(net_hidden=[]),
 }
 
 
@@ -318,7 +311,7 @@ def test_it_is_faster_than_the_eager_path(monkeypatch):
 
 
 def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
-    model = models.make(spec()).to(DEVICE).eval()
+    model = models.make(specs.a_liif()).to(DEVICE).eval()
     with torch.no_grad():
         model.gen_feat(torch.rand(1, 3, 6, 7, device=DEVICE))
         assert fused.agrees(model)
@@ -334,7 +327,7 @@ def test_each_norm_is_tried_by_itself(monkeypatch):
     tried = []
     monkeypatch.setattr(fused, 'decode', lambda model, *queries: tried.append(model) or model.decode(*queries))
     for norm in ('l2', 'softmax', 'l2'):
-        model = models.make(spec()).eval()
+        model = models.make(specs.a_liif()).eval()
         model.expansion.norm = norm
         with torch.no_grad():
             model.gen_feat(torch.rand(1, 3, 6, 7))

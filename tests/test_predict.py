@@ -3,6 +3,7 @@
 import pytest
 import reference
 import torch
+from specs import a_liif, assert_equal, build, fixed_scale, liif, metasr, pixel
 
 import models
 from models import pixel_grid, predict, rdn
@@ -12,44 +13,17 @@ from scripts.benchmark import peak_bytes
 from utils import make_coord
 
 CPU = torch.device('cpu')
-EDSR = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
 RDN = {'name': 'rdn', 'args': {'no_upsampling': True, 'G0': 4, 'RDNconfig': 'A'}}
 RCAN = {'name': 'rcan', 'args': {'no_upsampling': True, 'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4,
                                  'reduction': 2}}
 DATA_NORM = {'inp': {'sub': [0.5, 0.25, 0.375], 'div': [0.5, 0.25, 0.75]},
-             'gt': {'sub': [0.5, 0.375, 0.625], 'div': [1 / 128, 1 / 256, 1 / 64]}}  # keeps colours clear of 0, 1
-
-
-def liif(encoder=EDSR, **args):
-    imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': [8]}}
-    return {'name': 'liif', 'args': {'encoder_spec': encoder, 'imnet_spec': imnet, **args}}
-
-
-def a_liif(encoder=EDSR, K=3, hidden=(6, 5), net_hidden=(8,), space='query', norm='l2', **args):
-    return {'name': 'a-liif', 'args': {
-        'encoder_spec': encoder, **args,
-        'imnet_spec': {'name': 'mlp-mixture', 'args': {'K': K, 'out_dim': 3, 'hidden_list': list(hidden)}},
-        'expansion_spec': {'name': 'expansion-net', 'args': {
-            'out_dim': K, 'hidden_list': list(net_hidden), 'space': space, 'norm': norm}}}}
-
-
-def pixel(encoder=EDSR, **args):
-    return a_liif(encoder, space='pixel', **args)
-
-
-def metasr(**args):
-    return {'name': 'metasr', 'args': {'encoder_spec': EDSR, 'hidden_list': [8], **args}}
-
-
-def fixed_scale(**args):
-    encoder = {'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}}
-    return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
+             'gt': {'sub': [0.5, 0.375, 0.625], 'div': [1 / 256, 1 / 512, 1 / 128]}}  # keeps colours clear of 0, 1
 
 
 TILED = {'a-liif': a_liif(), 'pixel': pixel(), 'pixel-residual': pixel(residual='bilinear'), 'liif': liif(),
-         'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(RDN)}
-UNTILED = {'pixel-rcan': pixel(RCAN), 'a-liif-rcan': a_liif(RCAN), 'fixed-scale': fixed_scale(),
-           'fixed-scale-residual': fixed_scale(residual='bilinear')}
+         'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(encoder_spec=RDN)}
+UNTILED = {'pixel-rcan': pixel(encoder_spec=RCAN), 'a-liif-rcan': a_liif(encoder_spec=RCAN),
+           'fixed-scale': fixed_scale(), 'fixed-scale-residual': fixed_scale(residual='bilinear')}
 SIZES = {'x2': (46, 38), 'x3': (69, 57), 'x1': (23, 19), 'x1.3': (30, 25), 'x3.04x2.05': (70, 39), 'x1.1x3.7': (25, 70),
          'x0.4x2': (9, 38), 'x3x0.3': (69, 6), 'x0.2': (5, 4), '1x1': (1, 1), '1x40': (1, 40)}  # of a 23x19 input
 
@@ -69,21 +43,12 @@ def small(monkeypatch):
     torch.manual_seed(1)
 
 
-def build(spec):
-    """A model in float64, all its parameters large enough to matter in the result."""
-    torch.manual_seed(0)
-    model = models.make(spec).double()
-    for param in model.parameters():
-        torch.nn.init.normal_(param, std=0.25)
-    return model
-
-
 def photo(h, w):
     return torch.rand(3, h, w, dtype=torch.float64)
 
 
 def grid(height, width, batch=1):
-    """Coordinates and cells of all pixels of a height x width image."""
+    """Coordinates and cells of all pixels of a height x width image, rounded to float32 as `upscale` has them."""
     coord = make_coord((height, width)).double().expand(batch, -1, -1)
     return coord, coord.new_tensor([2 / height, 2 / width]).expand_as(coord)
 
@@ -100,10 +65,6 @@ def whole(model, image, size, data_norm=DATA_NORM):
 
 def upscaled(model, image, size, data_norm=DATA_NORM):
     return upscale_whole(model, image, size, data_norm)
-
-
-def assert_equal(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 def assert_equals_the_whole(spec, image, size):
@@ -236,7 +197,7 @@ def test_a_band_has_enough_rows_that_what_bands_share_costs_little(monkeypatch):
 
 @pytest.mark.parametrize('encoder', [RCAN, fixed_scale()['args']['encoder_spec']], ids=['rcan', 'with-upsampler'])
 def test_encoder_without_a_receptive_radius_sees_the_whole_image(encoder):
-    model = build(liif(encoder))
+    model = build(liif(encoder_spec=encoder))
     seen = shapes_seen(model)
     upscaled(model, photo(23, 19), (46, 38))
     assert model.receptive_radius is None and seen == [(23, 19)]
@@ -245,7 +206,7 @@ def test_encoder_without_a_receptive_radius_sees_the_whole_image(encoder):
 @each_space
 def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
     encoder = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 48}}
-    model = models.make(make(encoder, hidden=[4])).eval()
+    model = models.make(make(encoder_spec=encoder, hidden=[4])).eval()
 
     def peak(h, w, tile):
         monkeypatch.setattr(predict, 'TILE', tile)
@@ -295,9 +256,9 @@ def test_an_upsampler_leaves_no_receptive_radius(name):
 
 OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
        {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}]
-GRIDS = {'plain': {}, **{'-'.join(off): off for off in OFF}, 'K=1': {'K': 1}, 'softmax': {'norm': 'softmax'},
-         'linear': {'hidden': [], 'net_hidden': []}, 'one-hidden-layer': {'hidden': [7]},
-         'deep': {'hidden': [4, 5, 6, 7], 'net_hidden': [5, 6]}}
+GRIDS = {'plain': {}, **{'-'.join(off): off for off in OFF}, 'K=1': {'K': 1},
+         'softmax': {'net_args': {'norm': 'softmax'}}, 'linear': {'hidden': [], 'net_hidden': []},
+         'one-hidden-layer': {'hidden': [7]}, 'deep': {'hidden': [4, 5, 6, 7], 'net_hidden': [5, 6]}}
 
 each_grid_model = pytest.mark.parametrize('spec', [pixel(**args) for args in GRIDS.values()], ids=GRIDS)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from specs import a_liif
 
 import models
 from scripts import compare
@@ -34,10 +35,7 @@ def folder(tmp_path_factory):
         write_photo(folder / 'load/benchmark' / name / 'HR/1.png', 64, 80)
     write_photo(folder / 'load/div2k/DIV2K_valid_HR/0801.png', 120, 150)
     torch.manual_seed(0)
-    spec = {'name': 'a-liif', 'args': {
-        'encoder_spec': {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'n_feats': 8, 'no_upsampling': True}},
-        'expansion_spec': {'name': 'expansion-net', 'args': {'out_dim': 2, 'hidden_list': [8]}},
-        'imnet_spec': {'name': 'mlp-mixture', 'args': {'K': 2, 'out_dim': 3, 'hidden_list': [8]}}}}
+    spec = a_liif()
     torch.save({'model': {**spec, 'sd': models.make(spec).state_dict()}}, folder / 'model.pth')
     return folder
 
