@@ -28,6 +28,8 @@ def upsampler(scale: int, channels: int) -> nn.Sequential:
 
 
 class ResBlock(nn.Module):
+    """x + res_scale * conv(ReLU(conv(x))), without batch normalisation (EDSR, figure 2c); (B, n_feats, h, w)."""
+
     def __init__(self, n_feats, res_scale):
         super().__init__()
         self.body = nn.Sequential(conv(n_feats, n_feats), nn.ReLU(inplace=True), conv(n_feats, n_feats))

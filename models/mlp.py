@@ -51,6 +51,7 @@ def convolves(x: torch.Tensor) -> bool:
 
 
 def check_widths(out_dim: int, hidden_list: list[int]) -> None:
+    """Raises a UserError for a width below 1."""
     check_positive(out_dim=out_dim, **{f'hidden_list[{i}]': width for i, width in enumerate(hidden_list)})
 
 
@@ -129,12 +130,13 @@ class MLPMixture(nn.Module):
 
     @property
     def first(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The K weights (K*out, in_dim) and biases (K*out,) of the first layer."""
         return self.layer(0)
 
     def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """From the K first layers' outputs h (N, K*out) and the weights c (N, K) to (N, out_dim)."""
-        mix = (mix_spread if h.device.type == 'cpu' and h.dtype == torch.bfloat16 and not torch.is_grad_enabled()
-               else mix_products)(c)
+        spread = h.device.type == 'cpu' and h.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+        mix = mix_spread(c) if spread else mix_products(c)
         for i in range(1, len(self.weights)):
             h = linear(F.relu(mix(h), inplace=True), *self.layer(i))
         return mix(h)

@@ -14,6 +14,7 @@ Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning
 @optimizers.register('adam')
 def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float = 1e-8,
          weight_decay: float = 0) -> torch.optim.Adam:
+    """Adam (Kingma and Ba, ICLR 2015); `betas`: decay of the averages of the gradient and of its square."""
     beta1, beta2 = betas
     return torch.optim.Adam(params, lr, (beta1, beta2), eps=eps, weight_decay=weight_decay)
 
@@ -21,6 +22,7 @@ def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float 
 @optimizers.register('sgd')
 def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0,
         nesterov: bool = False) -> torch.optim.SGD:
+    """Stochastic gradient descent, with `nesterov`'s form of the momentum if wanted."""
     return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 

@@ -23,9 +23,11 @@ class Normalisation:
                               for k in ('sub', 'div'))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Colours as the model wants them."""
         return (x - self.sub) / self.div
 
     def undo(self, x: torch.Tensor) -> torch.Tensor:
+        """The model's colours as they are shown."""
         return x * self.div + self.sub
 
 
@@ -45,6 +47,7 @@ def parts(length: int, largest: int) -> list[tuple[int, int]]:
 
 
 def widen(start: int, end: int, margin: int, length: int) -> tuple[int, int]:
+    """The part start <= i < end of range(length) with `margin` more on both sides, as far as there is."""
     return max(0, start - margin), min(length, end + margin)
 
 

@@ -27,6 +27,8 @@ class DenseLayer(nn.Module):
 
 
 class ResidualDenseBlock(nn.Module):
+    """`layers` dense layers, fused to `channels` channels and added to the input (RDN, figure 3)."""
+
     def __init__(self, channels, growth, layers, kernel_size):
         super().__init__()
         self.convs = nn.Sequential(*[DenseLayer(channels + i * growth, growth, kernel_size) for i in range(layers)])
