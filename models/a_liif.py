@@ -69,12 +69,12 @@ class ALIIF(Decoder):
         index, rel_coord, shares = self.neighbours(coord)
         local = self.local_input(rel_coord, cell)
         h = self.first_layer(self.rows, index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h, self.weigh(index, local, h)), shares)
+        return ensemble(self.imnet(h, self.weigh(index, local)), shares)
 
-    def weigh(self, index: torch.Tensor, local: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    def weigh(self, index: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each query and code, (n*B*Q, K)."""
         if self.expansion is None:
-            return torch.ones_like(h[:, :1])
+            return self.rows.new_ones(local.shape[0], 1)
         if self.pixel_space:
             return self.pixel_weights.index_select(0, index.flatten())
         return self.expansion(self.first_layer(self.expansion_rows, index, local, self.expansion.first[0]))

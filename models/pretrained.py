@@ -160,5 +160,5 @@ def weigh(model: Decoder, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) 
     """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
     coord = grid(y, x, 1)
     index, rel_coord, shares = model.neighbours(coord)
-    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)), None)
+    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)))
     return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()

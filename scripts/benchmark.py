@@ -42,7 +42,7 @@ from models.decoder import sample  # noqa: E402
 from models.mlp import linear  # noqa: E402
 from models.parallel import device_name, pick_devices, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
-from utils import UserError, load_yaml, make_coord, run_cli  # noqa: E402
+from utils import check_positive, load_yaml, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
@@ -313,8 +313,7 @@ def main():
                         help='of %(choices)s')
     parser.add_argument('--json', help='writes the numbers here, each round\'s too')
     args = parser.parse_args()
-    if args.repeats < 1:
-        raise UserError(f'--repeats must be at least 1, not {args.repeats}')
+    check_positive(**{'--repeats': args.repeats})
     device = pick_devices(args.gpu)[0]
     set_precision(tf32=False)
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets import make_loader  # noqa: E402
 from datasets.image_folder import find_images  # noqa: E402
-from utils import run_cli, to_pixel_samples  # noqa: E402
+from utils import check_positive, run_cli, to_pixel_samples  # noqa: E402
 
 INP_SIZE, SCALE_MAX, SAMPLE_Q, BATCH_SIZE = 48, 4, 2304, 8
 
@@ -80,6 +80,7 @@ def main():
     parser.add_argument('--seconds', type=float, default=4, help='of each version in each round')
     parser.add_argument('--rounds', type=int, default=3)
     args = parser.parse_args()
+    check_positive(**{'--rounds': args.rounds})
 
     files = find_images(args.root)
     with tempfile.TemporaryDirectory() as folder:
