@@ -64,6 +64,8 @@ VARIANTS = {
     'pixel space, layer init': {**PIXEL, **LAYER},
     'pixel space, residual': {**PIXEL, **RESIDUAL},
     'pixel space, layer init, residual': {**PIXEL, **LAYER, **RESIDUAL},
+    'pixel space, layer init, residual, K = 32, width 32': {
+        **PIXEL, **LAYER, **RESIDUAL, **functions(32), f'{MIXTURE}.hidden_list': [32] * 4},
     'LIIF': LIIF,
     'LIIF, residual': {**LIIF, **RESIDUAL},
     BICUBIC: None,
