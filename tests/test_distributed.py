@@ -91,7 +91,7 @@ def test_validation_does_not_depend_on_the_number_of_processes(projects, process
 @pytest.mark.parametrize('processes', [2, 4])
 def test_the_first_process_alone_writes(projects, processes):
     names = sorted(path.name for path in projects[processes].run.iterdir())
-    assert names == ['config.yaml', 'epoch-best.pth', 'epoch-last.pth', 'log.txt', 'tensorboard']
+    assert names == ['config.yaml', 'epoch-best.pth', 'epoch-last.pth', 'lock', 'log.txt', 'tensorboard']
     assert len(list((projects[processes].run / 'tensorboard').iterdir())) == 1
     assert len(projects[processes].log()) == 11
     output = projects[processes].output()
