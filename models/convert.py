@@ -25,8 +25,9 @@ def from_published(spec: dict) -> dict:
             raise UserError(f'the spec of a published A-LIIF lacks {error}') from None
         spec.update(name='a-liif', args=args)
     if 'sd' in spec:
-        shift = r'encoder\.(sub|add)_mean\.' if encoder_name(spec) in ('edsr-baseline', 'edsr', 'rcan') else '$'
-        spec['sd'] = {rename(k) if published else k: v for k, v in spec['sd'].items() if not re.match(shift, k)}
+        shifted = encoder_name(spec) in ('edsr-baseline', 'edsr', 'rcan')
+        spec['sd'] = {rename(k) if published else k: v for k, v in spec['sd'].items()
+                      if not (shifted and re.match(r'encoder\.(sub|add)_mean\.', k))}
     return spec
 
 
