@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
 from datasets.image_folder import list_images, reading
 from models.decoder import Decoder
-from models.parallel import pick_devices, set_precision
+from models.parallel import mixed_precision, pick_devices, set_precision
 from models.pretrained import load_pretrained, metadata, mixing_weights, plain, target_size, to_tensor, upscale_pil
 from models.registry import add_import_option
 from utils import UserError, atomic_write, located, run_cli
@@ -257,13 +256,12 @@ def process(source: Path, target: Path, model: Decoder, args: argparse.Namespace
         target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(target, size, image.mode)
 
-    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
-        big = upscale_pil(model, image, size=size, verbose=True)
-        save(big, target)
-        if args.compare:
-            save(compare(as_mode(image, 'RGB'), as_mode(big, 'RGB'), Path(args.model).stem), comparison)
-        if args.weights_map:
-            save(weights_map(model, image, size), weights)
+    big = upscale_pil(model, image, size=size, verbose=True)
+    save(big, target)
+    if args.compare:
+        save(compare(as_mode(image, 'RGB'), as_mode(big, 'RGB'), Path(args.model).stem), comparison)
+    if args.weights_map:
+        save(weights_map(model, image, size), weights)
     tqdm.write(f'{target}: {size[0]}x{size[1]}')
 
 
@@ -292,12 +290,14 @@ def main() -> None:
     model = load_pretrained(args.model).to(device)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
+    precision = mixed_precision(device, args.amp)
     Image.MAX_IMAGE_PIXELS = None  # a guard for servers; these pictures are the user's own
 
     failures = []
     for source, path in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
         try:
-            process(source, path, model, args)
+            with precision:
+                process(source, path, model, args)
         except UserError as error:
             if not args.input.is_dir():
                 raise

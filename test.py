@@ -20,7 +20,7 @@ from tqdm import tqdm
 import datasets
 import models
 from models.decoder import Decoder
-from models.parallel import pick_devices, set_precision
+from models.parallel import mixed_precision, pick_devices, set_precision
 from models.predict import normalisations, upscale_whole
 from models.pretrained import to_picture
 from models.registry import add_import_option
@@ -187,6 +187,7 @@ def main() -> None:
     device = pick_devices(args.gpu)[0]
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
+    precision = mixed_precision(device, args.amp)
     results, report = [], None
     for path in args.config:
         open_config(path)  # what is wrong with the last is told before the first takes its hours
@@ -194,7 +195,7 @@ def main() -> None:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
     for path in args.config:
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.amp == 'bf16'):
+        with precision:
             results.append(evaluate(path, model, args.save_dir, report and report.keep_ours))
         if report:
             report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))

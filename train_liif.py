@@ -31,7 +31,7 @@ from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.optim import make_optimizer
-from models.parallel import Parallel, peak_memory, set_precision
+from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
 from models.predict import normalisations
 from models.registry import add_import_option, load_state, make_model
 from models.run import Config, Log, open_run, prepare_folder
@@ -61,6 +61,7 @@ class Trainer:
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
         self.net = parallel.wrap(self.model, config.compile, config.amp)
+        self.precision = mixed_precision(parallel.device, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.signal = None
         for number in SIGNALS:
@@ -137,7 +138,7 @@ class Trainer:
         """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
-        with torch.autocast(parallel.device.type, torch.bfloat16, enabled=config.amp == 'bf16'):
+        with self.precision:
             pred = self.net(self.inp_norm.apply(batch['inp']), batch['coord'], batch['cell'])
         loss = F.l1_loss(pred.float(), self.gt_norm.apply(batch['gt'])) * (local / total)
         self.optimizer.zero_grad(set_to_none=True)

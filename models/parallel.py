@@ -16,11 +16,16 @@ from torch import nn
 from utils import UserError
 
 
+def say(text: str) -> None:
+    """Prints `text`, once in a job of several processes."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text)
+
+
 def pick_devices(gpu: str) -> list[torch.device]:
     """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU."""
     if gpu == 'cpu' or not torch.cuda.is_available():
-        if os.environ.get('RANK', '0') == '0':
-            print('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
+        say('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
         return [torch.device('cpu')]
     count = torch.cuda.device_count()
     try:
@@ -37,6 +42,18 @@ def set_precision(tf32: bool) -> None:
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is worth asking for: a CPU without such products computes them some 15 times slower than float32."""
+    return device.type != 'cpu' or torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def mixed_precision(device: torch.device, amp: str | None) -> torch.autocast:
+    """The context to call models in: bf16 where `amp` is 'bf16' and the device has it, float32 otherwise."""
+    if amp and not has_bf16(device):
+        say('this CPU has no products in bf16: computing in float32, which is faster here')
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp == 'bf16' and has_bf16(device))
 
 
 def device_name(device: torch.device) -> str:

@@ -40,7 +40,7 @@ import models  # noqa: E402
 from models import a_liif  # noqa: E402
 from models.decoder import sample  # noqa: E402
 from models.mlp import linear  # noqa: E402
-from models.parallel import device_name, pick_devices, set_precision  # noqa: E402
+from models.parallel import device_name, has_bf16, pick_devices, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
 from utils import check_positive, load_yaml, make_coord, run_cli  # noqa: E402
 
@@ -321,7 +321,7 @@ def main():
     print(f'{report["machine"]}; medians of {args.repeats}')
     for title, cases, unit, factor in sections(device):
         cases = [case for case in cases if not args.only or case.name.split()[0] in args.only]
-        cases += ceiling_cases(device)
+        cases = [case for case in (*cases, *ceiling_cases(device)) if case.precision != 'bf16' or has_bf16(device)]
         rows = report['tables'][title] = measure(title, cases, device, args.repeats)
         print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
         if args.json:

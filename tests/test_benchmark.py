@@ -137,6 +137,7 @@ def results(tmp_path_factory):
     """Output and JSON of a whole run, by the README's command."""
     path, (command,) = tmp_path_factory.mktemp('benchmark') / 'results.json', readme.commands('benchmark.py')
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, 'has_bf16', lambda device: True)
         output = run(patch, *command[2:], '--json', path)
     return output, json.loads(path.read_text())
 

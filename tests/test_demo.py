@@ -22,6 +22,7 @@ from pictures import (
 from PIL import Image
 
 import demo
+from models import parallel
 from utils import run_cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -116,7 +117,8 @@ def test_resolution_is_height_and_width(cli):
     assert_close(Image.open('big.png'), interpolated(picture(), (17, 60)))
 
 
-def test_mixed_precision_changes_little(cli):
+def test_mixed_precision_changes_little(cli, monkeypatch):
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: True)
     picture().save('small.png')
     job = '--input', 'small.png', '--scale', 3, '--output'
     assert cli(*job, 'full.png', model='random.pth')[0] == 0

@@ -3,8 +3,12 @@
 import contextlib
 import io
 import math
+import platform
+import re
 import shutil
 import signal
+import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -333,13 +337,26 @@ def test_tf32_is_on_where_it_is_asked_for(project):
     parallel.set_precision(tf32=False)
 
 
-def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed):
+def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed, monkeypatch):
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: True)
     assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}
     weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
     assert {w.dtype for w in weights.values()} == {torch.float32}
     assert not torch.equal(weights['imnet.weights.0'], plain['imnet.weights.0'])
     for key in plain:
         torch.testing.assert_close(weights[key], plain[key], rtol=0, atol=0.01)  # nine steps of 1e-3
+
+
+def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: False)
+    assert autocast_in_step(project, '--amp', 'bf16')['training'] is False
+    assert 'no products in bf16' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != 'linux' or platform.machine() != 'x86_64', reason='needs Linux on x86-64')
+def test_bf16_of_a_cpu_goes_by_its_instructions():
+    flags = re.search('flags.*', Path('/proc/cpuinfo').read_text())[0].split()
+    assert parallel.has_bf16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= set(flags))
 
 
 def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
