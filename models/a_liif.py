@@ -48,16 +48,18 @@ class ALIIF(Decoder):
         if self.expansion is not None and self.pixel_space:
             self.pixel_weights = self.weigh_pixels(cell)
 
-    def query_rgb(self, coord, cell=None):
-        if not torch.is_grad_enabled():
-            self.prepare_once()
-        if fused := fused_kernel(self, coord):
-            pred = fused.decode(self, coord, cell)
-            return pred + self.sample_input(coord) if self.residual else pred
-        return super().query_rgb(coord, cell)
+    @property
+    def stock(self) -> bool:
+        """Whether it computes what the fast paths do; a subclass, or one of the mixture, may compute something else."""
+        return type(self).decode is ALIIF.decode and type(self.imnet) is MLPMixture
+
+    def decode_in_chunks(self, coord, cell):
+        self.prepare_once()
+        fused = fused_kernel(self, coord)
+        return fused.decode(self, coord, cell) if fused else super().decode_in_chunks(coord, cell)
 
     def query_grid(self, y, x, cell):
-        if self.expansion is None or not self.pixel_space or torch.is_grad_enabled():
+        if self.expansion is None or not self.pixel_space or not self.stock or torch.is_grad_enabled():
             return super().query_grid(y, x, cell)
         self.prepare_once()
         pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)

@@ -34,8 +34,12 @@ class Decoder(nn.Module):
     bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
     """
 
-    # of the colours it was trained on; a checkpoint tells its own (`models.load`), the authors' ones all have this
+    # the normalisation it was trained with: a checkpoint may record its own (`models.load`), the authors' all have this
     data_norm = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}
+
+    # how many features beyond the 3x3 around a code `prepare` and `decode` look at (math.inf: at all): large images are
+    # decoded in bands, and each band needs them
+    reach = 0
 
     def __init__(self, encoder_spec: dict, local_ensemble: bool, feat_unfold: bool, cell_decode: bool,
                  residual: Residual):
@@ -50,7 +54,7 @@ class Decoder(nn.Module):
 
     @property
     def receptive_radius(self) -> int | None:
-        """The encoder's, in pixels; None where a feature depends on the whole image, or is none of an input pixel."""
+        """The encoder's, in pixels; None where a feature depends on the whole image, or has been upsampled."""
         return getattr(self.encoder, 'receptive_radius', None)
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
@@ -70,16 +74,17 @@ class Decoder(nn.Module):
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
-        if torch.is_grad_enabled():
-            pred = self.decode_with_gradients(coord, cell)
-        else:
-            self.prepare_once()
-            self.begin(cell)
-            step = max(1, chunk_size(coord.device) // coord.shape[0])
-            coords = coord.split(step, dim=1)
-            cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
-            pred = torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
+        pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(coord, cell)
         return pred + self.sample_input(coord) if self.residual else pred
+
+    def decode_in_chunks(self, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        """`decode` without gradients, a chunk of the queries at a time."""
+        self.prepare_once()
+        self.begin(cell)
+        step = max(1, chunk_size(coord.device) // coord.shape[0])
+        coords = coord.split(step, dim=1)
+        cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
+        return torch.cat([self.decode(*chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
 
     def decode_with_gradients(self, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` as part of a graph, on a CPU a few images at a time: what is between two layers stays in cache."""
@@ -90,7 +95,8 @@ class Decoder(nn.Module):
         preds, images = [], max(1, chunk_size(coord.device) // coord.shape[1])
         for i in range(0, len(coord), images):
             part, some = copy.copy(self), slice(i, i + images)
-            part.feat, queries = self.feat[some], (coord[some], None if cell is None else cell[some])
+            part.feat, part.inp = self.feat[some], self.inp[some]
+            queries = (coord[some], None if cell is None else cell[some])
             part.prepare()
             part.begin(queries[1])
             preds.append(part.decode(*queries))

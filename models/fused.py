@@ -28,6 +28,8 @@ import triton.language as tl
 from torch import nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from models.mlp import ExpansionNet
+
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
 STEP = 32  # columns of a hidden layer at a time
 TILES = {  # scripts/tune_fused.py compares others
@@ -40,7 +42,9 @@ TRIED = {}  # what `agrees` found
 def fits(model: nn.Module) -> bool:
     """Whether `decode` can take the place of that of `model`, an ALIIF which holds features."""
     net, dtype = model.expansion, model.rows.dtype
-    if net is None or model.pixel_space or len(net.layers) < 3 or len(model.imnet.dims) < 3:
+    if type(net) is not ExpansionNet or not model.stock or model.pixel_space:
+        return False
+    if len(net.layers) < 3 or len(model.imnet.dims) < 3:
         return False
     if model.imnet.K > SIDE or max(model.imnet.dims[1:]) > SIDE or expansion_width(net) > 256 or dtype not in TILES:
         return False

@@ -54,12 +54,13 @@ def widen(start: int, end: int, margin: int, length: int) -> tuple[int, int]:
 class Target:
     """The pixels of an output of `size` (H, W) for an input of `shape` (h, w): their coordinates and whose they are."""
 
-    def __init__(self, size: tuple, shape: tuple, like: torch.Tensor):
+    def __init__(self, size: tuple, shape: tuple, model: Decoder):
+        like = next(model.parameters())
         self.shape, self.cell = shape, like.new_tensor([2 / n for n in size])
         self.coords = [make_coord([n])[:, 0].to(like) for n in size]
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
-        # the local ensemble), and that code's own neighbours when unfolded
-        self.reach = 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
+        # the local ensemble), that code's own neighbours when unfolded, and what else the decoder looks at
+        self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
         self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
 
     def span(self, axis: int, start: int, end: int) -> range:
@@ -81,9 +82,9 @@ def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | 
     the whole image; an encoder that pools over the whole image (RCAN) has no such margin, and one with its own
     upsampler no map of latent codes: for them the tile is the image.
     """
-    target = Target(size, image.shape[-2:], like=next(model.parameters()))
+    target = Target(size, image.shape[-2:], model)
     h, w = target.shape
-    largest = max(h, w) if model.receptive_radius is None else TILE
+    largest = max(h, w) if model.receptive_radius is None or model.reach == math.inf else TILE
     for rows in parts(h, largest):
         for columns in parts(w, largest):
             yield from upscale_tile(model, image, target, rows, columns, data_norm)

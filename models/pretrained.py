@@ -134,7 +134,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     counts alone; in between they mix, and a view of another size than the input's would show the beat. Works in tiles.
     UserError where the encoder's own upsampler leaves no code for an input pixel.
     """
-    target = Target(view, image.shape[-2:], like=next(model.parameters()))
+    target = Target(view, image.shape[-2:], model)
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
     norm, _ = normalisations(model.data_norm, cell.device)

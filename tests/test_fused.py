@@ -185,6 +185,16 @@ def test_models_beyond_its_limits_do_not_fit(spec):
     assert not fused.fits(model)
 
 
+@pytest.mark.parametrize('part', ['expansion', 'imnet'])
+@torch.no_grad()
+def test_functions_of_ones_own_do_not_fit(part):
+    model = build(PUBLISHED)
+    net = getattr(model, part)
+    net.__class__ = type('Own', (type(net),), {})
+    model.gen_feat(image())
+    assert not fused.fits(model)
+
+
 @torch.no_grad()
 def test_float64_does_not_fit():
     model = build(PUBLISHED).double()
