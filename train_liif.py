@@ -209,9 +209,8 @@ class Trainer:
 def log_previews(log: Log, trainer: Trainer, previews: list) -> None:
     """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch."""
     model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
-    names, batches = zip(*previews, strict=True)
-    scored = eval_images(batches, model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
-    for name, batch, image in zip(names, batches, scored, strict=True):
+    for name, batch in previews:
+        image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
         log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
         log.image(f'preview/{name}', strip(batch, image.pred), epoch)
 
@@ -282,13 +281,14 @@ def main() -> None:
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
 
-    def make_loader(key, shuffle):
+    def make_loader(key, seed, shuffle):
         spec = getattr(config, key)
-        return None if spec is None else datasets.make_loader(spec, config.seed, shuffle, parallel.rank, parallel.world,
+        return None if spec is None else datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world,
                                                               pin_memory=parallel.device.type == 'cuda', where=key)
 
     with located(args.config):
-        train_loader, val_loader = make_loader('train_dataset', True), make_loader('val_dataset', False)
+        train_loader = make_loader('train_dataset', config.seed, shuffle=True)
+        val_loader = make_loader('val_dataset', 0, shuffle=False)  # seeds compare by the same samples
         trainer = Trainer(config, parallel, folder)
     if source:
         with located(source):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import CONFIG, Project, assert_same, before_step, kill, stop
+from training import CONFIG, Project, assert_same, before_step, kill, stop, write_photos
 
 import datasets
 import models
@@ -309,6 +309,28 @@ def test_the_truth_of_a_picture_strip_is_the_centre_of_the_photo(project):
     small = np.asarray(Image.fromarray(photo).resize((10, 10), Image.BICUBIC))
     assert np.array_equal(low, small.repeat(4, axis=0).repeat(4, axis=1))
     assert np.abs(bicubic.astype(int) - truth).mean() < np.abs(low.astype(int) - truth).mean()
+
+
+def test_validation_samples_are_the_same_for_all_seeds(project, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train_liif.Trainer, 'validate', lambda trainer, loader: seen.extend(loader) or 0.)
+    project.change({'epoch_max': 1})
+    for seed in '0', '1':
+        project.train('--seed', seed, '--overwrite')
+    assert len(seen) == 2
+    assert_same(*seen)
+
+
+def test_images_that_no_picture_can_be_made_of_do_not_end_the_run(project):
+    write_photos(project.folder / 'small', 2, 30, 30)
+    write_photos(project.folder / 'large', 2, 50, 50)
+    project.change({'epoch_max': 1, 'val_dataset.dataset': {
+        'name': 'paired-image-folders', 'args': {'root_path_1': 'small', 'root_path_2': 'large'}},
+        'val_dataset.wrapper': {'name': 'sr-implicit-uniform-varied',
+                                'args': {'size_min': 20, 'size_max': 24, 'gt_resize': 20, 'sample_q': 16}}})
+    project.train()
+    assert 'psnr' in project.events()
+    assert not any(tag.startswith('preview') for tag in project.events())
 
 
 # --- precision and speed options -------------------------------------------------------------------
