@@ -26,8 +26,17 @@ from tqdm import tqdm
 
 from datasets.image_folder import list_images, reading
 from models.decoder import Decoder
-from models.parallel import mixed_precision, pick_devices, set_precision
-from models.pretrained import load_pretrained, metadata, mixing_weights, plain, target_size, to_tensor, upscale_pil
+from models.parallel import mixed_precision, pick_device, set_precision
+from models.pretrained import (
+    DEFAULT,
+    load_pretrained,
+    metadata,
+    mixing_weights,
+    plain,
+    target_size,
+    to_tensor,
+    upscale_pil,
+)
 from models.registry import add_import_option
 from utils import UserError, atomic_write, located, run_cli
 
@@ -174,7 +183,7 @@ def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image
     return result
 
 
-def liveliest(image: Image.Image, grid: tuple) -> tuple:
+def most_detailed(image: Image.Image, grid: tuple) -> tuple:
     """(column, row) of the cell with most fine detail, where `grid` (columns, rows) of them divide `image`."""
     grey = image.convert('L')
     detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1))).resize(grid, Image.BOX)
@@ -188,7 +197,7 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
     part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
     cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
     left, top = ((n - p) * i // max(1, count - 1)
-                 for n, p, i, count in zip(big.size, part, liveliest(image, cells), cells, strict=True))
+                 for n, p, i, count in zip(big.size, part, most_detailed(image, cells), cells, strict=True))
     box = left, top, left + part[0], top + part[1]
     source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
     frame = [b * n // m for b, n, m in zip(box, view * 2, big.size * 2, strict=True)]
@@ -203,9 +212,10 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
 
 
 def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
-    """A sheet of the input, of the function that rules (has the largest weight) at each place, and of all weights.
+    """A sheet of the input, of the function that rules (has the largest weight, of either sign), and of all weights.
 
-    Weights are blue below their mean over the image, red above. `view` is the size (W, H) of its panels.
+    Weights are blue below their mean over the image, red above. `size` (H, W) is the output's,
+    `view` (W, H) its panels'.
     """
     view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(image), size, view[::-1]).numpy()
@@ -245,7 +255,8 @@ def size_from(text: str) -> tuple[int, int]:
 
 def process(source: Path, target: Path, model: Decoder, args: argparse.Namespace) -> None:
     """Upscales the picture in the file `source` into the file `target`; what can be checked is checked before."""
-    comparison, weights = (target.with_name(f'{target.stem}-{kind}.png') for kind in ('compare', 'weights'))
+    base = target.name if args.input.is_dir() else target.stem  # a folder may have an a.jpg and an a.png
+    comparison, weights = (target.with_name(f'{base}-{kind}.png') for kind in ('compare', 'weights'))
     for path, wanted in ((target, True), (comparison, args.compare), (weights, args.weights_map)):
         if wanted and path.exists() and not args.overwrite:
             raise UserError(f'{path}: exists already; --overwrite replaces it')
@@ -272,7 +283,7 @@ def main() -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument('--scale', type=scale_from, help='at least 1, such as 3.7')
     target.add_argument('--resolution', type=size_from, metavar='HEIGHT,WIDTH', help='any aspect ratio')
-    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+    parser.add_argument('--model', default=DEFAULT,
                         help='a name in pretrained/, or a checkpoint (default: %(default)s)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
@@ -285,7 +296,7 @@ def main() -> None:
 
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
     jobs = find_jobs(args.input, args.output)
-    device = pick_devices(args.gpu)[0]
+    device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = load_pretrained(args.model).to(device)
     if args.weights_map and getattr(model, 'expansion', None) is None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import datasets
 import models
 from models.decoder import Decoder
-from models.parallel import mixed_precision, pick_devices, set_precision
+from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_whole
 from models.pretrained import to_picture
 from models.registry import add_import_option
@@ -127,7 +127,7 @@ def save_image(image: torch.Tensor, path: Path) -> None:
         to_picture(image, 'RGB').save(path)
 
 
-def read_config(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
+def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
                 eval_bsize: int | None = None) -> tuple:
     """A test config's keys, checked by `check_args`."""
     parse_eval_type(eval_type)
@@ -140,7 +140,7 @@ def open_config(path: str | Path) -> tuple:
     """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize."""
     keys = load_yaml(path)
     with located(path):
-        test_dataset, *rest = read_config(**check_args(read_config, keys))
+        test_dataset, *rest = config_keys(**check_args(config_keys, keys))
         return datasets.make_loader(test_dataset, seed=0), *rest
 
 
@@ -178,13 +178,13 @@ def main() -> None:
     parser.add_argument('--model', required=True, help="a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--save-dir', help='writes the predictions here, a folder for each config')
-    parser.add_argument('--json', help='writes the numbers here, each image\'s too')
+    parser.add_argument('--json', help="writes the numbers here, each image's too")
     parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
     add_import_option(parser)
     args = parser.parse_args()
 
-    device = pick_devices(args.gpu)[0]
+    device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
     precision = mixed_precision(device, args.amp)

@@ -16,8 +16,8 @@ from PIL import Image
 from datasets.image_folder import image_size
 from demo import as_mode, read, save
 from models import load_pretrained, upscale_pil
-from models.parallel import pick_devices, set_precision
-from models.pretrained import target_size
+from models.parallel import pick_device, set_precision
+from models.pretrained import DEFAULT, target_size
 from models.registry import add_import_option
 from utils import UserError, run_cli
 
@@ -122,7 +122,7 @@ def make_page(model, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+    parser.add_argument('--model', default=DEFAULT,
                         help='a name in pretrained/, or a checkpoint (default: %(default)s)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--port', type=int, default=7860)
@@ -131,7 +131,9 @@ def main():
 
     if gr is None:
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
-    device = pick_devices(args.gpu)[0]
+    if not 1 <= args.port <= 65535:
+        raise UserError(f'--port must be from 1 to 65535, not {args.port}')
+    device = pick_device(args.gpu)
     set_precision(tf32=False)
     Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the guard, and says what to do
     page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
@@ -139,7 +141,7 @@ def main():
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
                     footer_links=[], theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
-        raise UserError(f'--port: {args.port} is taken; choose another') from error
+        raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
 
 
 if __name__ == '__main__':

@@ -51,7 +51,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def make_bin(path: Path) -> Path:
-    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder; made where none of its time is there."""
+    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder, made unless one with its time exists."""
     path = path.absolute()
     copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns

@@ -17,7 +17,7 @@ from utils import UserError, check_positive, located, make_coord, to_pixel_sampl
 
 
 class Draw(NamedTuple):
-    """Asks for sample `index` as it falls at `position` of `epoch`: the last three alone decide on all chance in it."""
+    """Requests sample `index`; its random numbers are seeded by (seed, epoch, position) alone."""
     index: int
     seed: int
     epoch: int
@@ -87,8 +87,9 @@ class ImplicitWrapper(Dataset):
         inp (3, h, w) and gt (Q, 3): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
         (2 / H, 2 / W). Where every pixel of the target is queried also gt_size: its (H, W), int64.
 
-    It is indexed by a `Draw`, or by an int for fresh chance. `augment` flips and transposes both; `sample_q` is Q, by
-    default all pixels of the target. `paired`: whether it is of a dataset of pairs, which says so by the same name.
+    It is indexed by a `Draw`, or by an int for fresh random numbers. `augment` flips and transposes both; `sample_q` is
+    Q, by default all pixels of the target. `paired`: whether it is of a dataset of pairs, which says so by the same
+    name.
     """
 
     paired = False

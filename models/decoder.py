@@ -34,7 +34,7 @@ class Decoder(nn.Module):
     bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
     """
 
-    # the normalisation it was trained with: a checkpoint may record its own (`models.load`), the authors' all have this
+    # the normalisation it was trained with: `models.load` sets what the checkpoint records; the authors' all have this
     data_norm = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}
 
     # how many features beyond the 3x3 around a code `prepare` and `decode` look at (math.inf: at all): large images are

@@ -23,7 +23,10 @@ def say(text: str) -> None:
 
 
 def pick_devices(gpu: str) -> list[torch.device]:
-    """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU."""
+    """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU.
+
+    Raises UserError for what is neither, and for GPUs that are not there.
+    """
     if gpu == 'cpu' or not torch.cuda.is_available():
         say('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
         return [torch.device('cpu')]
@@ -38,6 +41,11 @@ def pick_devices(gpu: str) -> list[torch.device]:
     return [torch.device('cuda', i) for i in indices]
 
 
+def pick_device(gpu: str) -> torch.device:
+    """The first of `pick_devices`: evaluation takes one."""
+    return pick_devices(gpu)[0]
+
+
 def set_precision(tf32: bool) -> None:
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -45,7 +53,10 @@ def set_precision(tf32: bool) -> None:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is worth asking for: a CPU without such products computes them some 15 times slower than float32."""
+    """Whether bf16 is worth asking for. CPUs for which oneDNN has no such products (x86 without AVX-512) emulate them.
+
+    That is some 15 times slower than float32 (a training step on a Zen 3).
+    """
     return device.type != 'cpu' or torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -115,7 +126,7 @@ class Parallel:
         return nn.DataParallel(model, self.devices) if len(self.devices) > 1 else model
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` added up over all ranks."""
+        """`tensor` added up over all ranks, in place under torchrun."""
         if self.distributed:
             dist.all_reduce(tensor)
         return tensor

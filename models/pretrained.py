@@ -18,6 +18,7 @@ from models.predict import Target, encode, normalisations, parts, upscale
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
+DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
 LARGEST = 1e6  # scale: more than any memory holds
 
 
@@ -65,9 +66,12 @@ def upright(image: Image.Image) -> Image.Image:
 def plain(image: Image.Image) -> Image.Image:
     """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
     image = upright(image)
-    if image.mode.startswith('I;16'):
-        result = Image.fromarray(np.asarray(image).astype(np.uint16))
-    elif image.mode in ('I', 'F', 'LAB'):
+    if image.mode.startswith('I'):  # a PGM of 16 bits is opened as I, which has 32
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
+        result = Image.fromarray(grey.astype(np.uint16))
+    elif image.mode in ('F', 'LAB'):
         raise UserError(f'pixels of mode {image.mode} are not supported: convert the image to grey or RGB of 8 bits')
     else:
         grey = image.mode in ('1', 'L', 'LA', 'La')
@@ -130,8 +134,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple) -> torch.Tensor:
     """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
 
-    A point of the grid `view` (H, W) has those at the centre of its input pixel, where one code of the local ensemble
-    counts alone; in between they mix, and a view of another size than the input's would show the beat. Works in tiles.
+    A point of the grid `view` (H, W) has those at the centre of its nearest input pixel, where one code of the local
+    ensemble counts alone; elsewhere they mix, and a view of another size would show a moiré pattern. Works in tiles.
     UserError where the encoder's own upsampler leaves no code for an input pixel.
     """
     target = Target(view, image.shape[-2:], model)

@@ -62,6 +62,8 @@ class Config:
         parse_eval_type(self.eval_type)
         check_norm(self.data_norm)
         check_positive(**{key: getattr(self, key) for key in ('epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize')})
+        if self.cosine_lr and max(self.cosine_lr.values()) >= self.epoch_max:
+            raise UserError(f'cosine_lr: warmup and hold must be below epoch_max, {self.epoch_max}')
         if sum(map(bool, (self.resume, self.weights_from, self.encoder_from))) > 1:
             raise UserError('resume, weights_from and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
@@ -153,7 +155,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> object:
 
 
 class Log:
-    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; only the first process has one that does.
+    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; on other ranks than 0 it does nothing.
 
     The events are not left to the thread of tensorboardX's SummaryWriter, which a full disk would end unseen.
     """

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
-from models.parallel import pick_devices, set_precision  # noqa: E402
+from models.parallel import pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
 from scripts.results import insert  # noqa: E402
 from test import eval_psnr  # noqa: E402
@@ -116,7 +116,7 @@ def evaluate(variant, seed, gpu):
     if variant == BICUBIC:
         model, config['data_norm'] = models.Bicubic(), None
     else:
-        model = models.load(trained(variant, seed, gpu)).to(pick_devices(gpu)[0])
+        model = models.load(trained(variant, seed, gpu)).to(pick_device(gpu))
     return eval_psnr(make_loader(config['val_dataset'], seed=0), model, config['data_norm'], verbose=True)
 
 

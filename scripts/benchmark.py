@@ -40,9 +40,9 @@ import models  # noqa: E402
 from models import a_liif  # noqa: E402
 from models.decoder import sample  # noqa: E402
 from models.mlp import linear  # noqa: E402
-from models.parallel import device_name, has_bf16, pick_devices, set_precision  # noqa: E402
+from models.parallel import device_name, has_bf16, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
-from utils import check_positive, load_yaml, make_coord, run_cli  # noqa: E402
+from utils import UserError, check_positive, load_yaml, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
@@ -311,10 +311,12 @@ def main():
     parser.add_argument('--repeats', type=int, default=5, help='rounds that are timed')
     parser.add_argument('--only', nargs='+', choices=sorted({name for name, *_ in versions()}), metavar='VERSION',
                         help='of %(choices)s')
-    parser.add_argument('--json', help='writes the numbers here, each round\'s too')
+    parser.add_argument('--json', help="writes the numbers here, each round's too")
     args = parser.parse_args()
     check_positive(**{'--repeats': args.repeats})
-    device = pick_devices(args.gpu)[0]
+    device = pick_device(args.gpu)
+    if device.type == 'cpu' and sys.platform != 'linux':
+        raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
     set_precision(tf32=False)
 
     report = {'machine': machine(device), 'tables': {}}

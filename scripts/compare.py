@@ -10,9 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from demo import sheet  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 
@@ -30,12 +31,9 @@ def print_table(out):
 def side_by_side(paths):
     """The images at `paths`, {caption: path}, in one row, all with the size of the first."""
     images = [Image.open(path).convert('RGB') for path in paths.values()]
-    width, height = images[0].size
-    row = Image.new('RGB', (width * len(images), height + 16))
-    for i, (caption, image) in enumerate(zip(paths, images, strict=True)):
-        ImageDraw.Draw(row).text((i * width + 4, 2), caption, fill='white')
-        row.paste(image.crop((0, 0, width, height)), (i * width, 16))
-    return row
+    box = 0, 0, *images[0].size
+    panels = [(caption, 'black', image.crop(box)) for caption, image in zip(paths, images, strict=True)]
+    return sheet(panels, len(panels))
 
 
 def find_truth(truth, stem):

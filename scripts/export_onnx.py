@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import load_pretrained  # noqa: E402
 from models.predict import normalisations  # noqa: E402
+from models.pretrained import DEFAULT  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from utils import UserError, atomic_write, run_cli  # noqa: E402
 
@@ -31,7 +32,7 @@ AXES = {'image': {0: 'batch', 2: 'height', 3: 'width'}, 'features': {0: 'batch',
         'coord': {0: 'batch', 1: 'queries'}, 'cell': {0: 'batch', 1: 'queries'}}
 
 
-class Encoder(nn.Module):
+class OnnxEncoder(nn.Module):
     """The encoder of `model`, a `Decoder`, with the normalisation of its inputs."""
 
     def __init__(self, model):
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
         return self.encoder(self.norm.apply(image))
 
 
-class Decoder(nn.Module):
+class OnnxDecoder(nn.Module):
     """What `model`, a `Decoder`, makes of features, with the normalisation of its outputs undone."""
 
     def __init__(self, model):
@@ -74,14 +75,14 @@ def export_model(model, folder):
     image, coord = torch.rand(2, 3, 10, 12), torch.rand(2, 30, 2)
     cell = torch.full_like(coord, 0.1)
     features = model.encoder(image)
-    export(Encoder(model), {'image': image}, 'features', folder / 'encoder.onnx')
-    export(Decoder(model), {'image': image, 'features': features, 'coord': coord, 'cell': cell}, 'colours',
+    export(OnnxEncoder(model), {'image': image}, 'features', folder / 'encoder.onnx')
+    export(OnnxDecoder(model), {'image': image, 'features': features, 'coord': coord, 'cell': cell}, 'colours',
            folder / 'decoder.onnx')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='edsr-baseline-A-liif-pixel',
+    parser.add_argument('--model', default=DEFAULT,
                         help='a name in pretrained/, or a checkpoint (default: %(default)s)')
     parser.add_argument('--output', type=Path, required=True, help='the folder to write to')
     add_import_option(parser)

@@ -20,8 +20,8 @@ import datasets  # noqa: E402
 import models  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
 from demo import sheet, weights_map  # noqa: E402
-from models.parallel import pick_devices, set_precision  # noqa: E402
-from models.pretrained import load_pretrained, to_picture  # noqa: E402
+from models.parallel import pick_device, set_precision  # noqa: E402
+from models.pretrained import DEFAULT, load_pretrained, to_picture  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, atomic_write, calc_psnr, luma, run_cli  # noqa: E402
@@ -33,7 +33,7 @@ PHOTOS = (SET14, 6, (250, 150)), (SET14, 13, (470, 240)), (B100, 46, (120, 60)) 
 SCALES = 4, 3.7
 ZOOM = 2  # how large a pixel of a crop is shown
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and how far it is reduced before
-OURS = 'edsr-baseline-A-liif-pixel'  # the demo's model
+OURS = DEFAULT
 
 
 def sample(folder, i, scale):
@@ -76,7 +76,7 @@ def weights(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    device = pick_devices(parser.parse_args().gpu)[0]
+    device = pick_device(parser.parse_args().gpu)
     set_precision(tf32=False)
     for path, draw in ((WING, partial(crops, ('bicubic', OURS), [BUTTERFLY], [4], 128)),
                        (CROPS, partial(crops, digests(), PHOTOS, SCALES, 96)),

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
-from models.parallel import pick_devices, set_precision  # noqa: E402
+from models.parallel import pick_device, set_precision  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
 from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
 
@@ -181,7 +181,7 @@ def main():
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure these alone')
     args = parser.parse_args()
 
-    device = pick_devices(args.gpu)[0]
+    device = pick_device(args.gpu)
     set_precision(tf32=False)
     sha256 = digests()
     results = read_results(sha256)

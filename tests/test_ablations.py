@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from training import CONFIG, Project
+from training import CONFIG, REPOSITORY, Project
 
 import models
 from scripts import ablations
@@ -63,6 +63,11 @@ def test_bicubic_is_measured_on_the_same_crops(tmp_path, monkeypatch):
     run_small(tmp_path, monkeypatch, 'bicubic')
     rows = json.loads((tmp_path / 'results/ablations.json').read_text())
     assert [row['seed'] for row in rows] == [0, 1] and rows[0]['psnr'] == rows[1]['psnr'] > 15
+
+
+def test_readme_shows_the_committed_results():
+    rows = json.loads((REPOSITORY / ablations.RESULTS).read_text())
+    assert ablations.table(rows) in (REPOSITORY / 'README.md').read_text()
 
 
 def test_the_table_compares_the_seeds_that_a_variant_and_the_base_have():

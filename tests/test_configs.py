@@ -9,8 +9,9 @@ from PIL import Image
 
 import datasets
 import models
+from models.pretrained import DEFAULT
 from models.run import Config
-from test import parse_eval_type, read_config
+from test import config_keys, parse_eval_type
 from utils import check_args, load_yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -55,11 +56,18 @@ def test_every_encoder_decoder_set_and_scale_has_its_config():
         f'test-{name}-{scale}.yaml' for name in SETS for scale in SCALES.get(name, BENCHMARK_SCALES)}
 
 
-@each(sorted(CONFIGS.glob('*/train*.yaml')))
+@each([*sorted(CONFIGS.glob('*/train*.yaml')), CONFIGS / 'finetune.yaml'])
 def test_train_config_has_known_keys_and_makes_its_model(path):
     config = Config(**check_args(Config, load_yaml(path)))
     with torch.device('meta'):
         models.make(config.model)
+
+
+def test_finetuning_goes_on_from_the_demos_weights():
+    config = load_yaml(CONFIGS / 'finetune.yaml')
+    assert config['weights_from'] == f'pretrained/{DEFAULT}.pth'
+    weights = models.checkpoint.read(CONFIGS.parent / config['weights_from'])['model']
+    assert (weights['name'], weights['args']) == (config['model']['name'], config['model']['args'])
 
 
 @each(TRAIN)
@@ -130,7 +138,7 @@ def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
 def test_test_config_measures_whole_images_at_its_scale(path, load):
     _, name, scale = path.stem.split('-')
     scale = float(scale)
-    test_dataset, data_norm, eval_type, eval_bsize = read_config(**check_args(read_config, load_yaml(path)))
+    test_dataset, data_norm, eval_type, eval_bsize = config_keys(**check_args(config_keys, load_yaml(path)))
     assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name in SCALES else 'benchmark', 'scale': scale}
     assert (test_dataset['batch_size'], eval_bsize) == (1, 30000)
     assert data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}

@@ -276,7 +276,7 @@ def panel(sheet, column, row, height):
     return np.asarray(sheet, dtype=float)[top:top + height, left:left + 640]
 
 
-def test_comparison_shows_bicubic_ours_and_the_liveliest_crop(cli):
+def test_comparison_shows_bicubic_ours_and_the_most_detailed_crop(cli):
     values = np.full((160, 200, 3), 100, np.uint8)
     values[144::2, :20:2] = 140
     values[145::2, 1:20:2] = 60
@@ -295,6 +295,15 @@ def test_comparison_shows_bicubic_ours_and_the_liveliest_crop(cli):
     np.testing.assert_allclose((rows.min(), columns.min(), rows.max(), columns.max()), (375, 0, 511, 171), atol=2)
     assert bicubic_crop.std() > 2 and ours_crop.std() > 2 and panel(sheet, 0, 0, 512)[:300].std() == 0
     assert ours_crop.mean() - bicubic_crop.mean() == pytest.approx(51, abs=2)
+
+
+def test_pictures_of_one_name_in_a_folder_have_a_comparison_each(cli):
+    Path('in').mkdir()
+    picture().save('in/a.png')
+    picture().save('in/a.bmp')
+    assert cli('--input', 'in', '--scale', 2, '--output', 'out', '--compare')[0] == 0
+    assert {path.name for path in Path('out').iterdir()} == {
+        'a.png', 'a.bmp', 'a.png-compare.png', 'a.bmp-compare.png'}
 
 
 def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():

@@ -239,7 +239,7 @@ def test_without_triton_it_is_not_used(monkeypatch):
 
 # --- the compiler --------------------------------------------------------------------------------------------------
 
-COMPILE = """
+COMPILE = '''
 import json, sys
 import torch
 import models
@@ -277,7 +277,7 @@ with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
     model.gen_feat(torch.zeros(1, 3, 4, 4))
     fused.decode(model, torch.zeros(1, 8, 2), torch.ones(1, 8, 2))
 print(json.dumps(report))
-"""
+'''
 
 
 @pytest.fixture(scope='module')

@@ -18,9 +18,9 @@ FEATURES = {'ema': 0.9, 'epoch_save': 2, 'train_dataset.num_workers': 1}
 def seconds_to(project, process, text):
     """Waits until log.txt holds `text`: how long that took."""
     start = time.monotonic()
-    while process.poll() is None and not (project.run.exists() and text in (project.run / 'log.txt').read_text()):
+    while not (project.run.exists() and text in (project.run / 'log.txt').read_text()):
+        assert process.poll() is None and time.monotonic() < start + 100, project.output()
         time.sleep(0.01)
-    assert process.poll() is None, project.output()
     return time.monotonic() - start
 
 

@@ -104,9 +104,9 @@ def test_pictures_show_bicubic_ours_and_truth_beside_each_other(tmp_path, capsys
         results = [{'config': 'configs/test-2.yaml', 'psnr': psnr, 'ssim': 0.9}]
         (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
     compare.compare(tmp_path / 'out', tmp_path / 'truth')
-    row = np.asarray(Image.open(tmp_path / 'out/compare/test-2-a.png'))[-40:]
-    assert row.shape == (40, 180, 3)
+    row = np.asarray(Image.open(tmp_path / 'out/compare/test-2-a.png'))[28:68]  # below captions
+    assert row.shape == (40, 60 * 3 + 8 * 2, 3)
     for i, path in enumerate(sources.values()):
-        assert np.array_equal(row[:, 60 * i:60 * (i + 1)], np.asarray(Image.open(tmp_path / path))[:, :60])
+        assert np.array_equal(row[:, 68 * i:68 * i + 60], np.asarray(Image.open(tmp_path / path))[:, :60])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('test-2'))
     assert line.split() == ['test-2', '30.25', '0.9000', '31.50', '0.9000']

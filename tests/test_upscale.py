@@ -109,7 +109,7 @@ def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
     assert np.asarray(big.convert('L'))[visible].min() == 255
 
 
-@pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2')])
+@pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2'), ('I', '<i4')])
 def test_grey_of_16_bits_keeps_them(bilinear, mode, dtype):
     values = np.arange(120, dtype=np.uint16).reshape(10, 12) * 540 + 7
     big = upscale_pil(bilinear, Image.frombytes(mode, (12, 10), values.astype(dtype).tobytes()), scale=3)
@@ -126,7 +126,13 @@ def test_grey_stays_grey_where_the_model_answers_in_colour(weights):
     assert_close(big, np.full((10, 12), 100 + offset))
 
 
-@pytest.mark.parametrize('mode', ['I', 'F', 'LAB'])
+@pytest.mark.parametrize('value', [-1, 65536])
+def test_grey_of_more_than_16_bits_is_an_error(bilinear, value):
+    with pytest.raises(UserError, match='more than 16 bits'):
+        upscale_pil(bilinear, Image.new('I', (4, 4), value), scale=2)
+
+
+@pytest.mark.parametrize('mode', ['F', 'LAB'])
 def test_other_modes_are_named_in_the_error(bilinear, mode):
     with pytest.raises(UserError, match=f'mode {mode} '):
         upscale_pil(bilinear, Image.new(mode, (4, 4)), scale=2)

@@ -275,9 +275,16 @@ def test_a_file_that_is_no_image_is_refused_by_a_message(browser, tmp_path):
                                "'broken.png'); replace it or take it away"
 
 
+@pytest.mark.parametrize('port', [0, 70000])
+def test_a_port_that_cannot_be_is_an_error_of_one_line(port, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['web_demo.py', '--gpu', 'cpu', '--port', str(port)])
+    with pytest.raises(UserError, match=f'--port must be from 1 to 65535, not {port}'):
+        web_demo.main()
+
+
 def test_a_port_that_is_taken_is_an_error_of_one_line(folder, url, tmp_path):
     shutil.copy(folder / 'model.pth', tmp_path)
     port = url.split(':')[-1].strip('/')
     assert start(tmp_path, port).wait(100) == 2
     assert (tmp_path / 'web_demo.log').read_text().splitlines()[-1] == \
-        f'error: --port: {port} is taken; choose another'
+        f'error: --port: {port} is taken or not permitted; choose another'

@@ -27,6 +27,7 @@ from tensorboardX.proto.event_pb2 import Event
 import train_liif
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --gpu wins
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 # Of five photos in batches of 2 an epoch has 3 iterations, the last one with a short batch.
@@ -95,14 +96,14 @@ class Project:
         with contextlib.ExitStack() as stack:
             for number in (signal.SIGTERM, signal.SIGINT):
                 stack.callback(signal.signal, number, signal.getsignal(number))
-            stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', '--config', 'tiny.yaml', *flags]))
+            stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', *COMMAND, *flags]))
             stack.enter_context(contextlib.chdir(self.folder))
             stack.callback(end_workers)
             train_liif.main()
 
     def start(self, *flags, launcher=()):
         """Starts train_liif.py by a Python of its own, or by a `launcher` module, without waiting for it."""
-        command = [sys.executable, *launcher, str(REPOSITORY / 'train_liif.py'), '--config', 'tiny.yaml', *flags]
+        command = [sys.executable, *launcher, str(REPOSITORY / 'train_liif.py'), *COMMAND, *flags]
         with (self.folder / 'output').open('w') as output:
             return subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT, stdout=output, stderr=output)
 
@@ -224,7 +225,7 @@ def only_line(stderr):
 
 def error(project, *flags, script='train_liif.py', config='tiny.yaml', **kwargs):
     """The error in which a script ends."""
-    done = forked(project.folder, script, '--config', config, *flags, **kwargs)
+    done = forked(project.folder, script, '--config', config, '--gpu', 'cpu', *flags, **kwargs)
     assert done.returncode == 2
     assert only_line(done.stderr).startswith('error: ')
     return only_line(done.stderr).removeprefix('error: ')
