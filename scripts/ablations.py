@@ -5,7 +5,7 @@
 The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
 trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
 between the markers in README.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic interpolation's.
-What the JSON has is not trained again.
+What the JSON has is not trained again; it says in which precision each was, since a CPU may have no bf16.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
-from models.parallel import pick_device, set_precision  # noqa: E402
+from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
 from scripts.results import insert  # noqa: E402
 from test import eval_psnr  # noqa: E402
@@ -152,12 +152,13 @@ def main():
     args = parser.parse_args()
 
     set_precision(tf32=False)
+    precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
         rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
         if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
             psnr = evaluate(variant, seed, args.gpu)
             rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
-            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4)}])
+            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4), 'precision': precision}])
 
 
 if __name__ == '__main__':
