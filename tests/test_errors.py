@@ -74,6 +74,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'grad_clip': -1}, 'tiny.yaml: grad_clip must be above 0, not -1'),
     ({'eval_type': 'set5-2'}, "tiny.yaml: eval_type must be div2k-SCALE or benchmark-SCALE, not 'set5-2'"),
     ({'cosine_lr': {}, 'multi_step_lr': {'milestones': []}}, 'multi_step_lr and cosine_lr exclude each other'),
+    ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: warmup and hold must be below epoch_max, 3'),
 ])
 def test_a_mistake_in_the_config(project, changes, message):
     project.change(changes)
