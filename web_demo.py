@@ -129,10 +129,10 @@ def main():
     add_import_option(parser)
     args = parser.parse_args()
 
-    if gr is None:
-        raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     if not 1 <= args.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, not {args.port}')
+    if gr is None:
+        raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the guard, and says what to do

@@ -87,7 +87,7 @@ def test_training_commands(command, monkeypatch):
         command = ['python', parsed.training_script, *parsed.training_script_args]
     monkeypatch.setattr(sys, 'argv', command[1:])
     args = train_liif.parse_args()
-    assert read_config(ROOT / args.config).epoch_max == 1000
+    assert read_config(ROOT / args.config).epoch_max == (10 if 'finetune' in args.config else 1000)
 
 
 def test_the_config_that_is_explained_is_the_shipped_one():
