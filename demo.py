@@ -214,8 +214,8 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
 def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
     """A sheet of the input, of the function that rules (has the largest weight, of either sign), and of all weights.
 
-    Weights are blue below their mean over the image, red above. `size` (H, W) is the output's,
-    `view` (W, H) its panels'.
+    Weights are blue below their mean over the image, red above. `size` (H, W) is the output's, `view` (W, H)
+    its panels'.
     """
     view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(image), size, view[::-1]).numpy()

@@ -288,7 +288,7 @@ def main() -> None:
 
     with located(args.config):
         train_loader = make_loader('train_dataset', config.seed, shuffle=True)
-        val_loader = make_loader('val_dataset', 0, shuffle=False)  # seeds compare by the same samples
+        val_loader = make_loader('val_dataset', 0, shuffle=False)  # the same samples for every seed
         trainer = Trainer(config, parallel, folder)
     if source:
         with located(source):

@@ -158,7 +158,8 @@ def main():
         if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
             psnr = evaluate(variant, seed, args.gpu)
             rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
-            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4), 'precision': precision}])
+            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4),
+                      'precision': 'float32' if variant == BICUBIC else precision}])
 
 
 if __name__ == '__main__':
