@@ -92,7 +92,7 @@ def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 def read(path: str | Path) -> Image.Image:
     """The picture in the file `path`, as `plain` makes it."""
     with reading(path), Image.open(path) as image:
-        if not image.mode.startswith('I') and any(';16' in str(tile.args) for tile in image.tile):
+        if not image.mode.startswith('I') and any(';16' in str(tile[3]) for tile in image.tile):
             note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
         if getattr(image, 'n_frames', 1) > 1:
             note('of several frames or pages the first one is read')

@@ -107,10 +107,10 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
 
 
 def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None, verbose: bool = False, ssim: bool = False) -> Iterator[Scored]:
-    """Yields each image's `Scored`; arguments as `eval_psnr`'s."""
+                eval_bsize: int | None = None, verbose: bool = False) -> Iterator[Scored]:
+    """Yields each image's `Scored`, without SSIM; arguments as `eval_psnr`'s."""
     for pred, gt in predictions(loader, model, data_norm, eval_bsize, verbose):
-        yield score(pred, gt, eval_type, ssim)
+        yield score(pred, gt, eval_type)
 
 
 def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
@@ -153,7 +153,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     `keep`, a function, is called with every image's `Scored`.
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path)
-    data_norm = None if isinstance(model, models.Bicubic) else vars(model).get('data_norm', data_norm)
+    data_norm = vars(model).get('data_norm', data_norm)
     names, rows = [Path(file).name for file in loader.dataset.dataset.files], []
     if len({Path(name).stem for name in names}) < len(names):  # of several folders or formats
         names = [f'{i}-{name}' for i, name in enumerate(names, 1)]
@@ -191,6 +191,8 @@ def main() -> None:
     results, report = [], None
     for path in args.config:
         open_config(path)  # what is wrong with the last is told before the first takes its hours
+    if args.json:
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     if args.report:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
@@ -200,7 +202,6 @@ def main() -> None:
         if report:
             report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(args.json) as file:
                 file.write(json.dumps({'model': args.model, 'results': results}, indent=1).encode())
         if len(args.config) > 1:

@@ -32,11 +32,11 @@ from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.optim import make_optimizer
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
-from models.predict import normalisations
+from models.predict import normalisations, same_normalisation
 from models.registry import add_import_option, load_state, make_model
 from models.run import Config, Log, open_run, prepare_folder
 from test import eval_images
-from utils import UserError, located, run_cli, time_text
+from utils import UserError, located, run_cli, say, time_text
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
 SIGNALS = signal.SIGTERM, signal.SIGINT
@@ -56,7 +56,7 @@ class Trainer:
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
-        self.base_lr = self.optimizer.param_groups[0]['lr']
+        self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
@@ -109,7 +109,10 @@ class Trainer:
         if self.ema:
             load_state(self.ema, state.get('ema') or spec['sd'])
         self.epoch = state.get('epoch', 0)
+        if 'data_norm' in state:
+            self.check_normalisation(state['data_norm'], ('inp', 'gt'))
         if 'iteration' not in state:
+            say('the checkpoint holds model and epoch alone: the optimizer begins anew')
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
@@ -123,8 +126,16 @@ class Trainer:
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
 
+    def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
+        """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
+        if not all(same_normalisation(data_norm, self.config.data_norm, key) for key in keys):
+            raise UserError(f'it was trained with data_norm {data_norm}: the config must have the same, not '
+                            f'{self.config.data_norm}')
+
     def begin_as(self, other: nn.Module) -> None:
         """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
+        if hasattr(other, 'data_norm'):
+            self.check_normalisation(other.data_norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
         for model in filter(None, (self.model, self.ema)):
             if self.config.encoder_from:
                 load_state(model.encoder, other.encoder.state_dict())
@@ -178,9 +189,9 @@ class Trainer:
         self.model.train()
         bar = tqdm(loader, 'train', len(loader), leave=False, initial=self.iteration, disable=self.parallel.rank > 0)
         for batch in bar:
-            for group in self.optimizer.param_groups:
-                group['lr'] = self.base_lr * self.config.lr_factor(
-                    self.epoch + self.iteration / len(loader), self.config.epoch_max)
+            factor = self.config.lr_factor(self.epoch + self.iteration / len(loader), self.config.epoch_max)
+            for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group['lr'] = lr * factor
             local, total = batches.batch_sizes(self.iteration)
             losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
@@ -227,13 +238,15 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
         try:
             psnr = trainer.validate(val_loader)
-        except (UserError, torch.OutOfMemoryError):
+            if log.active:
+                log_previews(log, trainer, previews)
+        except Stopped:
+            raise
+        except Exception:
             trainer.save('last')  # the epoch is not lost: resumed, the run goes on with its validation
             raise
         text += f', val: psnr={psnr:.4f}'
         log.scalars({'psnr': psnr}, epoch)
-        if log.active:
-            log_previews(log, trainer, previews)
         if psnr > trainer.best:
             trainer.best = psnr
             names.append('best')
@@ -277,7 +290,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
-    folder, config, source = open_run(args)
+    folder, config, source, seen = open_run(args)
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
 
@@ -306,7 +319,7 @@ def main() -> None:
     if trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
-        held = prepare_folder(folder, config, args.overwrite)  # noqa: F841  the lock, to the end
+        held = prepare_folder(folder, config, args.overwrite, seen)  # noqa: F841  the lock, to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '

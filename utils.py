@@ -104,6 +104,8 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
         elif option is bool or isinstance(value, bool):
             if option is bool and isinstance(value, bool):
                 return value
+        elif option is int and isinstance(value, int):
+            return value
         elif option in (int, float):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 number = float(value)
@@ -164,8 +166,9 @@ class Registry:
     def register(self, name: str) -> Callable[[Callable], Callable]:
         """A decorator that makes a class known as `name`, which must be new."""
         def add(cls):
-            if self.classes.get(name, cls).__qualname__ != cls.__qualname__:  # the same again: its module is reloaded
-                raise UserError(f'{self.kind} {name!r} is registered already, by {self.classes[name].__module__}')
+            known = self.classes.get(name, cls)
+            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # the same: it is reloaded
+                raise UserError(f'{self.kind} {name!r} is registered already, by {known.__module__}')
             self.classes[name] = cls
             return cls
         return add
@@ -287,7 +290,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     return sums.sum() / (x[..., 0, 0].numel() * (h - 10) * (w - 10))
 
 
-# --- files -----------------------------------------------------------------------------------------
+# --- files and output -----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -313,6 +316,12 @@ def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def say(text: str) -> None:
+    """Prints `text`, once in a job of several processes."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text)
 
 
 def time_text(seconds: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -74,6 +75,11 @@ def open_bin(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
+def read_shared(path: Path) -> torch.Tensor:
+    """`read_image` as a tensor: where workers do not fork (macOS, Windows) they share its memory, not an array's."""
+    return torch.from_numpy(read_image(path).copy())
+
+
 def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
     """[function(path) for path in paths], on all cores, with a progress bar where there is a terminal."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -88,12 +94,19 @@ def pair_key(path: Path) -> str:
     return re.sub(r'x\d+$', '', path.stem)
 
 
+def is_image(path: Path) -> bool:
+    """Whether `path` is an image by its suffix. Hidden files are none: macOS leaves ._0001.png in its archives."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
+
+
 def list_images(root: Path) -> list[Path]:
     """The image files in the folder `root`, sorted."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
-    paths = [p for p in root.iterdir()  # hidden files: macOS leaves ._0001.png in its archives
-             if p.suffix.lower() in SUFFIXES and not p.name.startswith('.') and p.is_file()]
+    try:
+        paths = [path for path in root.iterdir() if is_image(path)]
+    except OSError as error:
+        raise UserError(f'{root}: cannot be read ({error.strerror})') from None
     if not paths:
         raise UserError(f'{root}: holds no images ({", ".join(sorted(SUFFIXES))}); put or link them there')
     return sorted(paths, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
@@ -155,7 +168,7 @@ class ImageFolder(Dataset):
         if cache == 'bin':
             self.images = in_parallel(make_bin, self.files, 'decoding to _bin_ folders')
         elif cache == 'in_memory':
-            self.images = in_parallel(read_image, self.files, 'decoding into memory')
+            self.images = in_parallel(read_shared, self.files, 'decoding into memory')
         else:
             self.images = self.files
 
@@ -165,7 +178,7 @@ class ImageFolder(Dataset):
     def __getitem__(self, i):
         image = self.images[range(len(self))[i] % len(self.files)]  # past the end an IndexError, which ends a for loop
         if self.cache == 'in_memory':
-            return image
+            return image.numpy()
         return open_bin(image) if self.cache == 'bin' else read_image(image)
 
     def size(self, i: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets import register
-from utils import UserError, check_positive, located, make_coord, to_pixel_samples
+from utils import UserError, check_positive, located, make_coord, say, to_pixel_samples
 
 
 class Draw(NamedTuple):
@@ -155,7 +155,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         files = self.dataset.files
         small = {i for i in range(len(files)) if min(self.dataset.size(i)) < least}
         if small and self.small_images == 'skip' and len(small) < len(files):
-            print(f'{len(small)} of {len(files)} images, smaller than {least}x{least} pixels, are left out')
+            say(f'{len(small)} of {len(files)} images, smaller than {least}x{least} pixels, are left out')
             self.dataset.keep([i for i in range(len(files)) if i not in small])
         elif small:
             first = min(small)

@@ -29,13 +29,11 @@ class ALIIF(Decoder):
                  residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
         self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLPMixture, 3)
-        self.expansion, weights = None, 1
+        self.expansion = None
         if expansion_spec is not None:
-            args = expansion_spec.get('args')  # anything, still: `make_net` checks it
-            self.pixel_space = isinstance(args, dict) and args.get('space') == 'pixel'
-            in_dim = self.in_dim - 2 if self.pixel_space else self.in_dim  # a pixel has no rel_coord
-            self.expansion = make_net('expansion_spec', expansion_spec, in_dim, ExpansionNet)
-            weights = self.expansion.out_dim
+            self.expansion = make_net('expansion_spec', expansion_spec, self.in_dim, ExpansionNet)
+        self.pixel_space = self.expansion is not None and self.expansion.space == 'pixel'
+        weights = 1 if self.expansion is None else self.expansion.out_dim
         if weights != self.imnet.K:
             raise UserError(f'expansion_spec gives {weights} weights (out_dim), imnet_spec has K = {self.imnet.K}: '
                             'they must be equal')
@@ -45,13 +43,13 @@ class ALIIF(Decoder):
         self.expansion_rows = None if self.expansion is None else self.hoist(*self.expansion.first)
 
     def begin(self, cell):
-        if self.expansion is not None and self.pixel_space:
+        if self.pixel_space:
             self.pixel_weights = self.weigh_pixels(cell)
 
     @property
     def stock(self) -> bool:
         """Whether it computes what the fast paths do; a subclass, or one of the mixture, may compute something else."""
-        return type(self).decode is ALIIF.decode and type(self.imnet) is MLPMixture
+        return type(self) is ALIIF and type(self.imnet) is MLPMixture
 
     def decode_in_chunks(self, coord, cell):
         self.prepare_once()
@@ -59,7 +57,7 @@ class ALIIF(Decoder):
         return fused.decode(self, coord, cell) if fused else super().decode_in_chunks(coord, cell)
 
     def query_grid(self, y, x, cell):
-        if self.expansion is None or not self.pixel_space or not self.stock or torch.is_grad_enabled():
+        if not self.pixel_space or not self.stock or torch.is_grad_enabled():
             return super().query_grid(y, x, cell)
         self.prepare_once()
         pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)

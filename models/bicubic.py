@@ -6,12 +6,14 @@ from PIL import Image
 from torch import nn
 
 from models.decoder import sample
-from models.registry import register
 
 
-@register('bicubic')
 class Bicubic(nn.Module):
     """Pillow's bicubic (a = -0.5) on 8 bits. `inp` is in [0, 1], and a cell tells the target's size."""
+
+    def __init__(self):
+        super().__init__()
+        self.data_norm = None
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """Takes the images `inp` (B, 3, h, w) for the queries to come, and returns them."""

@@ -1,7 +1,8 @@
-"""Reading and writing checkpoint files: the one place that knows their format.
+"""Reading and writing checkpoint files.
 
-A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's; what else training keeps in it is listed
-in train_liif.py. `ema`, where present, is the averaged weights' state dict.
+A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's. `ema`, where present, is the averaged
+weights' state dict, `data_norm` the normalisation of the training; what else training needs to go on, it keeps there by
+`Trainer.save`.
 """
 
 import io
@@ -40,17 +41,19 @@ def write(checkpoint: dict, path: str | Path) -> None:
         file.write(content.getbuffer())
 
 
+def final_spec(checkpoint: dict) -> dict:
+    """The spec of a checkpoint's model, its `sd` being the averaged weights if there are any."""
+    return {**checkpoint['model'], 'sd': checkpoint.get('ema') or checkpoint['model']['sd']}
+
+
 def load(path: str | Path) -> nn.Module:
     """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them.
 
     Its `data_norm` is that of its training, where the checkpoint tells it.
     """
     checkpoint = read(path)
-    spec = checkpoint['model']
-    if checkpoint.get('ema') is not None:
-        spec = {**spec, 'sd': checkpoint['ema']}
     with located(path):
-        model = make_model(spec, load_sd=True).eval()
+        model = make_model(final_spec(checkpoint), load_sd=True).eval()
         if 'data_norm' in checkpoint:
             check_norm(checkpoint['data_norm'])
             model.data_norm = checkpoint['data_norm']

@@ -83,14 +83,14 @@ class MLP(nn.Module):
 class ExpansionNet(MLP):
     """The expansion net of A-LIIF: an MLP whose outputs, normalised, weigh the K implicit functions.
 
-    `space`: 'query', as published, gives each query and neighbour its weights; 'pixel' (ours) leaves rel_coord out
-    of the input, so that each latent pixel has one set of weights, and one implicit function. `norm`: 'l2', as
-    published (weights may be negative), or 'softmax'.
+    `space`: 'query', as published, gives each query and neighbour its weights; 'pixel' (ours) leaves rel_coord, two of
+    in_dim, out of the input, so that each latent pixel has one set of weights, and one implicit function. `norm`: 'l2',
+    as published (weights may be negative), or 'softmax'.
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden_list: list[int], space: Literal['query', 'pixel'] = 'query',
                  norm: Literal['l2', 'softmax'] = 'l2'):
-        super().__init__(in_dim, out_dim, hidden_list)
+        super().__init__(in_dim - 2 if space == 'pixel' else in_dim, out_dim, hidden_list)
         self.space, self.norm = space, norm
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,9 @@ Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning
 def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float = 1e-8,
          weight_decay: float = 0) -> torch.optim.Adam:
     """Adam (Kingma and Ba, ICLR 2015); `betas`: decay of the averages of the gradient and of its square."""
-    beta1, beta2 = betas
-    return torch.optim.Adam(params, lr, (beta1, beta2), eps=eps, weight_decay=weight_decay)
+    if len(betas) != 2:
+        raise UserError(f'betas must be two numbers, not {betas}')
+    return torch.optim.Adam(params, lr, tuple(betas), eps=eps, weight_decay=weight_decay)
 
 
 @optimizers.register('sgd')

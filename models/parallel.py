@@ -13,13 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils import UserError
-
-
-def say(text: str) -> None:
-    """Prints `text`, once in a job of several processes."""
-    if os.environ.get('RANK', '0') == '0':
-        print(text)
+from utils import UserError, say
 
 
 def pick_devices(gpu: str) -> list[torch.device]:
@@ -35,6 +29,8 @@ def pick_devices(gpu: str) -> list[torch.device]:
         indices = [int(i) for i in gpu.split(',')]
     except ValueError:
         raise UserError(f"--gpu must be 'cpu' or indices such as 0 or 0,1, not {gpu!r}") from None
+    if len({*indices}) < len(indices):
+        raise UserError(f'--gpu {gpu} names a GPU twice')
     for index in indices:
         if not 0 <= index < count:
             raise UserError(f'--gpu: there is no GPU {index} (known: {", ".join(map(str, range(count)))})')

@@ -12,6 +12,7 @@ from torch import nn
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
 CHUNK = 1 << 15  # function values (pixels times their queries) at a time: what is between two layers stays in cache
+CUDA_CHUNK = 1 << 20  # so many that starting the products does not count
 
 
 class Runs:
@@ -64,7 +65,8 @@ def pixel_functions(model: nn.Module, coefficients: torch.Tensor, first: torch.T
     coefficients (P, K); first (P, K * out): the feature's part of the first layers; rel_y (P, n), rel_x (P, m).
     """
     imnet, chunks = model.imnet, []
-    step = max(1, CHUNK // (rel_y.shape[1] * rel_x.shape[1]))
+    chunk = CUDA_CHUNK if rel_y.is_cuda else CHUNK
+    step = max(1, chunk // (rel_y.shape[1] * rel_x.shape[1]))
     local = imnet.first[0].view(imnet.K, -1, model.in_dim)[..., model.feat_dim:]  # (K, out, 2 or 4)
     for c, f, ry, rx in zip(*(t.split(step) for t in (coefficients, first, rel_y, rel_x)), strict=True):
         h = torch.bmm(c.unsqueeze(1), f.view(len(c), imnet.K, -1)).transpose(1, 2)  # (p, out, 1)

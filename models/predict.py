@@ -12,6 +12,7 @@ from utils import make_coord
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
 ROWS = 16  # least rows of features in a band: for fewer, those that bands share would cost too much
+IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
 
 
@@ -34,9 +35,14 @@ class Normalisation:
 def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:
     """The `Normalisation`s of inputs (B, 3, h, w) and of targets (B, Q, 3); None leaves both as they are."""
     data_norm = data_norm or {}
-    identity = {'sub': [0], 'div': [1]}
-    return (Normalisation(data_norm.get('inp', identity), device, (1, -1, 1, 1)),
-            Normalisation(data_norm.get('gt', identity), device, (1, 1, -1)))
+    return (Normalisation(data_norm.get('inp', IDENTITY), device, (1, -1, 1, 1)),
+            Normalisation(data_norm.get('gt', IDENTITY), device, (1, 1, -1)))
+
+
+def same_normalisation(a: dict | None, b: dict | None, key: str) -> bool:
+    """Whether two `data_norm`s do the same to the colours of `key`, 'inp' or 'gt'."""
+    norms = [Normalisation((norm or {}).get(key, IDENTITY), 'cpu', (-1,)) for norm in (a, b)]
+    return all(torch.equal(*(norm.apply(torch.full((3,), x)) for norm in norms)) for x in (0., 1.))
 
 
 def parts(length: int, largest: int) -> list[tuple[int, int]]:
@@ -73,6 +79,11 @@ class Target:
         return self.coords[axis][pixels.start:pixels.stop]
 
 
+def largest_tile(model: Decoder, shape: tuple) -> int:
+    """The largest side of the tiles in which `model` sees an image of `shape` (h, w): all, where it needs it whole."""
+    return max(shape) if model.receptive_radius is None or model.reach == math.inf else TILE
+
+
 @torch.no_grad()
 def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None) -> Iterator[Block]:
     """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
@@ -84,7 +95,7 @@ def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | 
     """
     target = Target(size, image.shape[-2:], model)
     h, w = target.shape
-    largest = max(h, w) if model.receptive_radius is None or model.reach == math.inf else TILE
+    largest = largest_tile(model, target.shape)
     for rows in parts(h, largest):
         for columns in parts(w, largest):
             yield from upscale_tile(model, image, target, rows, columns, data_norm)

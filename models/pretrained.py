@@ -14,7 +14,7 @@ from tqdm import tqdm
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble, grid
 from models.geometry import centre, nearest
-from models.predict import Target, encode, normalisations, parts, upscale
+from models.predict import Target, encode, largest_tile, normalisations, parts, upscale
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -142,7 +142,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
     norm, _ = normalisations(model.data_norm, cell.device)
-    largest = max(h, w) if model.receptive_radius is None else 256
+    largest = largest_tile(model, target.shape)
 
     def tile(rows, columns):
         y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)

@@ -98,16 +98,22 @@ def as_number(value: object) -> object:
         return value
 
 
-def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None]:
-    """The folder of the run, its config, and the path of the checkpoint to go on from, or None."""
+def saved(folder: Path) -> int | None:
+    """When the run in `folder` was saved last (ns), None if it never was."""
+    last = folder / 'epoch-last.pth'
+    return last.stat().st_mtime_ns if last.exists() else None
+
+
+def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None, int | None]:
+    """The folder of the run, its config, the path of the checkpoint to go on from, or None, and when it was `saved`."""
     folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
-    last = folder / 'epoch-last.pth'
-    if not (last.exists() and args.resume):
-        if last.exists() and not args.overwrite:
+    seen = saved(folder)
+    if seen is None or not args.resume:
+        if seen is not None and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         config = read_config(args.config, given)
-        return folder, config, config.resume
+        return folder, config, config.resume, seen
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
@@ -116,7 +122,7 @@ def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None]
     if changed:
         raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
                         'put it back, or train into another folder by --name or --tag')
-    return folder, config, last
+    return folder, config, folder / 'epoch-last.pth', seen
 
 
 def lock(folder: Path) -> object:
@@ -139,10 +145,16 @@ def lock(folder: Path) -> object:
     return file
 
 
-def prepare_folder(folder: Path, config: Config, overwrite: bool) -> object:
-    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml. Returns its `lock`."""
+def prepare_folder(folder: Path, config: Config, overwrite: bool, seen: int | None) -> object:
+    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml. Returns its `lock`.
+
+    Raises UserError where it was `saved` later than `open_run` has `seen`: a process that was ending did it, and what
+    was read before would undo its last steps.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder)
+    if saved(folder) != seen:
+        raise UserError(f'{folder}: another process saved there while this one started; give the same command again')
     if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
     for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):
@@ -178,7 +190,7 @@ class Log:
         self.add([summary.scalar(name, value) for name, value in values.items()], step)
 
     def image(self, name: str, image: torch.Tensor, step: int) -> None:
-        """Adds an image (3, H, W) in [0, 1] to TensorBoard."""
+        """Adds an image (3, H, W), uint8 or float in [0, 1], to TensorBoard."""
         self.add([summary.image(name, image.numpy())], step)
 
     def add(self, summaries: list, step: int) -> None:

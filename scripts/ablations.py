@@ -27,11 +27,11 @@ from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
 from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
-from scripts.results import insert  # noqa: E402
+from scripts.results import update_readme, write_rows  # noqa: E402
 from test import eval_psnr  # noqa: E402
-from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
+from utils import UserError, load_yaml, run_cli  # noqa: E402
 
-BASE, RESULTS, README = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json'), Path('README.md')
+BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
 SEEDS = 0, 1
 
 # --- the variants: which keys of the base's model they replace (None: take out) --------------------------------------
@@ -113,11 +113,8 @@ def trained(variant, seed, gpu):
 def evaluate(variant, seed, gpu):
     """PSNR of a variant on the validation crops."""
     config = load_yaml(BASE)
-    if variant == BICUBIC:
-        model, config['data_norm'] = models.Bicubic(), None
-    else:
-        model = models.load(trained(variant, seed, gpu)).to(pick_device(gpu))
-    return eval_psnr(make_loader(config['val_dataset'], seed=0), model, config['data_norm'], verbose=True)
+    model = models.Bicubic() if variant == BICUBIC else models.load(trained(variant, seed, gpu)).to(pick_device(gpu))
+    return eval_psnr(make_loader(config['val_dataset'], seed=0), model, model.data_norm, verbose=True)
 
 
 def table(rows):
@@ -136,13 +133,9 @@ def table(rows):
 
 
 def publish(rows):
-    """Writes the JSON, a row a line, and the README's table."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    with atomic_write(RESULTS) as file:
-        file.write(('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n').encode())
-    text = insert(README.read_text(encoding='utf-8'), 'ablations', table(rows))
-    with atomic_write(README) as file:
-        file.write(text.encode())
+    """Writes the JSON and the README's table."""
+    write_rows(RESULTS, rows)
+    update_readme('ablations', table(rows))
 
 
 def main():

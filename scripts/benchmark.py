@@ -42,7 +42,7 @@ from models.decoder import sample  # noqa: E402
 from models.mlp import linear  # noqa: E402
 from models.parallel import device_name, has_bf16, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
-from utils import UserError, check_positive, load_yaml, make_coord, run_cli  # noqa: E402
+from utils import UserError, atomic_write, check_positive, load_yaml, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
@@ -318,6 +318,8 @@ def main():
     if device.type == 'cpu' and sys.platform != 'linux':
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
     set_precision(tf32=False)
+    if args.json:  # before the work
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
 
     report = {'machine': machine(device), 'tables': {}}
     print(f'{report["machine"]}; medians of {args.repeats}')
@@ -327,7 +329,8 @@ def main():
         rows = report['tables'][title] = measure(title, cases, device, args.repeats)
         print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
         if args.json:
-            Path(args.json).write_text(json.dumps(report, indent=1))
+            with atomic_write(args.json) as file:
+                file.write(json.dumps(report, indent=1).encode())
 
 
 if __name__ == '__main__':

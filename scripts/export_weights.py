@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.checkpoint import read, write  # noqa: E402
+from models.checkpoint import final_spec, read, write  # noqa: E402
 from utils import run_cli  # noqa: E402
 
 
@@ -19,8 +19,8 @@ def main():
     parser.add_argument('target', type=Path, help='the file to write')
     args = parser.parse_args()
     checkpoint = read(args.source)
-    state = checkpoint.get('ema') or checkpoint['model']['sd']
-    model = {**checkpoint['model'], 'sd': {k: v.float() for k, v in state.items()}}
+    model = final_spec(checkpoint)
+    model['sd'] = {k: v.float() for k, v in model['sd'].items()}
     args.target.parent.mkdir(parents=True, exist_ok=True)
     write({'model': model, **{k: checkpoint[k] for k in ('epoch', 'data_norm') if k in checkpoint}}, args.target)
 

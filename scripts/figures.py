@@ -17,7 +17,6 @@ from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
-import models  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
 from demo import sheet, weights_map  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
@@ -56,8 +55,7 @@ def crops(names, photos, scales, side, device):
         low = to_picture(batch['inp'][0], 'RGB')
         panels.append((f'LR, x{scale:g}', low.resize((side, side), Image.NEAREST, [x / scale for x in box])))
         for name, net in nets.items():
-            data_norm = None if isinstance(net, models.Bicubic) else net.data_norm
-            (pred, truth), = predictions([batch], net, data_norm)
+            (pred, truth), = predictions([batch], net, net.data_norm)
             pred, truth = (image[:, box[1]:box[3], box[0]:box[2]].cpu() for image in (pred, truth))
             psnr = calc_psnr(luma(pred), luma(truth))
             panels.append((f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB')))

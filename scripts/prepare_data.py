@@ -28,6 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.image_folder import is_image  # noqa: E402
 from utils import UserError, run_cli, writing  # noqa: E402
 
 # set: (page, {archive: {folder: number of images in it}})
@@ -66,7 +67,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 
 def count(folder):
     """Number of images in `folder`, 0 where it does not exist."""
-    return sum(path.suffix == '.png' for path in folder.iterdir()) if folder.is_dir() else 0
+    return sum(map(is_image, folder.iterdir())) if folder.is_dir() else 0
 
 
 def miscounts(target, folders):

@@ -30,6 +30,32 @@ SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urb
         'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # in configs' names: (title, number of images)
 
 
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def write_rows(path, rows):
+    """Writes a JSON file with a row a line, for git to compare."""
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n').encode())
+
+
+def insert(text, name, content):
+    """`text` with `content` in place of what stands between the markers of this `name`."""
+    start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
+    text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
+    if found != 1:
+        raise UserError(f'{README}: must have {start} and {end} once, where the table goes, not {found} times')
+    return text
+
+
+def update_readme(name, content):
+    """Writes README.md with `content` between the markers of this `name`."""
+    text = insert(README.read_text(encoding='utf-8'), name, content)
+    with atomic_write(README) as file:
+        file.write(text.encode())
+
+
 # --- what there is to measure --------------------------------------------------------------------------------------
 
 
@@ -78,10 +104,7 @@ def write_results(results, sha256):
     """Writes a row a line, in the order of sets, scales and models; rows that another process wrote stay."""
     results = read_results(sha256) | results
     keys = itertools.product((str(config) for name in SETS for config in configs_of(name)), sha256)
-    rows = ',\n'.join(json.dumps(results[key]) for key in keys if key in results)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with atomic_write(RESULTS) as file:
-        file.write(f'[\n{rows}\n]\n'.encode())
+    write_rows(RESULTS, [results[key] for key in keys if key in results])
 
 
 def measure(names, results, sha256, device):
@@ -126,15 +149,6 @@ def table(results, sha256):
     return '\n'.join(lines[1:])
 
 
-def insert(text, name, content):
-    """`text` with `content` in place of what stands between the markers of this `name`."""
-    start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
-    text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
-    if found != 1:
-        raise UserError(f'{README}: must have {start} and {end} once, where the table goes, not {found} times')
-    return text
-
-
 # --- figure --------------------------------------------------------------------------------------------------------
 
 
@@ -169,8 +183,7 @@ def publish(results, sha256):
     """Writes results/ and the README's table."""
     write_results(results, sha256)
     results = read_results(sha256)
-    with atomic_write(README) as file:
-        file.write(insert(README.read_text(encoding='utf-8'), 'results', table(results, sha256)).encode())
+    update_readme('results', table(results, sha256))
     with atomic_write(FIGURE) as file:
         draw(results, sha256).savefig(file, dpi=120)
 

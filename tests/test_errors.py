@@ -52,6 +52,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'model.args.imnet_spec.args.K': 'ten'}, "model mlp-mixture: K must be int, not 'ten'"),
     ({'optimizer.args.lr': 'high'}, "tiny.yaml: optimizer adam: lr must be float, not 'high'"),
     ({'optimizer.args.betas': [0.9, 'x']}, "tiny.yaml: optimizer adam: betas[1] must be float, not 'x'"),
+    ({'optimizer.args.betas': [0.9]}, 'tiny.yaml: optimizer adam: betas must be two numbers, not [0.9]'),
     ({'multi_step_lr': {'milestones': 200}}, 'tiny.yaml: multi_step_lr: milestones must be list, not 200'),
     ({'amp': 'fp16'}, "tiny.yaml: amp must be 'bf16' or nothing, not 'fp16'"),
     # unknown names, with the list
@@ -209,6 +210,10 @@ def with_two_gpus(project, monkeypatch, capsys, gpu):
 @pytest.mark.parametrize('gpu, index', [('2', 2), ('0,5', 5), ('-1', -1)])
 def test_a_gpu_that_is_not_there(project, monkeypatch, capsys, gpu, index):
     assert with_two_gpus(project, monkeypatch, capsys, gpu) == f'error: --gpu: there is no GPU {index} (known: 0, 1)'
+
+
+def test_a_gpu_that_is_named_twice(project, monkeypatch, capsys):
+    assert with_two_gpus(project, monkeypatch, capsys, '0,0') == 'error: --gpu 0,0 names a GPU twice'
 
 
 @pytest.mark.parametrize('gpu', ['all', '0;1', ''])

@@ -102,6 +102,14 @@ def test_type_hints_that_stay_text_are_checked_too():
         check_args(names['build'], {'width': 'wide'})
 
 
+@pytest.mark.parametrize('number', [2 ** 53 + 1, 2 ** 63 - 1])
+def test_large_whole_numbers_are_not_rounded(number):
+    def build(seed: int | None):
+        raise AssertionError
+
+    assert check_args(build, {'seed': number}) == {'seed': number}
+
+
 @pytest.mark.parametrize('name', ['./examples/own_model.py', 'examples/own_model', '.examples', '', 'a..b'])
 def test_what_is_no_name_of_a_module_is_the_users_error(name):
     with pytest.raises(UserError, match=f"--import: '{re.escape(name)}' is no name of a module"):
@@ -114,3 +122,10 @@ def test_a_name_that_is_taken_is_an_error_that_says_by_whom():
     registry.register('a-model')(torch.nn.Linear)  # its module once more
     with pytest.raises(UserError, match="model 'a-model' is registered already, by torch.nn.modules.linear"):
         registry.register('a-model')(torch.nn.Conv2d)
+
+
+def test_a_class_of_ones_own_does_not_take_the_place_of_one_of_the_same_name():
+    registry = Registry('model')
+    registry.register('a-model')(torch.nn.Linear)
+    with pytest.raises(UserError, match="model 'a-model' is registered already"):
+        registry.register('a-model')(type('Linear', (), {}))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import pickle
 import shutil
 import struct
 import zlib
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +134,12 @@ def test_in_memory_costs_3_bytes_a_pixel_and_reads_no_file_later(folder):
     dataset = ImageFolder(str(folder), cache='in_memory')
     (folder / 'a.png').unlink()
     assert dataset[0].nbytes == 70 * 90 * 3
+
+
+def test_workers_that_do_not_fork_share_what_is_in_memory(folder):
+    pickled = ForkingPickler.dumps(ImageFolder(str(folder), cache='in_memory'))  # what such a worker is sent
+    assert len(pickled) < 70 * 90
+    assert np.array_equal(pickle.loads(pickled)[1], photo(85, 64, seed=1))
 
 
 def test_without_cache_a_size_comes_from_the_header_alone(folder):
@@ -277,6 +286,15 @@ def test_a_spec_is_checked(args, message):
     with pytest.raises(UserError) as info:
         datasets.make({'name': 'image-folder', 'args': args})
     assert message in str(info.value)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'iterdir', refuse)
+    with pytest.raises(UserError, match=r'images: cannot be read \(Permission denied\)'):
+        ImageFolder(str(folder))
 
 
 # --- pairs -----------------------------------------------------------------------------------------

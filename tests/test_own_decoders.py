@@ -29,6 +29,11 @@ class Doubled(ALIIF):
         return 2 * super().decode(coord, cell)
 
 
+class Weighed(ALIIF):
+    def weigh(self, index, local):
+        return 2 * super().weigh(index, local)
+
+
 class Blurred(LIIF):
     """A LIIF of features that are blurred over 7x7."""
 
@@ -76,10 +81,14 @@ def trained_and_evaluated(model):
 SMALL = {'inp': {'sub': [0], 'div': [1]}, 'gt': {'sub': [0.5], 'div': [1 / 1024]}}  # no colour is clamped
 
 
-@pytest.mark.parametrize('model', [
-    of_class(pixel(), Sines, 'imnet'), of_class(a_liif(), Sines, 'imnet'), of_class(pixel(), Doubled),
-    of_class(a_liif(), Doubled), of_class(liif(), Blurred), of_class(liif(), Centred), of_class(liif(), Tinted),
-], ids=['sines-pixel', 'sines', 'doubled-pixel', 'doubled', 'blurred', 'centred', 'tinted'])
+OWN = {
+    'sines': of_class(a_liif(), Sines, 'imnet'), 'sines-pixel': of_class(pixel(), Sines, 'imnet'),
+    'doubled': of_class(a_liif(), Doubled), 'doubled-pixel': of_class(pixel(), Doubled),
+    'weighed': of_class(a_liif(), Weighed), 'weighed-pixel': of_class(pixel(), Weighed),
+    'blurred': of_class(liif(), Blurred), 'centred': of_class(liif(), Centred), 'tinted': of_class(liif(), Tinted)}
+
+
+@pytest.mark.parametrize('model', OWN.values(), ids=OWN)
 def test_evaluation_computes_what_was_trained(model, monkeypatch):
     monkeypatch.setattr(predict, 'TILE', 6)
     monkeypatch.setattr(predict, 'QUERIES', 150)

@@ -176,6 +176,14 @@ def test_from_links_the_folders_of_a_user(server, prepare, tmp_path):
     assert server.requests == []
 
 
+@pytest.mark.parametrize('suffix', ['.bmp', '.PNG'])
+def test_images_of_any_format_are_counted(prepare, tmp_path, suffix):
+    own_benchmark(tmp_path / 'mine', BENCHMARK)
+    for path in (tmp_path / 'mine/Set5/HR').iterdir():
+        path.rename(path.with_suffix(suffix))
+    assert prepare('benchmark', '--from', tmp_path / 'mine')[0] == 0
+
+
 def test_from_links_what_is_there_and_names_what_is_not(prepare, tmp_path):
     own_benchmark(tmp_path / 'mine', ['Set5', 'Set14', 'B100'])
     error = error_line(prepare('benchmark', '--from', tmp_path / 'mine'))

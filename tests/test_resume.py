@@ -43,6 +43,22 @@ def test_a_folder_in_which_another_process_trains_is_an_error(tmp_path):
     project.train('--resume')
 
 
+@pytest.mark.parametrize('flag', ['--resume', '--overwrite'])
+def test_what_an_ending_process_saves_while_the_next_one_starts_is_not_lost(project, undisturbed, flag):
+    stop(project, 2)
+
+    def other_process(tf32):
+        with mock.patch('train_liif.set_precision'):
+            stop(project, 2, '--resume')
+
+    with mock.patch('train_liif.set_precision', other_process), \
+            pytest.raises(UserError, match='save/_tiny: another process saved there while this one started'):
+        project.train(flag)
+    assert project.checkpoint()['iteration'] == 1
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({}))
+
+
 # --- stopped and resumed ---------------------------------------------------------------------------
 
 
@@ -161,8 +177,10 @@ def test_resume_knows_a_number_written_another_way_and_data_that_moved(project, 
     assert_same(dict(weights), dict(undisturbed({})['epoch-last.pth']['model']['sd']))
 
 
-def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed):
-    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=UserError('no')), pytest.raises(UserError):
+@pytest.mark.parametrize('function', ['Trainer.validate', 'log_previews'])
+@pytest.mark.parametrize('error', [UserError, RuntimeError])
+def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed, function, error):
+    with mock.patch(f'train_liif.{function}', side_effect=error('no')), pytest.raises(error):
         project.train()
     with mock.patch.object(train_liif.Trainer, 'step', side_effect=AssertionError('trains again')), \
             pytest.raises(AssertionError):
@@ -303,6 +321,26 @@ def test_the_key_weights_from_begins_a_new_run_with_the_weights_of_another(tmp_p
         project.train()
     assert_same(started, [dict(other['ema'])] * 2)
     assert project.log()[0].startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    assert project.checkpoint()['epoch'] == 1
+
+
+@pytest.mark.parametrize('changes', [
+    {'weights_from': 'other.pth', 'data_norm': None}, {'resume': 'other.pth', 'data_norm.gt': None},
+    {'encoder_from': 'other.pth', 'data_norm.inp': {'sub': [0.4], 'div': [0.5]}}])
+def test_weights_that_were_trained_with_another_normalisation_are_an_error(project, undisturbed, changes):
+    torch.save(undisturbed({'epoch_max': 1})['epoch-last.pth'], project.folder / 'other.pth')
+    project.change({'epoch_max': 2, **changes})
+    with pytest.raises(UserError, match='other.pth: it was trained with data_norm'):
+        project.train()
+
+
+@pytest.mark.parametrize('changes', [
+    {'weights_from': 'other.pth', 'data_norm.inp': {'sub': [0.5, 0.5, 0.5], 'div': [0.5]}},
+    {'encoder_from': 'other.pth', 'data_norm.gt': None}])
+def test_normalisations_that_do_the_same_to_the_weights_are_none(project, undisturbed, changes):
+    torch.save(undisturbed({'epoch_max': 1})['epoch-last.pth'], project.folder / 'other.pth')
+    project.change({'epoch_max': 1, **changes})
+    project.train()
     assert project.checkpoint()['epoch'] == 1
 
 

@@ -1,27 +1,22 @@
-"""Training: reproducible bit for bit, what a checkpoint and the logs hold, schedules, precision."""
+"""Training: reproducible bit for bit, what a checkpoint and the logs hold, schedules."""
 
 import contextlib
 import io
 import math
-import platform
-import re
-import shutil
 import signal
-import sys
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import CONFIG, Project, assert_same, before_step, kill, stop, write_photos
+from training import CONFIG, Project, assert_same, before_step, kill, record, stop, write_photos
 
 import datasets
 import models
 import train_liif
 from models import parallel
-from models.optim import make_schedule
+from models.optim import make_schedule, optimizers
 from test import eval_psnr
 from utils import UserError, make_coord
 
@@ -92,15 +87,6 @@ def test_pictures_are_upscaled_with_the_normalisation_of_the_training(tmp_path, 
 
 
 # --- optimisation ----------------------------------------------------------------------------------
-
-
-def record(project, value, *flags):
-    """`value(trainer)` before each step and at the end of a run."""
-    values, step, save = [], train_liif.Trainer.step, train_liif.Trainer.save
-    with mock.patch.object(train_liif.Trainer, 'step', lambda t, *a: (values.append(value(t)), step(t, *a))[1]), \
-            mock.patch.object(train_liif.Trainer, 'save', lambda t, *a: (values.append(value(t)), save(t, *a))[1]):
-        project.train(*flags)
-    return values
 
 
 def flat(trainer):
@@ -189,6 +175,17 @@ def test_the_learning_rate_follows_the_schedule_by_iteration(tmp_path):
     half = [0.5 + 0.5 * math.cos(math.pi * i / 3) for i in range(3)]
     assert rates == pytest.approx([0, 1 / 3, 2 / 3, *half])
     assert project.events()['lr'][2] == pytest.approx(1e-3 * half[-1])
+
+
+def test_groups_of_parameters_keep_their_own_rates_below_the_schedule(tmp_path, monkeypatch):
+    def two_groups(params: list, lr: float):
+        return torch.optim.SGD([{'params': params[:1]}, {'params': params[1:], 'lr': lr / 8}], lr)
+
+    monkeypatch.setitem(optimizers.classes, 'two-groups', two_groups)
+    changes = {'optimizer': {'name': 'two-groups', 'args': {'lr': 1e-3}}, 'epoch_max': 2, 'epoch_val': None,
+               'multi_step_lr': {'milestones': [1], 'gamma': 0.5}}
+    rates = record(Project(tmp_path, changes), lambda trainer: [g['lr'] for g in trainer.optimizer.param_groups])
+    assert (rates[0], rates[-1]) == (pytest.approx([1e-3, 1.25e-4]), pytest.approx([5e-4, 6.25e-5]))
 
 
 # --- a loss that is not finite ---------------------------------------------------------------------
@@ -331,72 +328,3 @@ def test_images_that_no_picture_can_be_made_of_do_not_end_the_run(project):
     project.train()
     assert 'psnr' in project.events()
     assert not any(tag.startswith('preview') for tag in project.events())
-
-
-# --- precision and speed options -------------------------------------------------------------------
-
-
-def autocast_in_step(project, *flags):
-    """Whether the model ran under autocast, in training and in evaluation, and what the tf32 flags were."""
-    seen = {}
-
-    def hook(model, args, out):
-        seen['training' if model.training else 'evaluation'] = torch.is_autocast_enabled('cpu')
-        seen['tf32'] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-
-    with before_step(1, lambda trainer: trainer.model.encoder.register_forward_hook(hook)):
-        project.train(*flags)
-    return seen
-
-
-def test_a_plain_run_is_plain_float32(project):
-    torch.backends.cudnn.allow_tf32 = True  # as PyTorch leaves it
-    assert autocast_in_step(project) == {'training': False, 'evaluation': False, 'tf32': (False, False)}
-
-
-def test_tf32_is_on_where_it_is_asked_for(project):
-    assert autocast_in_step(project, '--tf32')['tf32'] == (True, True)
-    parallel.set_precision(tf32=False)
-
-
-def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed, monkeypatch):
-    monkeypatch.setattr(parallel, 'has_bf16', lambda device: True)
-    assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}
-    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
-    assert {w.dtype for w in weights.values()} == {torch.float32}
-    assert not torch.equal(weights['imnet.weights.0'], plain['imnet.weights.0'])
-    for key in plain:
-        torch.testing.assert_close(weights[key], plain[key], rtol=0, atol=0.01)  # nine steps of 1e-3
-
-
-def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, capsys):
-    monkeypatch.setattr(parallel, 'has_bf16', lambda device: False)
-    assert autocast_in_step(project, '--amp', 'bf16')['training'] is False
-    assert 'no products in bf16' in capsys.readouterr().out
-
-
-@pytest.mark.skipif(sys.platform != 'linux' or platform.machine() != 'x86_64', reason='needs Linux on x86-64')
-def test_bf16_of_a_cpu_goes_by_its_instructions():
-    flags = re.search('flags.*', Path('/proc/cpuinfo').read_text())[0].split()
-    assert parallel.has_bf16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= set(flags))
-
-
-def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
-    layouts = record(project, lambda trainer: [
-        p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.encoder.parameters() if p.dim() == 4],
-        '--channels-last')
-    assert all(all(layout) for layout in layouts)
-    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
-    for key in plain:
-        torch.testing.assert_close(weights[key], plain[key], rtol=1e-2, atol=1e-4)
-
-
-@pytest.mark.skipif(not shutil.which('g++'), reason='there is no C++ compiler (g++)')
-def test_compiling_gives_the_same_up_to_rounding(tmp_path):
-    changes = {'train_dataset.batch_size': 5, 'epoch_val': None}
-    compiled, plain = (Project(tmp_path / name, changes) for name in ('compiled', 'plain'))
-    compiled.train('--compile')
-    plain.train()
-    for i in (1, 2, 3):
-        assert compiled.events()['loss'][i] == pytest.approx(plain.events()['loss'][i], rel=1e-3)
-    assert compiled.checkpoint()['model']['sd'].keys() == plain.checkpoint()['model']['sd'].keys()

@@ -166,17 +166,18 @@ def test_icc_profile_is_kept_where_it_is_of_the_results_colour_space(bilinear, m
 
 
 @pytest.mark.parametrize('make', [specs.a_liif, specs.pixel])
-def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(make):
+def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(make, monkeypatch):
+    monkeypatch.setattr(predict, 'TILE', 20)
     spec = make(residual='bilinear')
     model = specs.build(spec).float().eval()
-    image = torch.rand(3, 4, 270)  # wider than a tile
+    image = torch.rand(3, 4, 50)
     weights = pretrained.mixing_weights(model, image, size=(9, 600), view=(3, 40))
 
     state = {k: v.double() for k, v in model.state_dict().items()}
     encoder = {k.removeprefix('encoder.'): v for k, v in state.items() if k.startswith('encoder.')}
     feat = reference.unfold(reference.edsr(encoder, image[None].double() * 2 - 1, no_upsampling=True)[0])
     cell = torch.tensor([2 / 9, 2 / 600], dtype=torch.float64)
-    centres = [(reference.centre(int((y + 1) / 2 * 4), 4), reference.centre(int((x + 1) / 2 * 270), 270))
+    centres = [(reference.centre(int((y + 1) / 2 * 4), 4), reference.centre(int((x + 1) / 2 * 50), 50))
                for y, x in specs.grid(3, 40, batch=1)[0][0].tolist()]
     expected = torch.stack([
         reference.query(feat, y, x, cell, lambda *code: reference.mixing_weights(

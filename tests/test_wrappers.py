@@ -220,6 +220,12 @@ def test_small_images_are_skipped_on_demand_in_one_line(mixed, capsys):
     assert [path.name for path in mixed.files] == ['a.png']
 
 
+def test_of_several_processes_the_first_says_what_is_skipped(mixed, capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='skip')
+    assert capsys.readouterr().out == ''
+
+
 def test_skipping_all_images_is_an_error(mixed):
     with pytest.raises(UserError, match=r'a.png: 70x64 pixels, .*160x160 \(3 of 3'):
         SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='skip')

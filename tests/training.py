@@ -156,6 +156,15 @@ def before_step(n, action):
         yield
 
 
+def record(project, value, *flags):
+    """`value(trainer)` before each step and at the end of a run."""
+    values, step, save = [], train_liif.Trainer.step, train_liif.Trainer.save
+    with mock.patch.object(train_liif.Trainer, 'step', lambda t, *a: (values.append(value(t)), step(t, *a))[1]), \
+            mock.patch.object(train_liif.Trainer, 'save', lambda t, *a: (values.append(value(t)), save(t, *a))[1]):
+        project.train(*flags)
+    return values
+
+
 def stop(project, step, *flags, number=signal.SIGTERM):
     """Trains, with a signal in the given step, to the end that it leads to: the exit code."""
     with before_step(step, lambda trainer: signal.raise_signal(number)), pytest.raises(SystemExit) as end:

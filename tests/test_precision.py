@@ -1,0 +1,79 @@
+"""Training's options of precision and speed: float32, TF32, bf16, channels_last, torch.compile."""
+
+import platform
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training import Project, before_step, record
+
+from models import parallel
+
+
+def autocast_in_step(project, *flags):
+    """Whether the model ran under autocast, in training and in evaluation, and what the tf32 flags were."""
+    seen = {}
+
+    def hook(model, args, out):
+        seen['training' if model.training else 'evaluation'] = torch.is_autocast_enabled('cpu')
+        seen['tf32'] = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    with before_step(1, lambda trainer: trainer.model.encoder.register_forward_hook(hook)):
+        project.train(*flags)
+    return seen
+
+
+def test_a_plain_run_is_plain_float32(project):
+    torch.backends.cudnn.allow_tf32 = True  # as PyTorch leaves it
+    assert autocast_in_step(project) == {'training': False, 'evaluation': False, 'tf32': (False, False)}
+
+
+def test_tf32_is_on_where_it_is_asked_for(project):
+    assert autocast_in_step(project, '--tf32')['tf32'] == (True, True)
+    parallel.set_precision(tf32=False)
+
+
+def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed, monkeypatch):
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: True)
+    assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}
+    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+    assert not torch.equal(weights['imnet.weights.0'], plain['imnet.weights.0'])
+    for key in plain:
+        torch.testing.assert_close(weights[key], plain[key], rtol=0, atol=0.01)  # nine steps of 1e-3
+
+
+def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: False)
+    assert autocast_in_step(project, '--amp', 'bf16')['training'] is False
+    assert 'no products in bf16' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != 'linux' or platform.machine() != 'x86_64', reason='needs Linux on x86-64')
+def test_bf16_of_a_cpu_goes_by_its_instructions():
+    flags = re.search('flags.*', Path('/proc/cpuinfo').read_text())[0].split()
+    assert parallel.has_bf16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= set(flags))
+
+
+def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
+    layouts = record(project, lambda trainer: [
+        p.is_contiguous(memory_format=torch.channels_last) for p in trainer.model.encoder.parameters() if p.dim() == 4],
+        '--channels-last')
+    assert all(all(layout) for layout in layouts)
+    weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
+    for key in plain:
+        torch.testing.assert_close(weights[key], plain[key], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='there is no C++ compiler (g++)')
+def test_compiling_gives_the_same_up_to_rounding(tmp_path):
+    changes = {'train_dataset.batch_size': 5, 'epoch_val': None}
+    compiled, plain = (Project(tmp_path / name, changes) for name in ('compiled', 'plain'))
+    compiled.train('--compile')
+    plain.train()
+    for i in (1, 2, 3):
+        assert compiled.events()['loss'][i] == pytest.approx(plain.events()['loss'][i], rel=1e-3)
+    assert compiled.checkpoint()['model']['sd'].keys() == plain.checkpoint()['model']['sd'].keys()
