@@ -6,6 +6,7 @@ compiler, which needs no GPU, is asked for its code.
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -325,7 +326,8 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
     with torch.no_grad():
         model.gen_feat(torch.rand(1, 3, 6, 7, device=DEVICE))
         assert fused.agrees(model)
-        for broken in (lambda *args: 1 / 0, lambda model, coord, cell: coord.new_zeros(*coord.shape[:2], 3) + 9):
+        for broken in (lambda *args: 1 / 0, lambda model, *queries: model.decode(*queries) * 1.001,
+                       lambda model, *queries: model.decode(*queries) + math.nan):
             monkeypatch.setattr(fused, 'TRIED', {})
             monkeypatch.setattr(fused, 'decode', broken)
             with pytest.warns(UserWarning, match='is not used'):
