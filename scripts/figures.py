@@ -1,6 +1,6 @@
 """Shows what the weights in pretrained/ do: results/wing.png, results/crops.png and results/weights.png.
 
-    python scripts/figures.py [--gpu 0]
+    python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
 The first has one crop by the demo's model, the second crops of several photos at two scales by every model, the third
 how A-LIIF mixes its functions over a photo. Where the photos are not in load/, a line says so.
@@ -21,6 +21,7 @@ from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
 from demo import sheet, weights_map  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT, load_pretrained, to_picture  # noqa: E402
+from models.registry import add_import_option  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, atomic_write, calc_psnr, luma, run_cli  # noqa: E402
@@ -74,6 +75,7 @@ def weights(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
     device = pick_device(parser.parse_args().gpu)
     set_precision(tf32=False)
     for path, draw in ((WING, partial(crops, ('bicubic', OURS), [BUTTERFLY], [4], 128)),

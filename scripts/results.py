@@ -1,6 +1,6 @@
 """Measures bicubic and all weights in pretrained/ on the test configs whose images are there.
 
-    python scripts/results.py [--gpu 0] [--sets set5 set14]
+    python scripts/results.py [--gpu 0] [--sets set5 set14] [--import examples.own_model]
 
 Writes results/results.json, the table between the markers in README.md, and results/psnr.png, all below the working
 directory. What the JSON has of the same weights, told by their SHA-256, is not measured again, so that a run which was
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
+from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
 from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
 
@@ -68,6 +69,11 @@ def configs_of(name):
     if not (paths := sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)):
         raise UserError(f'{CONFIGS} has no test configs of {name} here: run it in the repository, as README says')
     return paths
+
+
+def colours(name):
+    """What PSNR is taken of on the set `name`: Y or RGB."""
+    return 'Y' if load_yaml(configs_of(name)[0])['eval_type'].startswith('benchmark') else 'RGB'
 
 
 def is_whole(name):
@@ -156,7 +162,8 @@ def draw(results, sha256):
     """A figure of PSNR over scale, and below it of the gain over bicubic, in a column for each set."""
     names = measured_sets(results, sha256)
     figure = Figure(figsize=(1 + 2.8 * len(names), 5.5), layout='constrained')
-    for (top, bottom), name in zip(figure.subplots(2, len(names), squeeze=False, sharex='col').T, names, strict=True):
+    columns = figure.subplots(2, len(names), squeeze=False, sharex='col').T
+    for (top, bottom), name in zip(columns, names, strict=True):
         bicubic = psnr_over_scale(results, name, 'bicubic')
         for model in sha256:
             psnr = psnr_over_scale(results, name, model)
@@ -164,7 +171,8 @@ def draw(results, sha256):
             style = {'color': 'gray', 'linestyle': '--'} if model == 'bicubic' else {}
             top.plot(list(psnr), list(psnr.values()), marker='.', label=model, **style)
             bottom.plot(list(gain), list(gain.values()), marker='.', **style)
-        top.set_title(SETS[name][0])
+        top.set_title(f'{SETS[name][0]} ({colours(name)})')
+        bottom.sharey(columns[0, 1])
         bottom.set(xlabel='Scale', xticks=[scale for scale in bicubic if scale == int(scale)])
         bottom.xaxis.set_major_formatter('×{x:g}')
         for axes in top, bottom:
@@ -192,6 +200,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure these alone')
+    add_import_option(parser)
     args = parser.parse_args()
 
     device = pick_device(args.gpu)

@@ -152,6 +152,16 @@ def read_rows():
 SET5 = [f'test-set5-{scale}' for scale in SCALES]
 
 
+def test_a_model_of_ones_own_takes_part(work, monkeypatch):
+    (work / 'own_decoder.py').write_text(
+        'import models\nfrom models.a_liif import ALIIF\n\n\n@models.register("own")\nclass Own(ALIIF):\n    pass\n')
+    monkeypatch.syspath_prepend(work)
+    weights = torch.load('pretrained/small.pth', weights_only=True)
+    torch.save({'model': {**weights['model'], 'name': 'own'}}, 'pretrained/own.pth')
+    cells = run(monkeypatch, '--sets', 'set5', '--import', 'own_decoder')
+    assert {model for _, model in cells} == {'Bicubic', 'ALIIF', 'Own'}
+
+
 def test_every_config_and_model_is_measured_as_by_test_py(made, monkeypatch):
     monkeypatch.chdir(made[0])
     rows = read_rows()
