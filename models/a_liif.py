@@ -3,7 +3,7 @@
 LIIF with a function of its own for each query: an expansion net weighs K small MLPs, whose parameters are mixed.
 Differences from the published code: parameters are mixed after the multiplication, so that no query has matrices of
 its own in memory; first layers are computed once per latent pixel; nothing is fixed to 64 features.
-Ours and off by default: `space: pixel` of the expansion net, `init: layer` of the mixture, `residual: bilinear`.
+Off by default: `space: pixel` of the expansion net and `init: layer` of the mixture, ours; `residual: bilinear`, LTE's.
 """
 
 import types

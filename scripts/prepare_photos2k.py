@@ -1,0 +1,103 @@
+"""Makes load/photos2k, the 2K photos that the weights in pretrained/ were trained and validated on.
+
+    python scripts/prepare_photos2k.py [--root load] [--mirror http://deb.debian.org/debian]
+
+They come from four of Debian's wallpaper packages (170 MB; their licences are in each package's copyright file), as
+pretrained/photos2k.txt lists, reduced by Lanczos to a long side of 2040. What is there stays, and a broken download
+goes on where it stopped when this is run again.
+"""
+
+import argparse
+import hashlib
+import io
+import sys
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from scripts.prepare_data import download  # noqa: E402
+from utils import UserError, atomic_write, run_cli  # noqa: E402
+
+LIST = ROOT / 'pretrained/photos2k.txt'
+SIDE = 2040
+# package: (file on the mirror, SHA-256), as in Debian 12
+PACKAGES = {
+    'lomiri-wallpapers-16.04': ('pool/main/l/lomiri-wallpapers/lomiri-wallpapers-16.04_20.04.0-2_all.deb',
+                                'a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab'),
+    'lomiri-wallpapers-20.04': ('pool/main/l/lomiri-wallpapers/lomiri-wallpapers-20.04_20.04.0-2_all.deb',
+                                'd44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709'),
+    'mate-backgrounds': ('pool/main/m/mate-backgrounds/mate-backgrounds_1.26.0-1_all.deb',
+                         '7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04'),
+    'plasma-workspace-wallpapers': ('pool/main/p/plasma-workspace-wallpapers/'
+                                    'plasma-workspace-wallpapers_5.27.5-2_all.deb',
+                                    '32cd18b71c8c938a18b3b351f217c02ac590e323caa3cf322fbb875ce8892f8b'),
+}
+
+
+def read_list():
+    """{package: {path in it: file to write}}, as LIST has them: a line for each file, then package/path."""
+    photos = {package: {} for package in PACKAGES}
+    for target, source in map(str.split, LIST.read_text().splitlines()):
+        package, path = source.split('/', 1)
+        photos[package][path] = target
+    return photos
+
+
+def files_of(package):
+    """The open tar archive of a Debian package's files: an ar archive holds it, behind headers of 60 bytes."""
+    with open(package, 'rb') as file:
+        file.seek(8)
+        while header := file.read(60):
+            size = int(header[48:58])
+            if header.startswith(b'data.tar'):
+                return tarfile.open(fileobj=io.BytesIO(file.read(size)))
+            file.seek(size + size % 2, io.SEEK_CUR)
+    raise UserError(f'{package}: is no Debian package')
+
+
+def reduced(image):
+    """`image` as RGB, its long side SIDE if it is longer."""
+    scale = min(1, SIDE / max(image.size))
+    size = tuple(round(n * scale) for n in image.size)
+    return image.convert('RGB') if size == image.size else image.convert('RGB').resize(size, Image.LANCZOS)
+
+
+def add_photos(url, sha256, photos, folder):
+    """Writes the `photos` of the package at `url`, {path: file}, to `folder`."""
+    package = folder / PurePosixPath(url).name
+    download(url, package)
+    content = package.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        package.unlink()
+        raise UserError(f'{url}: is not the package that was used, and was removed; give another page with --mirror')
+    with files_of(package) as files:
+        for path, target in photos.items():
+            with Image.open(files.extractfile(f'./{path}')) as image, atomic_write(folder / target) as file:
+                options = {'format': 'PNG'} if target.endswith('.png') else {
+                    'format': 'JPEG', 'quality': 95, 'subsampling': 0}
+                reduced(image).save(file, **options)
+    package.unlink()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
+    parser.add_argument('--mirror', default='http://deb.debian.org/debian', metavar='URL')
+    args = parser.parse_args()
+    folder = args.root / 'photos2k'
+    for part in 'train_HR', 'valid_HR':
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for package, photos in read_list().items():
+        absent = {path: target for path, target in photos.items() if not (folder / target).exists()}
+        if absent:
+            name, sha256 = PACKAGES[package]
+            add_photos(f'{args.mirror}/{name}', sha256, absent, folder)
+    for part in 'train_HR', 'valid_HR':
+        print(f'{folder / part}: {len(list((folder / part).iterdir()))} images')
+
+
+if __name__ == '__main__':
+    run_cli(main)
