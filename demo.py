@@ -11,69 +11,23 @@ and the model side by side; `--weights-map` adds big-weights.png, which of A-LII
 import argparse
 import colorsys
 import contextlib
-import functools
 import math
-import os
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from datasets.image_folder import list_images, reading
+from datasets.image_folder import list_images
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
-from models.pretrained import (
-    DEFAULT,
-    load_pretrained,
-    metadata,
-    mixing_weights,
-    plain,
-    target_size,
-    to_tensor,
-    upscale_pil,
-)
+from models.pretrained import DEFAULT, load_pretrained, mixing_weights, target_size, upscale_pil
 from models.registry import add_import_option
-from utils import UserError, atomic_write, located, run_cli
+from pictures import FORMATS, as_mode, check_fits, read, save, sheet, to_tensor, writing_errors
+from utils import UserError, located, run_cli
 
 # --- files -----------------------------------------------------------------------------------------------------------
-
-
-class Format(NamedTuple):
-    """What a file format holds: modes, pixels along a side, bytes; and the options to write it with."""
-
-    modes: tuple
-    side: int = 2**31 - 1
-    bytes: int = 2**63
-    options: dict = {}
-
-
-FORMATS = {
-    'PNG': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16')),
-    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16'), bytes=2**32 - 2**16),
-    'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
-    'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
-    'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
-}
-NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
-                 'I;16': ('I;16', 'L', 'RGB')}
-
-
-@functools.cache  # once a run, not for each picture of a folder
-def note(text: str) -> None:
-    tqdm.write(f'note: {text}')
-
-
-def format_name(path: Path) -> str:
-    """The name in FORMATS of the format that the suffix of `path` stands for."""
-    name = Image.registered_extensions().get(path.suffix.lower())
-    if name not in FORMATS:
-        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp)')
-    return name
 
 
 def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -89,73 +43,6 @@ def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
             for path in (list_images(source) if source.is_dir() else [source])]
 
 
-def read(path: str | Path) -> Image.Image:
-    """The picture in the file `path`, as `plain` makes it."""
-    with reading(path), Image.open(path) as image:
-        if not image.mode.startswith('I') and any(';16' in str(tile[3]) for tile in image.tile):
-            note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
-        if getattr(image, 'n_frames', 1) > 1:
-            note('of several frames or pages the first one is read')
-        image.load()
-    with located(path):
-        return plain(image)
-
-
-@contextlib.contextmanager
-def writing_errors(path: str | Path) -> Iterator[None]:
-    """Turns what goes wrong inside into a UserError that names `path`."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # Pillow's encoders raise both
-        raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
-
-
-def written_mode(name: str, mode: str) -> str:
-    """The mode in which the format `name` takes a `plain` picture of `mode`."""
-    return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
-
-
-def check_fits(path: Path, size: tuple, mode: str) -> None:
-    """Raises a UserError if a `plain` picture of `size` (H, W) is too large for its format, the disk or the memory."""
-    name, (height, width) = format_name(path), size
-    fmt, written = FORMATS[name], written_mode(name, mode)
-    if max(size) > fmt.side:
-        raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
-    stored = height * width * (2 if written == 'I;16' else len(written))
-    if stored > fmt.bytes:
-        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
-    held = height * width * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else math.inf
-    for need, limit, what in ((stored, shutil.disk_usage(path.parent).free, 'are free on the disk'),
-                              (held, memory, 'is the memory here')):
-        if need > limit:
-            raise UserError(f'{path}: {height}x{width} pixels take up to {need / 1e9:.1f} GB, but {limit / 1e9:.1f} GB '
-                            f'{what}; choose a smaller size')
-
-
-def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """A `plain` picture in `mode`, one of 8 bits or its own."""
-    if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
-    name = format_name(path)
-    mode = written_mode(name, image.mode)
-    if image.mode == 'I;16' and mode != 'I;16':
-        note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
-    if image.mode.endswith('A') and not mode.endswith('A'):
-        note(f'{name} holds no alpha: it is left out (PNG, TIFF and WebP hold it)')
-    kept = metadata(image.info, mode)
-    if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
-        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF and WebP hold it)')
-        kept.pop('exif')
-    with writing_errors(path), atomic_write(path) as file:
-        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
-
-
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 PANEL = 640  # longest side of a panel
@@ -165,22 +52,6 @@ ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
 def panel_size(size: tuple) -> tuple:
     """(W, H) of a picture of `size` when its longest side is PANEL."""
     return tuple(max(1, round(n * PANEL / max(size))) for n in size)
-
-
-def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image:
-    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right.
-
-    Captions stand above their pictures, or `below`.
-    """
-    (width, height), bar, gap = panels[0][2].size, 28, 8
-    rows = math.ceil(len(panels) / columns)
-    result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
-    draw, font = ImageDraw.Draw(result), ImageFont.load_default(18)
-    for i, (caption, colour, panel) in enumerate(panels):
-        left, top = i % columns * (width + gap), i // columns * (height + bar + gap)
-        draw.text((left + 4, top + 2 + below * height), caption, colour, font)
-        result.paste(panel, (left, top + (not below) * bar))
-    return result
 
 
 def most_detailed(image: Image.Image, grid: tuple) -> tuple:

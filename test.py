@@ -22,8 +22,8 @@ import models
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_whole
-from models.pretrained import to_picture
 from models.registry import add_import_option
+from pictures import to_picture
 from utils import (
     UserError,
     atomic_write,

@@ -14,11 +14,11 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.image_folder import image_size
-from demo import as_mode, read, save
 from models import load_pretrained, upscale_pil
 from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
 from models.registry import add_import_option
+from pictures import as_mode, read, save
 from utils import UserError, run_cli
 
 try:

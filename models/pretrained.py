@@ -6,15 +6,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble, grid
 from models.geometry import centre, nearest
 from models.predict import Target, encode, largest_tile, normalisations, parts, upscale
+from pictures import fill_hidden, plain, to_picture, to_tensor
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -44,64 +44,6 @@ def target_size(shape: tuple, scale: float | None = None, size: tuple | None = N
     if any(n < old for n, old in zip(size, shape, strict=True)):
         raise UserError(f'size {size[0]}x{size[1]} is smaller than the image, {shape[0]}x{shape[1]} (height, width)')
     return tuple(size)
-
-
-def metadata(info: dict, mode: str) -> dict:
-    """What of a picture's `info` goes into its file if it has `mode`: EXIF, and an ICC profile of its colour space."""
-    space = b'RGB ' if mode.startswith('RGB') else b'GRAY'
-    return {k: info[k] for k in ('exif', 'icc_profile')
-            if info.get(k) and (k == 'exif' or info[k][16:20] == space)}
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF orientation asks; EXIF data that cannot be read are left out."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # of damaged data: SyntaxError, ValueError, struct.error, ...
-        image = image.copy()
-        image.info.pop('exif', None)
-        return image
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
-    image = upright(image)
-    if image.mode.startswith('I'):  # a PGM of 16 bits is opened as I, which has 32
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
-        result = Image.fromarray(grey.astype(np.uint16))
-    elif image.mode in ('F', 'LAB'):
-        raise UserError(f'pixels of mode {image.mode} are not supported: convert the image to grey or RGB of 8 bits')
-    else:
-        grey = image.mode in ('1', 'L', 'LA', 'La')
-        result = image.convert(('L' if grey else 'RGB') + ('A' if image.has_transparency_data else ''))
-    result.info = metadata(image.info, result.mode)
-    return result
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """The colours (3, h, w) of a `plain` picture: uint8, or float in [0, 1] if it has 16 bits; alpha is left out."""
-    if image.mode == 'I;16':
-        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535).expand(3, -1, -1)
-    return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)
-
-
-def fill_hidden(image: Image.Image) -> Image.Image:
-    """A `plain` picture whose pixels of alpha 0 have the colours of visible ones near them.
-
-    What is there unseen, often black, would else reach into the visible edge.
-    """
-    image = image.convert('RGBA')
-    near = image.convert('RGBa').filter(ImageFilter.BoxBlur(4)).convert('RGBA')
-    return Image.composite(image, near, image.getchannel('A').point(lambda alpha: 255 * (alpha > 0)))
-
-
-def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
-    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, without its alpha."""
-    top, dtype = (65535, np.uint16) if mode == 'I;16' else (255, np.uint8)
-    colours = colours.permute(1, 2, 0) if mode.startswith('RGB') else colours.mean(dim=0)
-    return Image.fromarray((colours * top).round().cpu().numpy().astype(dtype))
 
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,

@@ -60,6 +60,7 @@ VARIANTS = {
     'layer init, softmax': {**LAYER, **SOFTMAX},
     'residual': RESIDUAL,
     'layer init, residual': {**LAYER, **RESIDUAL},
+    'layer init, residual, K = 1': {**LAYER, **RESIDUAL, **ONE},
     'pixel space': PIXEL,
     'pixel space, layer init': {**PIXEL, **LAYER},
     'pixel space, residual': {**PIXEL, **RESIDUAL},

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from models.parallel import device_name
-from models.pretrained import to_picture
+from pictures import to_picture
 from utils import UserError, atomic_write, load_yaml, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown

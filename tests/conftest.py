@@ -3,8 +3,8 @@
 import pytest
 import specs
 from photos import save_photos
-from pictures import RANDOM, make_checkpoint, silence
 from training import Project
+from upscaling import RANDOM, make_checkpoint, silence
 
 from models import load_pretrained
 

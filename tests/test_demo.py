@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from pictures import (
+from PIL import Image
+from upscaling import (
     RANDOM,
     SRGB,
     assert_as_written,
@@ -19,9 +20,9 @@ from pictures import (
     picture,
     set_weights,
 )
-from PIL import Image
 
 import demo
+import pictures
 from models import parallel
 from utils import run_cli
 
@@ -35,7 +36,7 @@ def cli(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
 
     def call(*args, model='bilinear.pth'):
-        demo.note.cache_clear()
+        pictures.note.cache_clear()
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
         try:
             run_cli(demo.main)

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]
 RUN_ELSEWHERE = {'scripts/test-div2k.sh': 'test_scripts', 'scripts/test-benchmark.sh': 'test_scripts',
                  'scripts/prepare_data.py': 'test_prepare_data', 'scripts/export_onnx.py': 'test_onnx',
-                 'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'test_web_demo', 'examples.own_model': 'test_examples',
+                 'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'test_web_demo',
+                 'examples.own_model': 'test_examples',
                  'scripts/benchmark.py': 'test_benchmark'}
 BY_HAND = 'scripts/make_venv.sh', 'scripts/quickstart.sh', 'scripts/run_tests.sh'  # CI runs the first and the last
 

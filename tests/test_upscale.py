@@ -8,8 +8,8 @@ import reference
 import skimage.data
 import specs
 import torch
-from pictures import RANDOM, SRGB, assert_close, interpolated, picture
 from PIL import Image
+from upscaling import RANDOM, SRGB, assert_close, interpolated, picture
 
 import models
 from models import load_pretrained, predict, pretrained, upscale_pil
