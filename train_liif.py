@@ -30,13 +30,14 @@ import datasets
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.convert import from_published
+from models.decoder import USUAL_NORM
 from models.optim import make_optimizer
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
 from models.predict import normalisations, same_normalisation
 from models.registry import add_import_option, load_state, make_model
-from models.run import Config, Log, open_run, prepare_folder
+from models.run import Config, Log, lock, open_run, prepare_folder, run_folder
 from test import eval_images
-from utils import UserError, located, run_cli, say, time_text
+from utils import UserError, check_norm, located, run_cli, say, time_text
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
 SIGNALS = signal.SIGTERM, signal.SIGINT
@@ -109,10 +110,9 @@ class Trainer:
         if self.ema:
             load_state(self.ema, state.get('ema') or spec['sd'])
         self.epoch = state.get('epoch', 0)
-        if 'data_norm' in state:
-            self.check_normalisation(state['data_norm'], ('inp', 'gt'))
+        self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
         if 'iteration' not in state:
-            say('the checkpoint holds model and epoch alone: the optimizer begins anew')
+            say('of this checkpoint model and epoch are taken; the optimizer begins anew')
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
@@ -128,14 +128,16 @@ class Trainer:
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
         """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
-        if not all(same_normalisation(data_norm, self.config.data_norm, key) for key in keys):
-            raise UserError(f'it was trained with data_norm {data_norm}: the config must have the same, not '
-                            f'{self.config.data_norm}')
+        check_norm(data_norm)
+        for key in keys:
+            if not same_normalisation(data_norm, self.config.data_norm, key):
+                theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
+                raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
 
     def begin_as(self, other: nn.Module) -> None:
         """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
-        if hasattr(other, 'data_norm'):
-            self.check_normalisation(other.data_norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
+        norm = getattr(other, 'data_norm', USUAL_NORM)
+        self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
         for model in filter(None, (self.model, self.ema)):
             if self.config.encoder_from:
                 load_state(model.encoder, other.encoder.state_dict())
@@ -290,7 +292,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
-    folder, config, source, seen = open_run(args)
+    folder = run_folder(args)
+    held = None if parallel.rank else lock(folder)  # before it is read: who ends there may save until then
+    config, source = open_run(folder, args)
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
 
@@ -319,7 +323,7 @@ def main() -> None:
     if trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
-        held = prepare_folder(folder, config, args.overwrite, seen)  # noqa: F841  the lock, to the end
+        held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '

@@ -178,7 +178,9 @@ class ImageFolder(Dataset):
     def __getitem__(self, i):
         image = self.images[range(len(self))[i] % len(self.files)]  # past the end an IndexError, which ends a for loop
         if self.cache == 'in_memory':
-            return image.numpy()
+            image = image.numpy()
+            image.flags.writeable = False
+            return image
         return open_bin(image) if self.cache == 'bin' else read_image(image)
 
     def size(self, i: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from models.registry import make
 from utils import UserError
 
 Residual = Literal['bilinear'] | None
+USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints
 
 
 def chunk_size(device: torch.device) -> int:
@@ -34,8 +35,7 @@ class Decoder(nn.Module):
     bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
     """
 
-    # the normalisation it was trained with: `models.load` sets what the checkpoint records; the authors' all have this
-    data_norm = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}
+    data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
 
     # how many features beyond the 3x3 around a code `prepare` and `decode` look at (math.inf: at all): large images are
     # decoded in bands, and each band needs them

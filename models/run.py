@@ -36,7 +36,7 @@ class Config:
     """A training config's keys."""
     train_dataset: dict  # {dataset: spec, wrapper: spec, batch_size: over all processes, num_workers}
     model: dict  # spec
-    optimizer: dict  # spec of adam or sgd
+    optimizer: dict  # spec: adam, sgd, or one's own
     epoch_max: int
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
@@ -98,22 +98,20 @@ def as_number(value: object) -> object:
         return value
 
 
-def saved(folder: Path) -> int | None:
-    """When the run in `folder` was saved last (ns), None if it never was."""
-    last = folder / 'epoch-last.pth'
-    return last.stat().st_mtime_ns if last.exists() else None
+def run_folder(args: argparse.Namespace) -> Path:
+    """The folder of the run."""
+    return Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
 
 
-def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None, int | None]:
-    """The folder of the run, its config, the path of the checkpoint to go on from, or None, and when it was `saved`."""
-    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
+    """The config of the run in `folder`, and the path of the checkpoint to go on from, or None."""
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
-    seen = saved(folder)
-    if seen is None or not args.resume:
-        if seen is not None and not args.overwrite:
+    last = folder / 'epoch-last.pth'
+    if not (last.exists() and args.resume):
+        if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         config = read_config(args.config, given)
-        return folder, config, config.resume, seen
+        return config, config.resume
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
@@ -122,17 +120,20 @@ def open_run(args: argparse.Namespace) -> tuple[Path, Config, str | Path | None,
     if changed:
         raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
                         'put it back, or train into another folder by --name or --tag')
-    return folder, config, folder / 'epoch-last.pth', seen
+    return config, last
 
 
 def lock(folder: Path) -> object:
     """Keeps other processes from training in `folder` as long as this one lives and what is returned does.
 
-    Raises UserError where one does. Where there are no such locks (Windows, some network drives) it does nothing.
+    Raises UserError where one does. Where there is no folder, or no such lock (Windows, some network drives), it does
+    nothing.
     """
     try:
         import fcntl
     except ImportError:
+        return None
+    if not folder.is_dir():
         return None
     file = open(folder / 'lock', 'w')  # noqa: SIM115  it stays open
     try:
@@ -145,16 +146,13 @@ def lock(folder: Path) -> object:
     return file
 
 
-def prepare_folder(folder: Path, config: Config, overwrite: bool, seen: int | None) -> object:
-    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml. Returns its `lock`.
+def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
+    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml.
 
-    Raises UserError where it was `saved` later than `open_run` has `seen`: a process that was ending did it, and what
-    was read before would undo its last steps.
+    Returns its `lock`, the one that is `held` or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    held = lock(folder)
-    if saved(folder) != seen:
-        raise UserError(f'{folder}: another process saved there while this one started; give the same command again')
+    held = held or lock(folder)
     if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
     for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):

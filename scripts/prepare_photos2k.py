@@ -3,8 +3,8 @@
     python scripts/prepare_photos2k.py [--root load] [--mirror http://deb.debian.org/debian]
 
 They come from four of Debian's wallpaper packages (170 MB; their licences are in each package's copyright file), as
-pretrained/photos2k.txt lists, reduced by Lanczos to a long side of 2040. What is there stays, and a broken download
-goes on where it stopped when this is run again.
+pretrained/photos2k.txt lists, reduced by Lanczos to a long side of at most 2040. What is there stays, and a broken
+download goes on where it stopped when this is run again.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from scripts.prepare_data import download  # noqa: E402
+from scripts.prepare_data import count, download  # noqa: E402
 from utils import UserError, atomic_write, run_cli  # noqa: E402
 
 LIST = ROOT / 'pretrained/photos2k.txt'
@@ -96,7 +96,7 @@ def main():
             name, sha256 = PACKAGES[package]
             add_photos(f'{args.mirror}/{name}', sha256, absent, folder)
     for part in 'train_HR', 'valid_HR':
-        print(f'{folder / part}: {len(list((folder / part).iterdir()))} images')
+        print(f'{folder / part}: {count(folder / part)} images')
 
 
 if __name__ == '__main__':

@@ -113,9 +113,8 @@ def write_results(results, sha256):
     write_rows(RESULTS, [results[key] for key in keys if key in results])
 
 
-def measure(names, results, sha256, device):
-    """Adds what is missing to `results` for the sets `names`, and writes them whenever one is there."""
-    nets = load_models(sha256, device)
+def measure(names, results, sha256, nets):
+    """Adds to `results` what is missing of the sets `names` and models `nets`, and writes them after each."""
     for config, model in itertools.product((config for name in names for config in configs_of(name)), nets):
         key = str(config), model
         if key not in results:
@@ -206,9 +205,9 @@ def main():
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     sha256 = digests()
-    results = read_results(sha256)
+    results, nets = read_results(sha256), load_models(sha256, device)
     try:
-        measure(filter(is_whole, args.sets or SETS), results, sha256, device)
+        measure(filter(is_whole, args.sets or SETS), results, sha256, nets)
     finally:  # what there is so far, too, when it is interrupted
         if results:
             publish(results, sha256)

@@ -23,6 +23,7 @@ from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
 
 import models  # noqa: E402
 from models import a_liif  # noqa: E402
+from models.a_liif import ALIIF  # noqa: E402
 from utils import make_coord  # noqa: E402
 
 GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in (9, 10)
@@ -192,6 +193,14 @@ def test_functions_of_ones_own_do_not_fit(part):
     model = build(PUBLISHED)
     net = getattr(model, part)
     net.__class__ = type('Own', (type(net),), {})
+    model.gen_feat(image())
+    assert not fused.fits(model)
+
+
+@torch.no_grad()
+def test_a_decoder_of_ones_own_does_not_fit():
+    model = build(PUBLISHED)
+    model.__class__ = type('Own', (ALIIF,), {'weigh': lambda *args: 2 * ALIIF.weigh(*args)})
     model.gen_feat(image())
     assert not fused.fits(model)
 

@@ -136,6 +136,10 @@ def test_in_memory_costs_3_bytes_a_pixel_and_reads_no_file_later(folder):
     assert dataset[0].nbytes == 70 * 90 * 3
 
 
+def test_what_is_in_memory_cannot_be_changed(folder):
+    assert not ImageFolder(str(folder), cache='in_memory')[0].flags.writeable
+
+
 def test_workers_that_do_not_fork_share_what_is_in_memory(folder):
     pickled = ForkingPickler.dumps(ImageFolder(str(folder), cache='in_memory'))  # what such a worker is sent
     assert len(pickled) < 70 * 90

@@ -12,6 +12,7 @@ import torch
 from training import CONFIG, Killed, Project, assert_same, before_step, error, kill, stop
 
 import train_liif
+from models import run
 from utils import UserError
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
@@ -43,20 +44,17 @@ def test_a_folder_in_which_another_process_trains_is_an_error(tmp_path):
     project.train('--resume')
 
 
-@pytest.mark.parametrize('flag', ['--resume', '--overwrite'])
-def test_what_an_ending_process_saves_while_the_next_one_starts_is_not_lost(project, undisturbed, flag):
+def test_a_run_is_locked_before_its_checkpoint_is_read(project):
     stop(project, 2)
+    refused = []
 
-    def other_process(tf32):
-        with mock.patch('train_liif.set_precision'):
-            stop(project, 2, '--resume')
+    def open_run(*args):
+        refused.append(error(project, '--resume'))
+        return run.open_run(*args)
 
-    with mock.patch('train_liif.set_precision', other_process), \
-            pytest.raises(UserError, match='save/_tiny: another process saved there while this one started'):
-        project.train(flag)
-    assert project.checkpoint()['iteration'] == 1
-    project.train('--resume')
-    assert_same(project.checkpoints(), undisturbed({}))
+    with mock.patch('train_liif.open_run', open_run):
+        project.train('--resume')
+    assert refused[0].startswith('save/_tiny: another process trains there')
 
 
 # --- stopped and resumed ---------------------------------------------------------------------------
@@ -281,7 +279,7 @@ def test_the_key_resume_begins_the_search_for_the_best_epoch_anew(project):
     assert (project.checkpoint('best')['epoch'], project.checkpoint('best')['best']) == (2, 30)
 
 
-def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more(tmp_path, undisturbed):
+def test_the_key_resume_takes_model_and_epoch_of_an_authors_checkpoint_and_says_so(tmp_path, undisturbed, capsys):
     other = undisturbed({'epoch_max': 1})['epoch-last.pth']
     project = Project(tmp_path, {'resume': 'authors.pth', 'ema': 0.5})
     torch.save({'model': other['model'], 'optimizer': {'name': 'adam', 'args': {'lr': 1}, 'sd': {}}, 'epoch': 2},
@@ -291,6 +289,7 @@ def test_the_key_resume_takes_model_and_epoch_of_a_checkpoint_that_holds_no_more
             trainer.epoch, *(copy.deepcopy(net.state_dict()) for net in (trainer.model, trainer.ema))])):
         project.train()
     assert_same(started, [2, other['model']['sd'], other['model']['sd']])
+    assert 'of this checkpoint model and epoch are taken; the optimizer begins anew\n' in capsys.readouterr().out
     assert project.checkpoint()['epoch'] == 3
 
 
@@ -330,14 +329,14 @@ def test_the_key_weights_from_begins_a_new_run_with_the_weights_of_another(tmp_p
 def test_weights_that_were_trained_with_another_normalisation_are_an_error(project, undisturbed, changes):
     torch.save(undisturbed({'epoch_max': 1})['epoch-last.pth'], project.folder / 'other.pth')
     project.change({'epoch_max': 2, **changes})
-    with pytest.raises(UserError, match='other.pth: it was trained with data_norm'):
+    with pytest.raises(UserError, match='other.pth: its data_norm.(inp|gt) is .*: they must be the same'):
         project.train()
 
 
 @pytest.mark.parametrize('changes', [
     {'weights_from': 'other.pth', 'data_norm.inp': {'sub': [0.5, 0.5, 0.5], 'div': [0.5]}},
     {'encoder_from': 'other.pth', 'data_norm.gt': None}])
-def test_normalisations_that_do_the_same_to_the_weights_are_none(project, undisturbed, changes):
+def test_normalisations_that_do_the_same_to_the_weights_are_no_error(project, undisturbed, changes):
     torch.save(undisturbed({'epoch_max': 1})['epoch-last.pth'], project.folder / 'other.pth')
     project.change({'epoch_max': 1, **changes})
     project.train()

@@ -177,7 +177,7 @@ def test_the_learning_rate_follows_the_schedule_by_iteration(tmp_path):
     assert project.events()['lr'][2] == pytest.approx(1e-3 * half[-1])
 
 
-def test_groups_of_parameters_keep_their_own_rates_below_the_schedule(tmp_path, monkeypatch):
+def test_the_schedule_multiplies_the_rate_of_each_group_of_parameters(tmp_path, monkeypatch):
     def two_groups(params: list, lr: float):
         return torch.optim.SGD([{'params': params[:1]}, {'params': params[1:], 'lr': lr / 8}], lr)
 
