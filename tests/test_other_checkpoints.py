@@ -1,6 +1,7 @@
 """A run goes on from the checkpoint of another, or begins with its weights: resume, weights_from, encoder_from."""
 
 import copy
+import signal
 from pathlib import Path
 from unittest import mock
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -12,8 +11,6 @@ from training import Killed, Project, assert_same, before_step, error, kill, sto
 import train_liif
 from models import run
 from utils import UserError
-
-GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
 
 FEATURES = {
     'plain': {}, 'ema': {'ema': 0.9}, 'saved epochs': {'epoch_save': 2},
