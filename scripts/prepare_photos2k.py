@@ -47,22 +47,19 @@ def read_list():
 
 
 def files_of(package):
-    """The open tar archive of a Debian package's files: an ar archive holds it, behind headers of 60 bytes."""
-    with open(package, 'rb') as file:
-        file.seek(8)
-        while header := file.read(60):
-            size = int(header[48:58])
-            if header.startswith(b'data.tar'):
-                return tarfile.open(fileobj=io.BytesIO(file.read(size)))
-            file.seek(size + size % 2, io.SEEK_CUR)
-    raise UserError(f'{package}: is no Debian package')
+    """The open tar archive in the bytes of a Debian package: an ar archive, whose files have headers of 60 bytes."""
+    file = io.BytesIO(package)
+    file.seek(8)
+    while not (header := file.read(60)).startswith(b'data.tar'):
+        size = int(header[48:58])
+        file.seek(size + size % 2, io.SEEK_CUR)
+    return tarfile.open(fileobj=io.BytesIO(file.read(int(header[48:58]))))
 
 
 def reduced(image):
     """`image` as RGB, its long side SIDE if it is longer."""
     scale = min(1, SIDE / max(image.size))
-    size = tuple(round(n * scale) for n in image.size)
-    return image.convert('RGB') if size == image.size else image.convert('RGB').resize(size, Image.LANCZOS)
+    return image.convert('RGB').resize([round(n * scale) for n in image.size], Image.LANCZOS)
 
 
 def add_photos(url, sha256, photos, folder):
@@ -73,7 +70,7 @@ def add_photos(url, sha256, photos, folder):
     if hashlib.sha256(content).hexdigest() != sha256:
         package.unlink()
         raise UserError(f'{url}: is not the package that was used, and was removed; give another page with --mirror')
-    with files_of(package) as files:
+    with files_of(content) as files:
         for path, target in photos.items():
             with Image.open(files.extractfile(f'./{path}')) as image, atomic_write(folder / target) as file:
                 options = {'format': 'PNG'} if target.endswith('.png') else {
