@@ -1,12 +1,18 @@
 """Fixtures that several files of tests share."""
 
+import sys
+
 import pytest
 import specs
 from photos import save_photos
+from PIL import Image
 from training import Project
 from upscaling import RANDOM, make_checkpoint, silence
 
+import demo
+import pictures
 from models import load_pretrained
+from utils import run_cli
 
 
 @pytest.fixture
@@ -57,3 +63,23 @@ def weights(tmp_path_factory):
 def bilinear(weights):
     """A model that interpolates."""
     return load_pretrained(weights / 'bilinear.pth')
+
+
+@pytest.fixture
+def cli(weights, tmp_path, monkeypatch, capsys):
+    """Calls demo.py in tmp_path, with bilinear.pth unless told otherwise: exit code, lines of stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
+
+    def call(*args, model='bilinear.pth'):
+        pictures.note.cache_clear()
+        monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
+        try:
+            run_cli(demo.main)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return call

@@ -8,46 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
-from upscaling import (
-    RANDOM,
-    SRGB,
-    assert_as_written,
-    assert_close,
-    interpolated,
-    make_checkpoint,
-    picture,
-    set_weights,
-)
+from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
 import demo
-import pictures
 from models import parallel
-from utils import run_cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def cli(weights, tmp_path, monkeypatch, capsys):
-    """Calls demo.py in tmp_path, with bilinear.pth unless told otherwise: exit code, lines of stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
-
-    def call(*args, model='bilinear.pth'):
-        pictures.note.cache_clear()
-        monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
-        try:
-            run_cli(demo.main)
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return call
-
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
@@ -265,85 +232,6 @@ def test_weights_map_of_a_model_without_expansion_net_is_refused(cli):
     picture().save('small.png')
     code, _, err = cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--weights-map', model='liif.pth')
     assert code == 2 and len(err) == 1 and 'liif.pth' in err[0] and not Path('big.png').exists()
-
-
-# --- pictures that show something -----------------------------------------------------------------------------------
-
-# Panels are 640 pixels long, below a caption of 28, 8 apart.
-
-
-def panel(sheet, column, row, height):
-    left, top = 648 * column, (height + 36) * row + 28
-    return np.asarray(sheet, dtype=float)[top:top + height, left:left + 640]
-
-
-def test_comparison_shows_bicubic_ours_and_the_most_detailed_crop(cli):
-    values = np.full((160, 200, 3), 100, np.uint8)
-    values[144::2, :20:2] = 140
-    values[145::2, 1:20:2] = 60
-    Image.fromarray(values).save('small.png')
-    code, *_ = cli('--input', 'small.png', '--scale', 4, '--output', 'big.png', '--compare', model='brighter.pth')
-    assert code == 0
-    sheet = Image.open('big-compare.png')
-    assert sheet.size == (2 * 640 + 8, 2 * (512 + 28) + 8)
-
-    bicubic, ours, bicubic_crop, ours_crop = (panel(sheet, column, row, 512) for row in (0, 1) for column in (0, 1))
-    assert np.median(bicubic) == 100 and np.median(ours) == 100 + 0.2 * 255
-    red = (bicubic == (255, 0, 0)).all(axis=-1)
-    assert red.any() and (red == (ours == (255, 0, 0)).all(axis=-1)).all()
-    rows, columns = np.nonzero(red)
-    # a crop as large as a third of the panel: the lower left 171x214 of the output's 640x800 pixels, shown at 0.8
-    np.testing.assert_allclose((rows.min(), columns.min(), rows.max(), columns.max()), (375, 0, 511, 171), atol=2)
-    assert bicubic_crop.std() > 2 and ours_crop.std() > 2 and panel(sheet, 0, 0, 512)[:300].std() == 0
-    assert ours_crop.mean() - bicubic_crop.mean() == pytest.approx(51, abs=2)
-
-
-def test_pictures_of_one_name_in_a_folder_have_a_comparison_each(cli):
-    Path('in').mkdir()
-    picture().save('in/a.png')
-    picture().save('in/a.bmp')
-    assert cli('--input', 'in', '--scale', 2, '--output', 'out', '--compare')[0] == 0
-    assert {path.name for path in Path('out').iterdir()} == {
-        'a.png', 'a.bmp', 'a.png-compare.png', 'a.bmp-compare.png'}
-
-
-def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():
-    image = picture(width=100, height=80)
-    big = image.resize((370, 296), Image.BICUBIC)  # so both sides of the sheet must be the same
-    sheet = demo.compare(image, big, 'ours')
-    assert_close(panel(sheet, 0, 1, 512), panel(sheet, 1, 1, 512), 2)  # Pillow rounds its weights
-
-
-def test_weights_map_of_known_weights(cli, weights, tmp_path):
-    picture().save('small.png')
-    colours = []
-    for k in range(3):
-        weights = torch.tensor([0.1, 0.1, 0.1])
-        weights[k] = -1
-        make_checkpoint(tmp_path / f'{k}.pth', RANDOM, lambda model, weights=weights: set_weights(model, weights))
-        assert cli('--input', 'small.png', '--scale', 2, '--output', f'{k}.png', '--weights-map',
-                   model=tmp_path / f'{k}.pth')[0] == 0
-        sheet = Image.open(f'{k}-weights.png')
-        assert sheet.size == (4 * 640 + 3 * 8, 2 * (533 + 28) + 8)
-        ruler = panel(sheet, 1, 0, 533)
-        assert (ruler == ruler[0, 0]).all()
-        colours.append(tuple(ruler[0, 0]))
-        assert np.ptp(panel(sheet, 2, 0, 533).mean(axis=(0, 1))) < 2  # what is constant is white
-    assert len(set(colours)) == 3
-
-
-def test_weights_map_shows_where_which_function_rules(monkeypatch):
-    weights = torch.zeros(2, 640, 640)
-    weights[0, :, :320], weights[1, :, 320:] = -0.9, 0.8
-    monkeypatch.setattr(demo, 'mixing_weights', lambda *_: weights)
-    sheet = demo.weights_map(None, Image.new('L', (5, 5)), (10, 10))
-
-    ruler, first, second = (panel(sheet, column, 0, 640) for column in (1, 2, 3))
-    left, right = ruler[:, :320], ruler[:, 320:]
-    assert (left == left[0, 0]).all() and (right == right[0, 0]).all() and (left[0, 0] != right[0, 0]).any()
-    for heat in first, second:
-        blue, red = heat[:, :320].mean(axis=(0, 1)), heat[:, 320:].mean(axis=(0, 1))
-        assert blue[2] > blue[0] + 30 and red[0] > red[2] + 30
 
 
 # --- a real process -------------------------------------------------------------------------------------------------
