@@ -34,8 +34,10 @@ from utils import (
     check_positive,
     load_yaml,
     located,
+    make_coord,
     parse_eval_type,
     run_cli,
+    to_float,
     writing,
 )
 
@@ -73,27 +75,31 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
     model.eval()
     for batch in tqdm(loader, desc='val', leave=False, disable=not verbose):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        sizes = batch['gt_size'].tolist() if 'gt_size' in batch else None
-        if sizes and isinstance(model, Decoder):
-            preds = (upscale_whole(model, inp, size, data_norm).to(device)
-                     for inp, size in zip(batch['inp'], sizes, strict=True))
+        gt = to_float(batch['gt'])
+        if 'coord' not in batch and isinstance(model, Decoder):
+            preds = (upscale_whole(model, inp, gt.shape[-2:], data_norm).to(device) for inp in batch['inp'])
         else:
-            args = inp_norm.apply(batch['inp']), batch['coord'], batch['cell']
+            queries = (batch['coord'], batch['cell']) if 'coord' in batch else all_queries(gt)
+            args = inp_norm.apply(to_float(batch['inp'])), *queries
             with torch.no_grad():
                 preds = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
-            preds = to_images(gt_norm.undo(preds).clamp_(0, 1), sizes)
-        yield from zip(preds, to_images(batch['gt'], sizes), strict=True)
+            preds = gt_norm.undo(preds).clamp_(0, 1)
+            if 'coord' not in batch:
+                preds = preds.transpose(1, 2).reshape(gt.shape)
+        yield from zip(preds, gt, strict=True)
 
 
-def to_images(samples: torch.Tensor, sizes: list | None) -> torch.Tensor | list[torch.Tensor]:
-    """Each of a batch's samples (Q, 3) as an image (3, H, W), where its `sizes` are known."""
-    return [s.t().reshape(3, *size) for s, size in zip(samples, sizes, strict=True)] if sizes else samples
+def all_queries(gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates and cells, (B, H*W, 2) each, of all pixels of the targets `gt` (B, 3, H, W), row by row."""
+    size = gt.shape[-2:]
+    coord = make_coord(size).to(gt.device).expand(len(gt), -1, 2)
+    return coord, coord.new_tensor([2 / n for n in size]).expand_as(coord)
 
 
 def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ssim: bool = False) -> Scored:
     """One image's `Scored`, by the convention of `eval_type`."""
     if eval_type is not None and gt.dim() != 3:
-        raise UserError(f'eval_type {eval_type} needs whole images: the dataset must give gt_size and all queries')
+        raise UserError(f'eval_type {eval_type} needs whole images: take out sample_q')
     convention = parse_eval_type(eval_type)
     with torch.autocast(gt.device.type, enabled=False):  # what is measured may be in bf16, the measure never
         psnr = calc_psnr(pred, gt, **convention).item()

@@ -37,7 +37,7 @@ from models.predict import normalisations, same_normalisation
 from models.registry import add_import_option, load_state, make_model
 from models.run import Config, Log, lock, open_run, prepare_folder, run_folder
 from test import eval_images
-from utils import UserError, check_norm, located, run_cli, say, time_text
+from utils import UserError, check_norm, located, run_cli, say, time_text, to_float
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
 SIGNALS = signal.SIGTERM, signal.SIGINT
@@ -151,9 +151,13 @@ class Trainer:
         """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
+        inp, gt = self.inp_norm.apply(to_float(batch['inp'])), to_float(batch['gt'])
         with self.precision:
-            pred = self.net(self.inp_norm.apply(batch['inp']), batch['coord'], batch['cell'])
-        loss = F.l1_loss(pred.float(), self.gt_norm.apply(batch['gt'])) * (local / total)
+            if 'coord' in batch:
+                pred = self.net(inp, batch['coord'], batch['cell'])
+            else:  # every pixel of the targets
+                pred, gt = self.net(inp, size=tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
+        loss = F.l1_loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * parallel.world).backward()  # the processes' gradients are averaged, their losses add up
         if config.grad_clip:

@@ -203,6 +203,16 @@ def make_coord(shape: Sequence[int], ranges: Sequence | None = None, flatten: bo
     return coord.view(-1, coord.shape[-1]) if flatten else coord
 
 
+def axis_coords(size: Sequence[int], like: torch.Tensor) -> list[torch.Tensor]:
+    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], as `like` is."""
+    return [make_coord([n])[:, 0].to(like) for n in size]
+
+
+def to_float(colours: torch.Tensor) -> torch.Tensor:
+    """8-bit colours (uint8) as float32 in [0, 1]; those of other types are so already and stay as they are."""
+    return colours.float().div(255) if colours.dtype == torch.uint8 else colours
+
+
 def to_pixel_samples(img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """An image (3, H, W) as coordinates (H*W, 2) and colours (H*W, 3), row by row."""
     return make_coord(img.shape[-2:]), img.reshape(img.shape[0], -1).permute(1, 0)

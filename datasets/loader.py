@@ -59,7 +59,7 @@ class GlobalBatches:
         for i in range(self.start, len(self)):
             positions = self.positions(i)
             share = positions[self.rank::self.world] or positions[:1]
-            yield [Draw(order[p], self.seed, self.epoch, p) for p in share]
+            yield [Draw(order[p], self.seed, self.epoch, p, i) for p in share]
 
 
 def default_workers(world: int) -> int:
@@ -89,7 +89,7 @@ def start_worker(worker: int) -> None:
 def collate(samples: list[dict]) -> dict:
     """The samples stacked to a batch."""
     if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
-        raise UserError('samples of several sizes make no batch: set inp_size and sample_q, or batch_size: 1')
+        raise UserError('samples of several sizes make no batch: set inp_size, or batch_size: 1')
     return default_collate(samples)
 
 

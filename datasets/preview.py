@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.wrappers import ImplicitWrapper, crop, paired_scale, resize, to_tensor
-from utils import UserError, make_coord
+from utils import UserError, to_float
 
 SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
 
@@ -36,16 +36,12 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
 
 def whole_batch(inp: np.ndarray, target: np.ndarray) -> dict:
     """A batch of one with all of `target`'s pixels, of two uint8 images (H, W, 3)."""
-    h, w = target.shape[:2]
-    coord = make_coord((h, w))[None]
-    return {'inp': to_tensor(inp)[None], 'coord': coord, 'cell': torch.tensor([2 / h, 2 / w]).expand_as(coord),
-            'gt': to_tensor(target).flatten(1).t()[None], 'gt_size': torch.tensor([[h, w]])}
+    return {'inp': to_tensor(inp)[None], 'gt': to_tensor(target)[None]}
 
 
 def strip(batch: dict, pred: torch.Tensor) -> torch.Tensor:
     """Low resolution, bicubic, prediction and truth side by side, uint8 (3, H, 4 W)."""
-    size = tuple(batch['gt_size'][0].tolist())
-    lr = batch['inp']
+    lr, truth = to_float(batch['inp']), to_float(batch['gt'][0])
+    size = truth.shape[-2:]
     bicubic = F.interpolate(lr, size, mode='bicubic', align_corners=False)[0].clamp(0, 1)
-    truth = batch['gt'][0].t().reshape(3, *size)
     return (torch.cat([F.interpolate(lr, size)[0], bicubic, pred.cpu(), truth], dim=2) * 255).round().byte()

@@ -13,23 +13,35 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets import register
-from utils import UserError, check_positive, located, make_coord, say, to_pixel_samples
+from utils import UserError, check_positive, located, make_coord, say, to_float
 
 
 class Draw(NamedTuple):
-    """Requests sample `index`; its random numbers are seeded by (seed, epoch, position) alone."""
+    """Requests sample `index`; its random numbers are seeded by (seed, epoch, position) alone.
+
+    What all samples of batch number `batch` have in common is seeded by (seed, epoch, batch).
+    """
     index: int
     seed: int
     epoch: int
     position: int
+    batch: int = 0
+
+    def rng(self) -> np.random.Generator:
+        """The sample's own random numbers."""
+        return np.random.default_rng((self.seed, self.epoch, self.position))
+
+    def batch_rng(self) -> np.random.Generator:
+        """Random numbers that are the same for all samples of the batch."""
+        return np.random.default_rng((self.seed, self.epoch, self.batch, 1))  # zeros at the end would not count
 
 
 # --- steps of a sample, on uint8 images (H, W, 3) --------------------------------------------------
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """A uint8 image (H, W, 3) as float32 (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)
+    """A uint8 image (H, W, 3) as a uint8 tensor (3, H, W) of its own."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -67,10 +79,8 @@ def check_sample_q(sample_q: int, h: int, w: int) -> None:
         raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {h}x{w}, not {sample_q}')
 
 
-def query(target: np.ndarray, sample_q: int | None, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates (Q, 2) and colours (Q, 3) of `sample_q` pixels of `target`, none twice, or of all if it is None."""
-    if sample_q is None:
-        return to_pixel_samples(to_tensor(target))
+def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates (Q, 2) and colours (Q, 3), in [0, 1], of `sample_q` pixels of `target`, none twice."""
     h, w = target.shape[:2]
     check_sample_q(sample_q, h, w)
     y, x = np.divmod(rng.choice(h * w, sample_q, replace=False), w)
@@ -82,14 +92,17 @@ def query(target: np.ndarray, sample_q: int | None, rng: np.random.Generator) ->
 
 
 class ImplicitWrapper(Dataset):
-    """Samples of a dataset's images, dicts of float32 tensors:
+    """Samples of a dataset's images. With `sample_q`, queries, they are LIIF's, dicts of float32 tensors:
 
         inp (3, h, w) and gt (Q, 3): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
-        (2 / H, 2 / W). Where every pixel of the target is queried also gt_size: its (H, W), int64.
+        (2 / H, 2 / W), for Q = `sample_q` pixels of the target.
 
-    It is indexed by a `Draw`, or by an int for fresh random numbers. `augment` flips and transposes both; `sample_q` is
-    Q, by default all pixels of the target. `paired`: whether it is of a dataset of pairs, which says so by the same
-    name.
+    Without it all pixels of the target are queried, and a sample is just the two images, uint8:
+
+        inp (3, h, w) and gt (3, H, W).
+
+    It is indexed by a `Draw`, or by an int for fresh random numbers. `augment` flips and transposes both. `paired`:
+    whether it is of a dataset of pairs, which says so by the same name.
     """
 
     paired = False
@@ -101,24 +114,31 @@ class ImplicitWrapper(Dataset):
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
 
-    def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """Input (h, w, 3) and target (H, W, 3), uint8, of the dataset's `images` at index i: an image or a pair."""
+    def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator,
+            batch_rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """Input (h, w, 3) and target (H, W, 3), uint8, of the dataset's `images` at index i: an image or a pair.
+
+        `rng` gives the sample's own random numbers, `batch_rng` those that its whole batch shares.
+        """
         raise NotImplementedError
 
     def __len__(self):
         return len(self.dataset)
 
     def __getitem__(self, index):
-        i, seed = (index.index, index[1:]) if isinstance(index, Draw) else (index, None)
-        rng = np.random.default_rng(seed)
+        if isinstance(index, Draw):
+            i, rng, batch_rng = index.index, index.rng(), index.batch_rng()
+        else:
+            i, rng, batch_rng = index, *np.random.default_rng().spawn(2)
         image = self.dataset[i]
         with located(self.dataset.files[i % len(self.dataset.files)]):
-            inp, target = self.cut(image, i, rng)
+            inp, target = self.cut(image, i, rng, batch_rng)
+            if self.sample_q is None:
+                return {'inp': to_tensor(inp), 'gt': to_tensor(target)}
             coord, gt = query(target, self.sample_q, rng)
         h, w = target.shape[:2]
         cell = torch.tensor([2 / h, 2 / w]).repeat(len(coord), 1)
-        item = {'inp': to_tensor(inp), 'coord': coord, 'cell': cell, 'gt': gt}
-        return item if self.sample_q else {**item, 'gt_size': torch.tensor([h, w])}
+        return {'inp': to_float(to_tensor(inp)), 'coord': coord, 'cell': cell, 'gt': gt}
 
 
 @register('sr-implicit-downsampled')
@@ -129,8 +149,11 @@ class SRImplicitDownsampled(ImplicitWrapper):
         inp_size: side of the square input in pixels, cut with the target from a random place. Without it (testing)
             the whole image is the target, cropped to whole input pixels.
         scale_max: by default `scale_min`.
+        sample_q: queries a sample. Without it every pixel of the crop is one ("dense"), and all samples of a batch have
+            one scale, so that their targets are of one size.
         small_images: what becomes of images smaller than the largest crop: 'error'; 'skip', which leaves them out;
-            'fit', which draws their scale from what fits. All sizes are checked here, at the start.
+            'fit', which draws their scale from what fits, and where the batch has one scale lets another image, drawn
+            at random, take the place of one that is too small for it. All sizes are checked here, at the start.
     """
 
     def __init__(self, dataset, inp_size: int | None = None, scale_min: float = 1, scale_max: float | None = None,
@@ -142,6 +165,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         if not 1 <= scale_min <= scale_max < math.inf:
             raise UserError(f'scales must be 1 <= scale_min <= scale_max, not {scale_min:g} and {scale_max:g}')
         self.inp_size, self.scale_min, self.scale_max, self.small_images = inp_size, scale_min, scale_max, small_images
+        self.dense = inp_size is not None and sample_q is None
         if inp_size and sample_q:
             check_sample_q(sample_q, self.target_size(scale_min), self.target_size(scale_min))
         self.check_sizes()
@@ -151,9 +175,11 @@ class SRImplicitDownsampled(ImplicitWrapper):
         return round(self.inp_size * scale) if self.inp_size else math.ceil(scale)
 
     def check_sizes(self):
-        least = self.target_size(self.scale_min if self.small_images == 'fit' else self.scale_max)
+        least = self.target_size(self.scale_min if self.small_images == 'fit' and not self.dense else self.scale_max)
         files = self.dataset.files
         small = {i for i in range(len(files)) if min(self.dataset.size(i)) < least}
+        if self.small_images == 'fit' and self.dense and len(small) < len(files):
+            return
         if small and self.small_images == 'skip' and len(small) < len(files):
             say(f'{len(small)} of {len(files)} images, smaller than {least}x{least} pixels, are left out')
             self.dataset.keep([i for i in range(len(files)) if i not in small])
@@ -168,18 +194,20 @@ class SRImplicitDownsampled(ImplicitWrapper):
 
     def draw_scale(self, h, w, rng):
         scale_max = self.scale_max
-        if self.small_images == 'fit':
+        if self.small_images == 'fit' and not self.dense:
             scale_max = max(self.scale_min, min(scale_max, min(h, w) / (self.inp_size or 1)))
         return rng.uniform(self.scale_min, scale_max)
 
-    def cut(self, image, i, rng):
-        h, w = image.shape[:2]
-        scale = self.draw_scale(h, w, rng)
+    def cut(self, image, i, rng, batch_rng):
+        scale = self.draw_scale(*image.shape[:2], batch_rng if self.dense else rng)
         if self.inp_size:
             size = self.inp_size, self.inp_size
             target_size = self.target_size(scale)
+            while min(image.shape[:2]) < target_size:  # only where small images are to fit
+                image = self.dataset[int(rng.integers(len(self.dataset)))]
             target = crop(image, *random_corner(image, target_size, rng), target_size)
         else:
+            h, w = image.shape[:2]
             size = math.floor(h / scale + 1e-9), math.floor(w / scale + 1e-9)
             target = image[:round(size[0] * scale), :round(size[1] * scale)]
         images = resize(target, size), target
@@ -214,7 +242,7 @@ class SRImplicitPaired(ImplicitWrapper):
                 if inp_size and inp_size > min(lr):
                     raise UserError(f'LR is {lr[0]}x{lr[1]}, but inp_size takes {inp_size}x{inp_size}')
 
-    def cut(self, images, i, rng):
+    def cut(self, images, i, rng, batch_rng):
         lr, hr = images
         scale = paired_scale(lr.shape, hr.shape)
         if self.inp_size:
@@ -244,7 +272,7 @@ class SRImplicitUniformVaried(ImplicitWrapper):
         check_positive(size_min=size_min, size_max=size_max, gt_resize=gt_resize)
         self.size_min, self.size_max, self.gt_resize = size_min, size_max, gt_resize
 
-    def cut(self, images, i, rng):
+    def cut(self, images, i, rng, batch_rng):
         lr, hr = images
         size = round(self.size_min + (self.size_max - self.size_min) * i / max(1, len(self) - 1))
         hr = resize(hr, short_side(hr, size))

@@ -57,9 +57,12 @@ class ALIIF(Decoder):
         return fused.decode(self, coord, cell) if fused else super().decode_in_chunks(coord, cell)
 
     def query_grid(self, y, x, cell):
-        if not self.pixel_space or not self.stock or torch.is_grad_enabled():
+        if not self.pixel_space or not self.stock:
             return super().query_grid(y, x, cell)
-        self.prepare_once()
+        if torch.is_grad_enabled():
+            self.prepare()
+        else:
+            self.prepare_once()
         pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)
         if self.residual:
             pred = pred + self.sample_input(grid(y, x, len(pred))).view_as(pred)

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.geometry import neighbours, relative_cell
 from models.registry import make
-from utils import UserError
+from utils import UserError, axis_coords
 
 Residual = Literal['bilinear'] | None
 USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints
@@ -107,10 +107,16 @@ class Decoder(nn.Module):
         coord = grid(y, x, len(self.feat))
         return self.query_rgb(coord, cell.expand_as(coord)).view(-1, len(y), len(x), 3)
 
-    def forward(self, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours (B, Q, 3) of the image `inp` (B, 3, h, w) at `coord` (B, Q, 2)."""
+    def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,
+                size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Colours (B, Q, 3) of the images `inp` (B, 3, h, w) at `coord` (B, Q, 2), for target pixels of size `cell`.
+
+        Or, with `size` (H, W) instead of these, (B, H, W, 3): at all pixels of targets of that size.
+        """
         self.gen_feat(inp)
-        return self.query_rgb(coord, cell)
+        if size is None:
+            return self.query_rgb(coord, cell)
+        return self.query_grid(*axis_coords(size, inp), inp.new_tensor([2 / n for n in size]))
 
     def prepare_once(self) -> None:
         """`prepare` for queries without gradients; those with them compute it by each call, as part of their graph."""

@@ -19,8 +19,10 @@ class Runs:
     """Which coordinates each latent pixel along an axis takes part in: consecutive ones, `length` of them each.
 
     x: coordinates (N,), ascending, of an axis of `size` codes. `first`: the lowest of the P pixels concerned.
-    `rel` (P, length): relative coordinates of a pixel's run. `slot` (n, N): where in its run a coordinate stands,
-    for each of its n codes, `index` (n, N), counted from `first`. `rel_coord` (n, N): those codes' own.
+    `positions` (P, length): which coordinates a pixel's run holds. `rel` (P, length): their relative coordinates.
+    `slot` (n, N): where in its run a coordinate stands, for each of its n codes, `index` (n, N), counted from `first`.
+    `rel_coord` (n, N): those codes' own. A run may hold coordinates that the pixel has no part in: all are `length`
+    long.
     """
 
     def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
@@ -31,8 +33,8 @@ class Runs:
         end = torch.searchsorted(index[0].contiguous(), pixels, right=True)
         self.length = int((end - start).max())
         start = start.clamp(max=len(x) - self.length)
-        positions = start.unsqueeze(1) + torch.arange(self.length, device=x.device)
-        self.rel = (x[positions] - centre(pixels, size, x.dtype).unsqueeze(1)) * size
+        self.positions = start.unsqueeze(1) + torch.arange(self.length, device=x.device)
+        self.rel = (x[self.positions] - centre(pixels, size, x.dtype).unsqueeze(1)) * size
         self.index = index - self.first
         self.slot = torch.arange(len(x), device=x.device) - start[self.index]
 
@@ -55,7 +57,7 @@ def decode_grid(model: nn.Module, y: torch.Tensor, x: torch.Tensor, cell: torch.
     values = pixel_functions(model, coefficients, pixels(model.rows), relative_cell(cell, (height, width)),
                              rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1),
                              cols.rel.repeat(batch * len(rows.rel), 1))
-    return combine(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
+    return Combine.apply(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
 
 
 def pixel_functions(model: nn.Module, coefficients: torch.Tensor, first: torch.Tensor, rel_cell: torch.Tensor,
@@ -81,16 +83,44 @@ def pixel_functions(model: nn.Module, coefficients: torch.Tensor, first: torch.T
     return torch.cat(chunks)
 
 
-def combine(values: torch.Tensor, rows: Runs, cols: Runs) -> torch.Tensor:
-    """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m)."""
-    _, _, px, channels, n, m = values.shape
-    at_row = rows.index * (px * channels * n * m) + rows.slot * m
-    at_col = cols.index * (channels * n * m) + cols.slot
-    weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
-    values = values.flatten(1)
-    result = 0
-    for i, row in enumerate(at_row):
-        for j, col in enumerate(at_col):
-            index = row.view(1, -1, 1) + col + torch.arange(channels, device=col.device).view(-1, 1, 1) * (n * m)
-            result = result + values[:, index] * weights[i, j]
-    return result
+class Combine(torch.autograd.Function):
+    """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m).
+
+    Forward a target pixel gathers from its codes; backward a code gathers from its run of target pixels, which is much
+    faster than PyTorch's own scattering.
+    """
+
+    @staticmethod
+    def forward(ctx, values: torch.Tensor, rows: Runs, cols: Runs) -> torch.Tensor:
+        ctx.rows, ctx.cols, ctx.dtype = rows, cols, values.dtype
+        _, _, px, channels, n, m = values.shape
+        at_row = rows.index * (px * channels * n * m) + rows.slot * m
+        at_col = cols.index * (channels * n * m) + cols.slot
+        weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
+        values = values.flatten(1)
+        result = 0
+        for i, row in enumerate(at_row):
+            for j, col in enumerate(at_col):
+                index = row.view(1, -1, 1) + col + torch.arange(channels, device=col.device).view(-1, 1, 1) * (n * m)
+                result = result + values[:, index] * weights[i, j]
+        return result
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple:
+        rows, cols = ctx.rows, ctx.cols
+        (py, n), (px, m) = rows.positions.shape, cols.positions.shape
+
+        def runs(images):
+            """(..., H, W) -> (..., Py * n, Px * m): the target pixels in the codes' runs."""
+            return images.index_select(-2, rows.positions.flatten()).index_select(-1, cols.positions.flatten())
+
+        weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
+        shares = torch.einsum('iy,jx,ijyx->yx', own(rows, weights), own(cols, weights), runs(weights))
+        grad = (runs(grad) * shares).view(len(grad), -1, py, n, px, m)
+        return grad.permute(0, 2, 4, 1, 3, 5).to(ctx.dtype), None, None
+
+
+def own(runs: Runs, like: torch.Tensor) -> torch.Tensor:
+    """1 where a coordinate in a pixel's run has the pixel as its i-th code, 0 elsewhere: (n, P * length)."""
+    pixels = torch.arange(len(runs.positions), device=runs.positions.device).unsqueeze(1)
+    return (runs.index[:, runs.positions] == pixels).to(like.dtype).flatten(1)

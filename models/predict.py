@@ -7,7 +7,7 @@ import torch
 
 from models.decoder import Decoder
 from models.geometry import nearest
-from utils import make_coord
+from utils import axis_coords
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
@@ -63,7 +63,7 @@ class Target:
     def __init__(self, size: tuple, shape: tuple, model: Decoder):
         like = next(model.parameters())
         self.shape, self.cell = shape, like.new_tensor([2 / n for n in size])
-        self.coords = [make_coord([n])[:, 0].to(like) for n in size]
+        self.coords = axis_coords(size, like)
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
         # the local ensemble), that code's own neighbours when unfolded, and what else the decoder looks at
         self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)

@@ -70,7 +70,7 @@ def weights(device):
     """How OURS mixes its functions where it restores the reduced photo."""
     batch = sample(*MIXED)
     photo = to_picture(batch['inp'][0], 'RGB')
-    return weights_map(load_pretrained(OURS).to(device), photo, batch['gt_size'][0].tolist(), view=photo.size)
+    return weights_map(load_pretrained(OURS).to(device), photo, tuple(batch['gt'].shape[-2:]), view=photo.size)
 
 
 def main():

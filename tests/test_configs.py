@@ -147,5 +147,4 @@ def test_test_config_measures_whole_images_at_its_scale(path, load):
     h, w = int(200 // scale), int(250 // scale)
     height, width = round(h * scale), round(w * scale)
     assert batch['inp'].shape == (1, 3, h, w)
-    assert batch['gt_size'].tolist() == [[height, width]]
-    assert batch['gt'].shape == (1, height * width, 3)
+    assert batch['gt'].shape == (1, 3, height, width)

@@ -144,6 +144,21 @@ def test_gradients_are_those_of_the_equations(spec):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f'{name}: {text}')
 
 
+@each_variant
+@pytest.mark.parametrize('size', [(8, 16), (4, 4)], ids=str)  # their coordinates are exact in float32, too
+def test_all_pixels_of_a_target_and_their_gradients_are_those_of_the_equations(spec, size):
+    model, inp = build(spec), images(4, 5).requires_grad_()
+    params = {name: param.requires_grad_() for name, param in params_of(model).items()}
+    expected = reference.forward(spec, params, inp, *grid(*size)).view(2, *size, 3)
+    pred = model(inp, size=size)
+    assert_equal(pred, expected)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), [inp, *params.values()])
+    got = torch.autograd.grad((pred * weights).sum(), [inp, *model.parameters()])
+    for name, a, b in zip(['inp', *params], got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f'{name}: {text}')
+
+
 @pytest.mark.parametrize('spec', [liif(), a_liif(), pixel(), metasr()], ids=['liif', 'a-liif', 'pixel', 'metasr'])
 def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
     model, inp, (coord, cell) = build(spec), images(4, 5), scattered(15)

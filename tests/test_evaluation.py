@@ -46,29 +46,28 @@ class Painter(torch.nn.Module):
 
 
 def batch_of(*shape, batch=1, seed=0):
-    """A batch as the datasets give it, the whole grid of `shape` being queried."""
+    """A batch as the datasets give it, the whole grid of `shape` being queried; its colours are floats."""
     rng = torch.Generator().manual_seed(seed)
-    height, width = shape
+    return {'inp': torch.rand(batch, 3, 5, 7, generator=rng), 'gt': torch.rand(batch, 3, *shape, generator=rng)}
+
+
+def queries_of(batch):
+    """Coordinates and cells (B, H * W, 2) of all pixels of the targets."""
+    count, _, height, width = batch['gt'].shape
     y, x = torch.meshgrid(-1 + (2 * torch.arange(height) + 1) / height, -1 + (2 * torch.arange(width) + 1) / width,
                           indexing='ij')
-    coord = torch.stack([y, x], dim=-1).view(-1, 2).repeat(batch, 1, 1)
-    return {
-        'inp': torch.rand(batch, 3, 5, 7, generator=rng),
-        'coord': coord,
-        'cell': torch.tensor([2 / height, 2 / width]).expand_as(coord),
-        'gt': torch.rand(batch, height * width, 3, generator=rng),
-        'gt_size': torch.tensor([[height, width]] * batch),
-    }
+    coord = torch.stack([y, x], dim=-1).view(-1, 2).repeat(count, 1, 1)
+    return coord, torch.tensor([2 / height, 2 / width]).expand_as(coord)
 
 
 def painted(batch, data_norm=False):
     """The images (H, W, 3) that the Painter's prediction and the truth are, in [0, 1]."""
     inp = (batch['inp'] - 0.5) / 0.5 if data_norm else batch['inp']
     with torch.no_grad():
-        pred = Painter()(inp, batch['coord'], batch['cell'])
+        pred = Painter()(inp, *queries_of(batch))
     pred = (pred * 0.5 + 0.5 if data_norm else pred).clamp(0, 1)
-    for a, b, size in zip(pred, batch['gt'], batch['gt_size'].tolist(), strict=True):
-        yield a.view(*size, 3).double().numpy(), b.view(*size, 3).double().numpy()
+    for a, b in zip(pred, batch['gt'].permute(0, 2, 3, 1), strict=True):
+        yield a.view(b.shape).double().numpy(), b.double().numpy()
 
 
 def psnr(pred, gt, shave=0):
@@ -82,20 +81,20 @@ def psnr(pred, gt, shave=0):
 @pytest.mark.parametrize('bsize', [1, 10, 100, 1000])
 def test_batched_predict_equals_one_call(bsize):
     batch = batch_of(9, 11, batch=2)
-    args = batch['inp'], batch['coord'], batch['cell']
+    args = batch['inp'], *queries_of(batch)
     torch.testing.assert_close(batched_predict(Painter(), *args, bsize), Painter()(*args).detach())
 
 
 def test_batched_predict_encodes_once_and_asks_for_at_most_bsize_queries():
     model, batch = Painter(), batch_of(9, 11)
-    batched_predict(model, batch['inp'], batch['coord'], batch['cell'], 25)
+    batched_predict(model, batch['inp'], *queries_of(batch), 25)
     assert len(model.images) == 1
     assert max(model.chunks) <= 25 and sum(model.chunks) == 99
 
 
 def test_batched_predict_keeps_no_graph():
     batch = batch_of(3, 3)
-    assert not batched_predict(Painter(), batch['inp'], batch['coord'], batch['cell'], 4).requires_grad
+    assert not batched_predict(Painter(), batch['inp'], *queries_of(batch), 4).requires_grad
 
 
 # --- eval_psnr -----------------------------------------------------------------------------------------------------
@@ -111,7 +110,9 @@ def test_the_result_is_the_mean_of_the_images_psnr_whatever_the_batches():
 def test_random_samples_are_compared_as_they_are():
     batch = batch_of(12, 15)
     pick = torch.randperm(180)[:50]
-    samples = {'inp': batch['inp'], **{key: batch[key][:, pick] for key in ('coord', 'cell', 'gt')}}
+    coord, cell = queries_of(batch)
+    samples = {'inp': batch['inp'], 'coord': coord[:, pick], 'cell': cell[:, pick],
+               'gt': batch['gt'].flatten(2).transpose(1, 2)[:, pick]}
     (pred, gt), = painted(batch)
     expected = psnr(pred.reshape(-1, 3)[pick], gt.reshape(-1, 3)[pick])
     assert eval_psnr([samples], Painter()) == pytest.approx(expected, abs=1e-4)
@@ -148,12 +149,18 @@ def test_the_targets_size_comes_with_the_batch():
 
 def test_predictions_are_clamped_and_not_rounded():
     batch = batch_of(8, 8)
-    bright, step = {**batch, 'gt': torch.ones_like(batch['gt'])}, 1 / 255 / 4
-    model = Painter(gain=0.0)
+    step = 1 / 255 / 4
     offset = 0.1 * batch['inp'].mean() + 0.5  # what the painter paints everywhere: no whole number of 255ths
-    assert eval_psnr([{**bright, 'cell': torch.full_like(batch['cell'], 2)}], model) == float('inf')
     nearly = {**batch, 'gt': (offset + step).expand_as(batch['gt'])}
-    assert eval_psnr([nearly], model) == pytest.approx(-20 * np.log10(step), abs=0.01)
+    assert eval_psnr([nearly], Painter(gain=0.0)) == pytest.approx(-20 * np.log10(step), abs=0.01)
+    white = {'inp': torch.full((1, 3, 5, 7), 20.), 'gt': torch.ones(1, 3, 8, 8)}
+    assert eval_psnr([white], Painter(gain=0.0)) == float('inf')
+
+
+def test_whole_images_may_come_as_8_bit():
+    batch = {key: (value * 255).byte() for key, value in batch_of(12, 15).items()}
+    floats = {key: value / 255 for key, value in batch.items()}
+    assert eval_psnr([batch], Painter()) == pytest.approx(psnr(*next(painted(floats))), abs=1e-4)
 
 
 @pytest.mark.parametrize('eval_bsize', [1, 37, 30000])

@@ -144,12 +144,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(spec, workers):
                  list(make_loader(spec, 3, shuffle=True)))
 
 
-def test_samples_do_not_depend_on_the_number_of_processes(spec):
+@pytest.mark.parametrize('sample_q', [20, None])
+def test_samples_do_not_depend_on_the_number_of_processes(spec, sample_q):
+    spec['wrapper']['args']['sample_q'] = sample_q
     whole = list(make_loader(spec, 3, shuffle=True))
     shares = [list(make_loader(spec, 3, True, rank, 2)) for rank in range(2)]
     for i, batch in enumerate(whole):
         for key, value in batch.items():
             assert torch.equal(value, torch.stack([shares[p % 2][i][key][p // 2] for p in range(len(value))]))
+
+
+def test_without_sample_q_batches_have_scales_of_their_own(spec):
+    spec['wrapper']['args']['sample_q'] = None
+    sizes = [batch['gt'].shape[2:] for epoch in (1, 2) for batch in epoch_of(make_loader(spec, 3, True), epoch)]
+    assert len(set(sizes)) > 3
 
 
 def test_persistent_workers_follow_the_epoch(spec):

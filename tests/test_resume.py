@@ -16,6 +16,7 @@ FEATURES = {
     'plain': {}, 'ema': {'ema': 0.9}, 'saved epochs': {'epoch_save': 2},
     'cosine': {'cosine_lr': {'warmup': 1, 'hold': 2}},
     'sgd': {'optimizer': {'name': 'sgd', 'args': {'lr': 1e-2, 'momentum': 0.9}}},
+    'every pixel': {'train_dataset.wrapper.args.sample_q': None},
     'steps': {'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}, 'grad_clip': 0.1, 'epoch_val': 2}}
 
 

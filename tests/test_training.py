@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import CONFIG, Project, assert_same, before_step, kill, record, stop, write_photos
+from training import CONFIG, Project, assert_same, before_step, changed, kill, record, stop, write_photos
 
 import datasets
 import models
@@ -149,6 +149,37 @@ def test_without_grad_clip_or_ema_a_step_is_that_of_the_optimizer_alone(tmp_path
     expected = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6)
     assert project.events()['loss'][1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+PIXEL = {'model.args.expansion_spec.args.space': 'pixel', 'model.args.residual': 'bilinear'}
+NORMS = {'data_norm.inp': {'sub': [0.4], 'div': [0.2]}, 'data_norm.gt': {'sub': [0.1], 'div': [0.8]}}
+
+
+@pytest.mark.parametrize('changes', [{}, {'train_dataset.wrapper.args.sample_q': None},
+                                     {'train_dataset.wrapper.args.sample_q': None, **PIXEL}],
+                         ids=['queries', 'every pixel', 'every pixel, pixel space'])
+def test_a_step_normalises_inputs_and_targets_each_in_its_own_way(tmp_path, changes):
+    changes = {**changes, **NORMS, 'optimizer': {'name': 'sgd', 'args': {'lr': 0.5}}, 'epoch_max': 1,
+               'train_dataset.batch_size': 5}
+    project = Project(tmp_path, changes)
+    _, after = record(project, flat)
+    torch.manual_seed(0)
+    config = changed(CONFIG, changes)
+    model = models.make(config['model'])
+    with contextlib.chdir(tmp_path):
+        loader = datasets.make_loader(config['train_dataset'], seed=0, shuffle=True)
+        loader.batch_sampler.epoch = 1
+        batch, = loader
+    if 'coord' in batch:
+        inp, coord, cell, gt = (batch[key] for key in ('inp', 'coord', 'cell', 'gt'))
+    else:
+        inp, gt = batch['inp'] / 255, batch['gt'].permute(0, 2, 3, 1).flatten(1, 2) / 255
+        size = batch['gt'].shape[2:]
+        coord = make_coord(size).expand(5, -1, 2)
+        cell = torch.tensor([2 / n for n in size]).expand_as(coord)
+    (model((inp - 0.4) / 0.2, coord, cell) - (gt - 0.1) / 0.8).abs().mean().backward()
+    expected = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in model.parameters()])
+    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_multi_step_lr_is_the_published_schedule():

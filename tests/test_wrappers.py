@@ -47,19 +47,23 @@ def plain_flips(rng, *images):
     return [image.flip(dims).transpose(1, 2) if transpose else image.flip(dims) for image in images]
 
 
+def plain_bytes(image):
+    return (image * 255).round().byte()
+
+
 def plain_item(inp, target, sample_q, rng):
+    if sample_q is None:
+        return {'inp': plain_bytes(inp), 'gt': plain_bytes(target)}
     h, w = target.shape[1:]
     coord, gt = make_coord((h, w)), target.permute(1, 2, 0).reshape(-1, 3)
     cell = torch.tensor([2 / h, 2 / w]).repeat(h * w, 1)
-    if sample_q is None:
-        return {'inp': inp, 'coord': coord, 'cell': cell, 'gt': gt, 'gt_size': torch.tensor([h, w])}
     chosen = rng.choice(h * w, sample_q, replace=False)
     return {'inp': inp, 'coord': coord[chosen], 'cell': cell[chosen], 'gt': gt[chosen]}
 
 
-def plain_downsampled(image, rng, inp_size, scale_min, scale_max, augment, sample_q):
+def plain_downsampled(image, rng, inp_size, scale_min, scale_max, augment, sample_q, scale_rng=None):
     image = plain_tensor(image)
-    size = round(inp_size * rng.uniform(scale_min, scale_max))
+    size = round(inp_size * (scale_rng or rng).uniform(scale_min, scale_max))
     y = rng.integers(0, image.shape[1] - size + 1)
     x = rng.integers(0, image.shape[2] - size + 1)
     target = image[:, y:y + size, x:x + size]
@@ -88,8 +92,9 @@ def test_downsampled_is_the_plain_version_bit_for_bit(folder, cache, augment, sa
     wrapper = SRImplicitDownsampled(ImageFolder(str(folder), cache=cache, repeat=10), **args)
     for i in range(30):
         image = np.array(Image.open(folder / f'{"abc"[i % 3]}.png'))
-        plain = plain_downsampled(image, np.random.default_rng((5, 2, i + 7)), **args)
-        same_items(wrapper[Draw(i, 5, 2, i + 7)], plain)
+        rng = np.random.default_rng((5, 2, i + 7))
+        scale_rng = rng if sample_q else np.random.default_rng((5, 2, i // 8, 1))
+        same_items(wrapper[Draw(i, 5, 2, i + 7, i // 8)], plain_downsampled(image, rng, **args, scale_rng=scale_rng))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason='needs ../shared/data/photos2k')
@@ -124,7 +129,7 @@ def test_a_scale_that_divides_the_image_loses_no_pixel_to_rounding(tmp_path):
     save_photos(tmp_path, a=(66, 33))  # 66 / 2.2 is 29.999999999999996 in floating point
     item = SRImplicitDownsampled(ImageFolder(str(tmp_path)), scale_min=2.2)[0]
     assert item['inp'].shape == (3, 30, 15)
-    assert item['gt_size'].tolist() == [66, 33]
+    assert item['gt'].shape == (3, 66, 33)
 
 
 def test_paired_without_inp_size_crops_the_target_to_the_scaled_input(pair):
@@ -232,7 +237,7 @@ def test_skipping_all_images_is_an_error(mixed):
 
 
 def test_small_images_get_a_scale_that_fits_on_demand(mixed):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='fit')
+    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, sample_q=50, small_images='fit')
     sides = [(2 / wrapper[Draw(1, 0, 0, p)]['cell'][0, 0]).round().int().item() for p in range(40)]
     assert 35 < max(sides) <= 40
     assert min(sides) >= 16
@@ -246,7 +251,27 @@ def test_fit_leaves_the_samples_of_large_images_as_they_are(mixed):
 
 def test_fit_is_an_error_where_not_even_the_smallest_crop_fits(mixed):
     with pytest.raises(UserError, match=r'b.png: 100x40 pixels, .*48x48 \(1 of 3'):
-        SRImplicitDownsampled(mixed, inp_size=16, scale_min=3, scale_max=4, small_images='fit')
+        SRImplicitDownsampled(mixed, inp_size=16, scale_min=3, scale_max=4, sample_q=50, small_images='fit')
+
+
+def test_without_sample_q_all_samples_of_a_batch_have_one_scale_and_batches_differ(mixed):
+    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='fit')
+    sides = [{wrapper[Draw(p % 6, 0, 0, p, batch)]['gt'].shape[1] for p in range(24)} for batch in range(20)]
+    assert all(len(side) == 1 for side in sides)
+    assert min(map(min, sides)) < 24 and max(map(max, sides)) > 56
+
+
+def test_without_sample_q_large_images_take_the_place_of_those_too_small_for_the_scale(mixed):
+    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_min=4, small_images='fit')
+    whole = torch.tensor(mixed[0]).permute(2, 0, 1)
+    for i in range(3):
+        gt = wrapper[Draw(i, 0, 0, i)]['gt']
+        assert any(torch.equal(gt, whole[:, y:y + 64]) for y in range(7))
+
+
+def test_without_sample_q_one_image_must_be_large_enough_for_the_largest_scale(mixed):
+    with pytest.raises(UserError, match=r'a.png: 70x64 pixels, .*160x160 \(3 of 3'):
+        SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='fit')
 
 
 def test_an_image_with_no_input_pixel_at_a_test_scale_is_an_error(mixed):
@@ -306,7 +331,7 @@ def test_pairs_may_come_from_a_dataset_of_ones_own():
 
     pairs = Pairs((photo(4, 5, seed), photo(8, 10, seed)) for seed in range(2))
     item = SRImplicitPaired(pairs)[1]
-    assert torch.equal(item['inp'], plain_tensor(pairs[1][0])) and item['gt_size'].tolist() == [8, 10]
+    assert torch.equal(item['inp'], plain_bytes(plain_tensor(pairs[1][0]))) and item['gt'].shape == (3, 8, 10)
 
 
 def test_downsampling_a_pair_is_an_error(pair):
