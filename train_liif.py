@@ -48,9 +48,12 @@ class Stopped(Exception):
 
 
 class Trainer:
-    """Model, optimizer, average and position of a run: what a checkpoint holds. `config`'s keys: `models.run`."""
+    """Model, optimizer, average and position of a run: what a checkpoint holds. `config`'s keys: `models.run`.
 
-    def __init__(self, config: Config, parallel: Parallel, folder: Path):
+    `minutes`: how long the run is to take, in place of the config's epoch_max.
+    """
+
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = make_model(config.model).to(parallel.device)
@@ -61,9 +64,11 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
+        self.minutes, self.seconds, self.begin = minutes, 0., time.monotonic()  # trained before this process began
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
+        self.ended = False
         self.signal = None
         for number in SIGNALS:
             signal.signal(number, self.interrupt)
@@ -91,7 +96,7 @@ class Trainer:
         state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
-                 'rng': torch.get_rng_state(),
+                 'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.minutes else {}),
                  **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
@@ -125,6 +130,7 @@ class Trainer:
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
+        self.seconds = state.get('seconds', 0.) if same_run else 0.
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
         """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
@@ -170,6 +176,17 @@ class Trainer:
                     ours.copy_(latest)
         return loss.detach()
 
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far."""
+        return self.seconds + time.monotonic() - self.begin
+
+    def progress(self, length: int) -> float:
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""
+        if self.minutes is None:
+            return self.epoch + self.iteration / length
+        elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
+        return self.config.epoch_max * min(1, elapsed / (60 * self.minutes))
+
     def decay(self, steps: int) -> float | None:
         """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
         return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
@@ -189,25 +206,33 @@ class Trainer:
         sizes.clear()
 
     def train_epoch(self, loader: DataLoader) -> None:
-        """Trains to the end of the epoch. Raises Stopped after the iteration in which a signal came."""
+        """Trains to the end of the epoch, or of the run's minutes.
+
+        Raises Stopped after the iteration in which a signal came.
+        """
         batches, losses, sizes = loader.batch_sampler, [], []
         batches.epoch, batches.start = self.epoch + 1, self.iteration
         self.model.train()
         bar = tqdm(loader, 'train', len(loader), leave=False, initial=self.iteration, disable=self.parallel.rank > 0)
         for batch in bar:
-            factor = self.config.lr_factor(self.epoch + self.iteration / len(loader), self.config.epoch_max)
+            progress = self.progress(len(loader))
+            factor = self.config.lr_factor(progress, self.config.epoch_max)
             for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group['lr'] = lr * factor
             local, total = batches.batch_sizes(self.iteration)
             losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
             self.iteration += 1
-            stop = self.stopped()
-            if stop or len(losses) == FLUSH or self.iteration == len(loader):
+            stop, self.ended = self.stopped(), self.minutes is not None and progress == self.config.epoch_max
+            if stop or self.ended or len(losses) == FLUSH or self.iteration == len(loader):
                 self.check(losses, sizes)
                 bar.set_postfix_str(f'loss {self.loss_sum / self.loss_count:.4f}')
             if stop:
                 raise Stopped
+            if self.ended:
+                self.save('last')  # the weights are complete; their validation takes its time
+                return
+        self.ended = self.minutes is None and self.epoch + 1 >= self.config.epoch_max
 
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
@@ -238,7 +263,8 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
     loss = trainer.loss_sum / trainer.loss_count
     log.scalars({'loss': loss, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
                  'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
-    text, names = f'epoch {epoch}/{config.epoch_max}, train: loss={loss:.4f}', []
+    of = '' if trainer.minutes else f'/{config.epoch_max}'
+    text, names = f'epoch {epoch}{of}, train: loss={loss:.4f}', []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
@@ -265,14 +291,14 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
     """Goes on to the end of the run. Raises Stopped after a signal."""
     previews = make_previews(val_loader.dataset) if val_loader is not None else []
     begin, epochs_before, epoch_max = time.time(), trainer.epoch, trainer.config.epoch_max
-    while trainer.epoch < epoch_max:
+    while not trainer.ended:
         start, count = time.time(), trainer.loss_count
         trainer.train_epoch(train_loader)
         seconds = time.time() - start
         text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
         elapsed, epochs = time.time() - begin, trainer.epoch - epochs_before
-        log.line(f'{text}, {time_text(seconds)} {time_text(elapsed)}/'
-                 f'{time_text(elapsed / epochs * (epoch_max - epochs_before))}')
+        total = 60 * trainer.minutes if trainer.minutes else elapsed / epochs * (epoch_max - epochs_before)
+        log.line(f'{text}, {time_text(seconds)} {time_text(elapsed)}/{time_text(total)}')
 
 
 def parse_args() -> argparse.Namespace:
@@ -284,6 +310,10 @@ def parse_args() -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument('--resume', action='store_true', help="continue the folder's run, if it holds one")
     existing.add_argument('--overwrite', action='store_true', help="replace the folder's run")
+    parser.add_argument('--minutes', type=float, help='train for so long, whatever the speed: the schedule follows the '
+                        'time; not repeatable to the bit')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                        help='in place of a key of the config, as optimizer.args.lr=1e-5; repeatable')
     parser.add_argument('--seed', type=int, help="in place of the config's")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision')
     parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
@@ -301,6 +331,8 @@ def main() -> None:
     config, source = open_run(folder, args)
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
+    if args.minutes is not None and not args.minutes > 0:
+        raise UserError(f'--minutes must be above 0, not {args.minutes:g}')
 
     def make_loader(key, seed, shuffle):
         spec = getattr(config, key)
@@ -310,7 +342,7 @@ def main() -> None:
     with located(args.config):
         train_loader = make_loader('train_dataset', config.seed, shuffle=True)
         val_loader = make_loader('val_dataset', 0, shuffle=False)  # the same samples for every seed
-        trainer = Trainer(config, parallel, folder)
+        trainer = Trainer(config, parallel, folder, args.minutes)
     if source:
         with located(source):
             trainer.restore(checkpoint, same_run=source != config.resume)
@@ -324,7 +356,9 @@ def main() -> None:
     if config.eval_type and val_loader is not None and getattr(val_loader.dataset, 'sample_q', None):
         raise UserError(f'{args.config}: eval_type {config.eval_type} needs whole images: take it out, or sample_q '
                         'of val_dataset')
-    if trainer.epoch >= config.epoch_max:
+    if trainer.minutes and trainer.elapsed() >= 60 * trainer.minutes:
+        raise UserError(f'{folder}: the {args.minutes:g} minutes are over')
+    if not trainer.minutes and trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
         held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end

@@ -84,6 +84,25 @@ def load_yaml(path: str | os.PathLike) -> dict:
     return config
 
 
+def set_key(config: dict, assignment: str) -> None:
+    """Sets a key of a config as `--set` has it: 'optimizer.args.lr=1e-5'; the value is read as in YAML."""
+    path, equals, text = assignment.partition('=')
+    *parents, last = path.split('.')
+    if not equals or not all((*parents, last)):
+        raise UserError(f'--set takes KEY=VALUE, as optimizer.args.lr=1e-5, not {assignment!r}')
+    try:
+        value = yaml.load(text, YAMLLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f'--set {assignment}: is not valid YAML ({" ".join(str(error).split())})') from None
+    for i, key in enumerate(parents):
+        if config.get(key) is None:
+            config[key] = {}
+        config = config[key]
+        if not isinstance(config, dict):
+            raise UserError(f'--set {assignment}: {".".join(parents[:i + 1])} holds no keys')
+    config[last] = value
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)

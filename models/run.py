@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from utils import (
     load_yaml,
     located,
     parse_eval_type,
+    set_key,
     writing,
 )
 
@@ -76,9 +78,15 @@ class Config:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
 
-def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None) -> Config:
-    """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out."""
+def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
+                assignments: Sequence[str] = ()) -> Config:
+    """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out.
+
+    `assignments`: those of `--set` (`utils.set_key`).
+    """
     keys = load_yaml(path)
+    for assignment in assignments:
+        set_key(keys, assignment)
     with located(path):
         return Config(**check_args(Config, {**(defaults or {}), **keys, **(given or {})}))
 
@@ -110,10 +118,10 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     if not (last.exists() and args.resume):
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
-        config = read_config(args.config, given)
+        config = read_config(args.config, given, assignments=args.set)
         return config, config.resume
     own = read_config(folder / 'config.yaml')
-    config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
+    config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS}, args.set)
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
     if config.cosine_lr is not None and config.epoch_max != own.epoch_max:
         changed.append('epoch_max')

@@ -4,11 +4,13 @@ import contextlib
 import io
 import math
 import signal
+import time
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from training import CONFIG, Project, assert_same, before_step, changed, kill, record, stop, write_photos
 
@@ -206,6 +208,65 @@ def test_the_learning_rate_follows_the_schedule_by_iteration(tmp_path):
     half = [0.5 + 0.5 * math.cos(math.pi * i / 3) for i in range(3)]
     assert rates == pytest.approx([0, 1 / 3, 2 / 3, *half])
     assert project.events()['lr'][2] == pytest.approx(1e-3 * half[-1])
+
+
+def test_with_minutes_the_rate_falls_to_zero_as_they_end_whatever_the_speed(tmp_path):
+    project, rates = Project(tmp_path, {'cosine_lr': {}, 'epoch_max': 1, 'epoch_val': None}), []
+    step = torch.optim.Adam.step
+    with mock.patch.object(torch.optim.Adam, 'step', lambda self: (
+            rates.append(self.param_groups[0]['lr'] / 1e-3), step(self))):
+        start = time.monotonic()
+        project.train('--minutes', '0.05')
+        assert 3 <= time.monotonic() - start < 30
+    assert len(rates) > 3  # an epoch's iterations, and more
+    assert rates == sorted(rates, reverse=True) and rates[0] > 0.5 and rates[-1] == 0
+    checkpoint = project.checkpoint()
+    assert checkpoint['epoch'] * 3 + checkpoint['iteration'] >= len(rates)
+    with pytest.raises(UserError, match='save/_tiny: the 0.05 minutes are over'):
+        project.train('--minutes', '0.05', '--resume')
+
+
+def test_a_run_that_was_stopped_has_the_rest_of_its_minutes(tmp_path):
+    project = Project(tmp_path, {'cosine_lr': {}, 'epoch_val': None})
+    stop(project, 4, '--minutes', '100')
+    state = project.checkpoint()
+    torch.save({**state, 'seconds': 100 * 60 - 1.5}, project.run / 'epoch-last.pth')
+    rates = record(project, lambda trainer: trainer.optimizer.param_groups[0]['lr'], '--minutes', '100', '--resume')
+    assert max(rates) < 1e-9 and rates[-1] == 0
+
+
+@pytest.mark.parametrize('minutes', ['0', '-1', 'nan'])
+def test_minutes_must_be_above_zero(tmp_path, minutes):
+    with pytest.raises(UserError, match='--minutes must be above 0, not '):
+        Project(tmp_path).train('--minutes', minutes)
+
+
+# --- keys set on the command line ------------------------------------------------------------------
+
+
+def test_a_key_set_on_the_command_line_counts_as_if_it_stood_in_the_config(tmp_path, undisturbed):
+    project = Project(tmp_path, {'optimizer.args.lr': 5., 'ema': None})
+    project.train('--set', 'optimizer.args.lr=0.001', '--set', 'epoch_max=2')
+    assert_same(project.checkpoints(), undisturbed({'epoch_max': 2}))
+    config = yaml.safe_load((project.run / 'config.yaml').read_text())
+    assert float(config['optimizer']['args']['lr']) == 1e-3 and config['epoch_max'] == 2
+
+
+def test_a_key_may_be_set_that_the_config_does_not_have(tmp_path, undisturbed):
+    project = Project(tmp_path)
+    project.train('--set', 'multi_step_lr.milestones=[1, 2]', '--set', 'multi_step_lr.gamma=0.5', '--set', 'epoch_max=2')
+    expected = undisturbed({'epoch_max': 2, 'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}})
+    assert_same(project.checkpoints(), expected)
+
+
+@pytest.mark.parametrize('assignment, message', [
+    ('optimizer.args.rate=1', "optimizer adam: unknown key 'rate'"), ('epoch_max=many', 'epoch_max must be int'),
+    ('epochs=3', "unknown key 'epochs', did you mean 'epoch_val'|unknown key 'epochs'"),
+    ('epoch_max', '--set takes KEY=VALUE'), ('=3', '--set takes KEY=VALUE'), ('a..b=3', '--set takes KEY=VALUE'),
+    ('optimizer={', 'is not valid YAML'), ('epoch_max.args=3', '--set epoch_max.args=3: epoch_max holds no keys')])
+def test_what_is_set_on_the_command_line_is_checked_like_a_config(tmp_path, assignment, message):
+    with pytest.raises(UserError, match=message):
+        Project(tmp_path).train('--set', assignment)
 
 
 def test_the_schedule_multiplies_the_rate_of_each_group_of_parameters(tmp_path, monkeypatch):
