@@ -254,7 +254,8 @@ def test_a_key_set_on_the_command_line_counts_as_if_it_stood_in_the_config(tmp_p
 
 def test_a_key_may_be_set_that_the_config_does_not_have(tmp_path, undisturbed):
     project = Project(tmp_path)
-    project.train('--set', 'multi_step_lr.milestones=[1, 2]', '--set', 'multi_step_lr.gamma=0.5', '--set', 'epoch_max=2')
+    project.train('--set', 'multi_step_lr.milestones=[1, 2]', '--set', 'multi_step_lr.gamma=0.5',
+                  '--set', 'epoch_max=2')
     expected = undisturbed({'epoch_max': 2, 'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}})
     assert_same(project.checkpoints(), expected)
 
