@@ -222,9 +222,9 @@ def make_coord(shape: Sequence[int], ranges: Sequence | None = None, flatten: bo
     return coord.view(-1, coord.shape[-1]) if flatten else coord
 
 
-def axis_coords(size: Sequence[int], like: torch.Tensor) -> list[torch.Tensor]:
-    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], as `like` is."""
-    return [make_coord([n])[:, 0].to(like) for n in size]
+def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], on the CPU."""
+    return [make_coord([n])[:, 0].to(dtype) for n in size]
 
 
 def to_float(colours: torch.Tensor) -> torch.Tensor:

@@ -38,12 +38,12 @@ class Slopes(Decoder):
                          residual=residual)
         self.linear = nn.Linear(self.feat_dim, 9)
 
-    def prepare(self):
-        self.rows = self.hoist(self.linear.weight, self.linear.bias)  # (B*h*w, 9), once for all queries
+    def hoist(self, feat):
+        return {'slopes': self.first_rows(feat, self.linear.weight, self.linear.bias)}  # (B, h, w, 9), once
 
-    def decode(self, coord, cell):
-        index, rel_coord, weights = self.neighbours(coord)  # (4, B, Q), (4, B, Q, 2), (4, B, Q)
-        colour, slope_y, slope_x = self.rows[index.flatten()].chunk(3, dim=-1)
+    def decode(self, features, coord, cell):
+        index, rel_coord, weights = self.neighbours(features, coord)  # (4, B, Q), (4, B, Q, 2), (4, B, Q)
+        colour, slope_y, slope_x = features.rows('slopes')[index.flatten()].chunk(3, dim=-1)
         y, x = rel_coord.flatten(0, 2).split(1, dim=-1)
         return ensemble(colour + slope_y * y + slope_x * x, weights)
 

@@ -10,11 +10,13 @@ import types
 
 import torch
 
-from models.decoder import Decoder, Residual, ensemble, grid, make_net
+from models.decoder import Decoder, Residual, ensemble, make_net
+from models.features import Features
 from models.geometry import relative_cell
 from models.mlp import ExpansionNet, MLPMixture
 from models.pixel_grid import decode_grid
 from models.registry import register
+from models.sampling import grid
 from utils import UserError
 
 
@@ -38,62 +40,63 @@ class ALIIF(Decoder):
             raise UserError(f'expansion_spec gives {weights} weights (out_dim), imnet_spec has K = {self.imnet.K}: '
                             'they must be equal')
 
-    def prepare(self):
-        self.rows = self.hoist(*self.imnet.first)
-        self.expansion_rows = None if self.expansion is None else self.hoist(*self.expansion.first)
-
-    def begin(self, cell):
-        if self.pixel_space:
-            self.pixel_weights = self.weigh_pixels(cell)
-
     @property
     def stock(self) -> bool:
         """Whether it computes what the fast paths do; a subclass, or one of the mixture, may compute something else."""
         return type(self) is ALIIF and type(self.imnet) is MLPMixture
 
-    def decode_in_chunks(self, coord, cell):
-        self.prepare_once()
-        fused = fused_kernel(self, coord)
-        return fused.decode(self, coord, cell) if fused else super().decode_in_chunks(coord, cell)
+    def hoist(self, feat):
+        nets = {'mixture': self.imnet, **({'expansion': self.expansion} if self.expansion else {})}
+        return {name: self.first_rows(feat, *net.first) for name, net in nets.items()}
 
-    def query_grid(self, y, x, cell):
-        if not self.pixel_space or not self.stock:
-            return super().query_grid(y, x, cell)
-        if torch.is_grad_enabled():
-            self.prepare()
-        else:
-            self.prepare_once()
-        pred = decode_grid(self, y, x, cell).permute(0, 2, 3, 1)
-        if self.residual:
-            pred = pred + self.sample_input(grid(y, x, len(pred))).view_as(pred)
-        return pred
+    def hoist_cell(self, features, cell):
+        return features.also(weights=self.weigh_pixels(features, cell)) if self.pixel_space else features
 
-    def decode(self, coord, cell):
-        index, rel_coord, shares = self.neighbours(coord)
-        local = self.local_input(rel_coord, cell)
-        h = self.first_layer(self.rows, index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h, self.weigh(index, local)), shares)
+    def decode(self, features, coord, cell):
+        index, rel_coord, shares = self.neighbours(features, coord)
+        local = self.local_input(features, rel_coord, cell)
+        h = self.first_layer(features.rows('mixture'), index, local, self.imnet.first[0])
+        return ensemble(self.imnet(h, self.weigh(features, index, local)), shares)
 
-    def weigh(self, index: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    def weigh(self, features: Features, index: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each query and code, (n*B*Q, K)."""
         if self.expansion is None:
-            return self.rows.new_ones(local.shape[0], 1)
+            return local.new_ones(local.shape[0], 1)
         if self.pixel_space:
-            return self.pixel_weights.index_select(0, index.flatten())
-        return self.expansion(self.first_layer(self.expansion_rows, index, local, self.expansion.first[0]))
+            return features.rows('weights').index_select(0, index.flatten())
+        return self.expansion(
+            self.first_layer(features.rows('expansion'), index, local, self.expansion.first[0]))
 
-    def weigh_pixels(self, cell: torch.Tensor) -> torch.Tensor:
-        """The weights of the K functions for each latent pixel, (B*h*w, K); all of an image's queries share a cell."""
-        rows = self.expansion_rows
-        if self.cell_decode:
+    def weigh_pixels(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
+        """The weights of the K functions for each latent pixel, (B, h, w, K); all of an image's queries share a cell.
+
+        cell: (B, Q, 2).
+        """
+        rows = features.hoisted['expansion']
+        if not self.cell_decode:
+            rows = rows.clone()  # the net's ReLU works in place
+        else:
             torch._assert_async((cell == cell[:, :1]).all(), 'space: pixel needs one cell for all queries of an image')
-            rel_cell = relative_cell(cell[:, :1], self.window[2:])
-            part = torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t())  # (B, 1, out)
-            rows = (rows.view(len(cell), -1, part.shape[-1]) + part).flatten(0, 1)
-        return self.expansion(rows)
+            rel_cell = relative_cell(cell[:, :1], features.window[2:])
+            rows = rows + torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t()).unsqueeze(1)
+        return self.expansion(rows.flatten(0, 2)).view(*rows.shape[:-1], -1)
+
+    # --- fast paths
+
+    def in_chunks(self, features, coord, cell):
+        fused = fused_kernel(self, features, coord)
+        return fused.decode(self, features, coord, cell) if fused else super().in_chunks(features, coord, cell)
+
+    def query_grid(self, features, y, x, cell):
+        if not self.pixel_space or not self.stock:
+            return super().query_grid(features, y, x, cell)
+        pred = decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
+        if self.residual:
+            pred = pred + features.sample_input(grid(y, x, len(pred)).to(cell.device)).view_as(pred)
+        return pred
 
 
-def fused_kernel(model: ALIIF, coord: torch.Tensor) -> types.ModuleType | None:
+def fused_kernel(model: ALIIF, features: Features, coord: torch.Tensor) -> types.ModuleType | None:
     """The module whose `decode` is one CUDA kernel, where it fits `model` and no gradient is wanted; else None."""
     if not coord.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
@@ -101,4 +104,4 @@ def fused_kernel(model: ALIIF, coord: torch.Tensor) -> types.ModuleType | None:
         from models import fused
     except ImportError:  # Triton is missing
         return None
-    return fused if fused.fits(model) and fused.agrees(model) else None
+    return fused if fused.fits(model, features) and fused.agrees(model, features) else None

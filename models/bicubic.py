@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.decoder import sample
+from models.sampling import sample
 
 
 class Bicubic(nn.Module):

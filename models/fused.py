@@ -19,6 +19,7 @@ In the code for sm_90 the loops neither spill registers nor wait between product
 there are only plain multiply-adds, 84 % of the inner loop's instructions with 64 rows.
 """
 
+import os
 import warnings
 
 import torch
@@ -28,6 +29,7 @@ import triton.language as tl
 from torch import nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from models.features import Features
 from models.mlp import ExpansionNet
 
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
@@ -38,11 +40,13 @@ TILES = {  # scripts/tune_fused.py compares others
 }
 TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the norm of what `decode` gives
 TRIED = {}  # what `agrees` found
+CHECKED = ()  # major compute capabilities of the GPUs on which scripts/check_gpu.py has passed; on others it is opt-in
 
 
-def fits(model: nn.Module) -> bool:
-    """Whether `decode` can take the place of that of `model`, an ALIIF which holds features."""
-    net, dtype = model.expansion, model.rows.dtype
+def fits(model: nn.Module, features: Features) -> bool:
+    """Whether `decode` can take the place of that of `model`, an ALIIF, for `features`."""
+    net, rows = model.expansion, features.hoisted['mixture']
+    dtype = rows.dtype
     if type(net) is not ExpansionNet or not model.stock or model.pixel_space:
         return False
     if len(net.layers) < 3 or len(model.imnet.dims) < 3:
@@ -51,46 +55,52 @@ def fits(model: nn.Module) -> bool:
         return False
     if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         return False  # cuBLAS has tensor cores then, and the kernel has not
-    return not model.rows.is_cuda or torch.cuda.get_device_capability(model.rows.device)[0] in (9, 10)  # TMA
+    if not rows.is_cuda:
+        return True
+    capability = torch.cuda.get_device_capability(rows.device)[0]
+    wanted = capability in CHECKED or os.environ.get('A_LIIF_KERNEL') == '1'
+    return wanted and capability in (9, 10)  # TMA
 
 
-def decode(model: nn.Module, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """What `model.decode` gives where the model `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
-    index, rel_coord, shares = model.neighbours(coord)
-    local = model.local_input(rel_coord, cell)
+    index, rel_coord, shares = model.neighbours(features, coord)
+    local = model.local_input(features, rel_coord, cell)
+    rows, expansion_rows = features.rows('mixture'), features.rows('expansion')
     out = coord.new_empty(*coord.shape[:2], model.imnet.out_dim, dtype=torch.float32)
-    queries, tile = out[..., 0].numel(), TILES[model.rows.dtype]
+    queries, tile = out[..., 0].numel(), TILES[rows.dtype]
     with torch.cuda.device_of(out):
         kernel[(triton.cdiv(queries, tile['ROWS'] // len(index)),)](
-            out, index.contiguous(), local.contiguous(), shares.contiguous(), model.expansion_rows, model.rows,
-            *pack_expansion(model), *pack_mixture(model), queries,
+            out, index.contiguous(), local.contiguous(), shares.contiguous(), expansion_rows, rows,
+            *pack_expansion(model, rows.dtype), *pack_mixture(model, rows.dtype), queries,
             NEIGHBOURS=len(index), LOCAL=local.shape[1], COLOURS=model.imnet.out_dim,
-            EXPANSION=model.expansion_rows.shape[1], WIDTH=expansion_width(model.expansion),
+            EXPANSION=expansion_rows.shape[1], WIDTH=expansion_width(model.expansion),
             LAYERS=(len(model.expansion.layers) + 1) // 4 * 2, SOFTMAX=model.expansion.norm == 'softmax',
             K=model.imnet.K, MIXTURE=model.imnet.dims[1], MIXTURE_LAYERS=len(model.imnet.dims) - 2,
             SIDE=SIDE, STEP=STEP, **tile)
     return out
 
 
-def agrees(model: nn.Module) -> bool:
+def agrees(model: nn.Module, features: Features) -> bool:
     """Whether the kernel compiles on this GPU and gives what `model.decode` does; tried once for each kind of model."""
-    key = (model.rows.device, model.rows.dtype, model.local_ensemble, model.expansion.norm, str(model.expansion),
+    rows = features.hoisted['mixture']
+    key = (rows.device, rows.dtype, model.local_ensemble, model.expansion.norm, str(model.expansion),
            str(model.imnet.dims))
     if key not in TRIED:
-        top, left, height, width = model.window
-        h, w = model.feat.shape[-2:]
-        middle = model.inp.new_tensor([(top + h / 2) / height * 2 - 1, (left + w / 2) / width * 2 - 1])
+        top, left, height, width = features.window
+        h, w = features.feat.shape[-2:]
+        middle = features.inp.new_tensor([(top + h / 2) / height * 2 - 1, (left + w / 2) / width * 2 - 1])
         coord = (middle + torch.linspace(-0.5, 0.5, 16, device=middle.device).unsqueeze(1) / max(height, width))
-        coord = coord.expand(len(model.feat), -1, -1)
+        coord = coord.expand(len(features.feat), -1, -1)
         cell = torch.full_like(coord, 0.5 / max(height, width))
         try:
-            eager = model.decode(coord, cell).float()
-            error = ((decode(model, coord, cell) - eager).norm() / eager.norm()).item()
-            if not error < TOLERANCE[model.rows.dtype]:
+            eager = model.decode(features, coord, cell).float()
+            error = ((decode(model, features, coord, cell) - eager).norm() / eager.norm()).item()
+            if not error < TOLERANCE[rows.dtype]:
                 raise ArithmeticError(f'its colours are off by {error:.2g} of their norm')
             TRIED[key] = True
         except Exception as error:  # a compiler's or a driver's; the eager path always works
-            warnings.warn(f'the fused kernel is not used on {model.rows.device}: {error}', stacklevel=2)
+            warnings.warn(f'the fused kernel is not used on {rows.device}: {error}', stacklevel=2)
             TRIED[key] = False
     return TRIED[key]
 
@@ -109,12 +119,12 @@ def pad(x, *sizes):
     return F.pad(x, amounts[::-1]).contiguous()
 
 
-def pack_expansion(model):
+def pack_expansion(model, dtype):
     """The expansion net: the local part of its first layer, and matrices (in, out) and biases of all others.
 
     The number of hidden layers is made even by one that passes its input on, which ReLU does not change.
     """
-    net, dtype = model.expansion, model.rows.dtype
+    net = model.expansion
     width = expansion_width(net)
     *hidden, last = ((layer.weight.t(), layer.bias) for layer in net.layers[2::2])
     if len(hidden) % 2 == 0:
@@ -127,9 +137,9 @@ def pack_expansion(model):
             describe(outputs, [STEP, SIDE]), pad(last[1], SIDE).float())
 
 
-def pack_mixture(model):
+def pack_mixture(model, dtype):
     """The mixture: the local part of its first layers, (SIDE, K * out); matrices (in, K * out) and biases (K, out)."""
-    imnet, dtype = model.imnet, model.rows.dtype
+    imnet = model.imnet
 
     def side_by_side(weight):
         """(K, out, in) -> (in, K * out), all padded to SIDE."""

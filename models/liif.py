@@ -3,9 +3,10 @@
 The same function as published, with the first layer's feature part computed once per latent pixel.
 """
 
-from models.decoder import Decoder, Residual, ensemble, make_net, sample
+from models.decoder import Decoder, Residual, ensemble, make_net
 from models.mlp import MLP
 from models.registry import register
+from models.sampling import sample
 from utils import UserError
 
 
@@ -24,13 +25,13 @@ class LIIF(Decoder):
         if self.imnet is None and self.encoder.out_dim != 3:
             raise UserError('without an imnet_spec the encoder must make the image: take out no_upsampling')
 
-    def prepare(self):
-        if self.imnet is not None:
-            self.rows = self.hoist(*self.imnet.first)
+    def hoist(self, feat):
+        return {} if self.imnet is None else {'first': self.first_rows(feat, *self.imnet.first)}
 
-    def decode(self, coord, cell):
+    def decode(self, features, coord, cell):
         if self.imnet is None:
-            return sample(self.feat, coord, 'nearest')
-        index, rel_coord, weights = self.neighbours(coord)
-        local = self.local_input(rel_coord, cell)
-        return ensemble(self.imnet(self.first_layer(self.rows, index, local, self.imnet.first[0])), weights)
+            return sample(features.feat, coord, 'nearest')
+        index, rel_coord, weights = self.neighbours(features, coord)
+        local = self.local_input(features, rel_coord, cell)
+        h = self.first_layer(features.rows('first'), index, local, self.imnet.first[0])
+        return ensemble(self.imnet(h), weights)

@@ -28,14 +28,15 @@ class MetaSR(Decoder):
         self.imnet = make({'name': 'mlp', 'args': {
             'in_dim': 3 if cell_decode else 2, 'out_dim': self.feat_dim * 3, 'hidden_list': list(hidden_list)}})
 
-    def prepare(self):
+    def hoist(self, feat):
         last = self.imnet.layers[-1]
         # (feat_dim * 3, hidden + 1): the last layer with its bias -> ((hidden + 1) * 3, feat_dim) to multiply features
         matrix = torch.cat((last.weight, last.bias.unsqueeze(1)), dim=1)
-        self.rows = self.hoist(matrix.view(self.feat_dim, 3, -1).permute(2, 1, 0).reshape(-1, self.feat_dim))
+        matrix = matrix.view(self.feat_dim, 3, -1).permute(2, 1, 0).reshape(-1, self.feat_dim)
+        return {'last': self.first_rows(feat, matrix)}
 
-    def decode(self, coord, cell):
-        h, w = self.window[2:]
+    def decode(self, features, coord, cell):
+        h, w = features.window[2:]
         corner, indices, rels = coord - cell / 2, [], []
         for axis, size in enumerate((h, w)):
             index = nearest(corner[..., axis] + 1e-6, size)
@@ -49,6 +50,6 @@ class MetaSR(Decoder):
         for layer in self.imnet.layers[:-1]:
             hidden = layer(hidden)
         hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)
-        rows = self.rows.index_select(0, self.flat_index(*indices).flatten())
+        rows = features.rows('last').index_select(0, features.row(*indices).flatten())
         return torch.bmm(hidden.unsqueeze(1), rows.view(rows.shape[0], -1, 3)).view(*coord.shape[:-1], 3)
 

@@ -9,6 +9,7 @@ It computes what `ALIIF.decode` does for each query and code; the tests compare 
 import torch
 from torch import nn
 
+from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
 CHUNK = 1 << 15  # function values (pixels times their queries) at a time: what is between two layers stays in cache
@@ -18,8 +19,8 @@ CUDA_CHUNK = 1 << 20  # so many that starting the products does not count
 class Runs:
     """Which coordinates each latent pixel along an axis takes part in: consecutive ones, `length` of them each.
 
-    x: coordinates (N,), ascending, of an axis of `size` codes. `first`: the lowest of the P pixels concerned.
-    `positions` (P, length): which coordinates a pixel's run holds. `rel` (P, length): their relative coordinates.
+    x: coordinates (N,), on the CPU, ascending, of an axis of `size` codes. `first`: the lowest of the P pixels
+    concerned. `positions` (P, length): which coordinates a pixel's run holds. `rel` (P, length): their relative ones.
     `slot` (n, N): where in its run a coordinate stands, for each of its n codes, `index` (n, N), counted from `first`.
     `rel_coord` (n, N): those codes' own. A run may hold coordinates that the pixel has no part in: all are `length`
     long.
@@ -28,33 +29,42 @@ class Runs:
     def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
         index, self.rel_coord = axis_neighbours(x, size, local_ensemble)
         self.first, last = int(index[0, 0]), int(index[-1, -1])
-        pixels = torch.arange(self.first, last + 1, device=x.device)
+        pixels = torch.arange(self.first, last + 1)
         start = torch.searchsorted(index[-1].contiguous(), pixels)
         end = torch.searchsorted(index[0].contiguous(), pixels, right=True)
         self.length = int((end - start).max())
         start = start.clamp(max=len(x) - self.length)
-        self.positions = start.unsqueeze(1) + torch.arange(self.length, device=x.device)
+        self.positions = start.unsqueeze(1) + torch.arange(self.length)
         self.rel = (x[self.positions] - centre(pixels, size, x.dtype).unsqueeze(1)) * size
         self.index = index - self.first
-        self.slot = torch.arange(len(x), device=x.device) - start[self.index]
+        self.slot = torch.arange(len(x)) - start[self.index]
+
+    def to(self, device: torch.device) -> 'Runs':
+        """The same, its tensors on `device`."""
+        for name in ('positions', 'rel', 'index', 'slot', 'rel_coord'):
+            setattr(self, name, getattr(self, name).to(device, non_blocking=True))
+        return self
 
 
-def decode_grid(model: nn.Module, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
+                cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, 3, H, W) of the network of `model`, an ALIIF in pixel space, at all pairs of y (H,) and x (W,).
 
-    Coordinates ascend. `cell` (2,): a target pixel's. `model` holds the features (`use_features`) around them.
+    Coordinates ascend. `cell` (2,): a target pixel's. `features` are those around them.
     """
-    top, left, height, width = model.window
-    rows, cols = Runs(y, height, model.local_ensemble), Runs(x, width, model.local_ensemble)
-    batch, _, h, w = model.feat.shape
+    top, left, height, width = features.window
+    rows, cols = (Runs(axis.cpu(), size, model.local_ensemble).to(cell.device)
+                  for axis, size in ((y, height), (x, width)))
+    batch = len(features.feat)
     a, b = rows.first - top, cols.first - left
 
     def pixels(maps):
-        """The pixels concerned, of what `hoist` gives: (P, out)."""
-        return maps.view(batch, h, w, -1)[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
+        """The pixels concerned, of what is hoisted: (P, out)."""
+        return maps[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
 
-    coefficients = pixels(model.weigh_pixels(cell.expand(batch, 1, 2)))
-    values = pixel_functions(model, coefficients, pixels(model.rows), relative_cell(cell, (height, width)),
+    coefficients = pixels(model.weigh_pixels(features, cell.expand(batch, 1, 2)))
+    values = pixel_functions(model, coefficients, pixels(features.hoisted['mixture']),
+                             relative_cell(cell, (height, width)),
                              rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1),
                              cols.rel.repeat(batch * len(rows.rel), 1))
     return Combine.apply(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)

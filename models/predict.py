@@ -63,7 +63,7 @@ class Target:
     def __init__(self, size: tuple, shape: tuple, model: Decoder):
         like = next(model.parameters())
         self.shape, self.cell = shape, like.new_tensor([2 / n for n in size])
-        self.coords = axis_coords(size, like)
+        self.coords = axis_coords(size, like.dtype)
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
         # the local ensemble), that code's own neighbours when unfolded, and what else the decoder looks at
         self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
@@ -137,12 +137,12 @@ def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tupl
         if len(xs) == 0 or len(ys) == 0:  # a target smaller than the input leaves pixels out
             continue
         if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
-            model.use_features(feat, inp, (0, 0, *feat.shape[-2:]))
+            features = model.features(feat, inp)
         else:
             first, last = widen(rows[0] + start, rows[0] + end, target.reach, h)
             band = slice(first - top, last - top)
-            model.use_features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
+            features = model.features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
         step = max(1, QUERIES // len(xs))  # at large scales a single row of the input makes more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
-            pred = model.query_grid(target.coord(0, some), target.coord(1, xs), target.cell).flatten(1, 2)
+            pred = model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell).flatten(1, 2)
             yield some.start, xs.start, gt_norm.undo(pred).clamp(0, 1).view(len(some), -1, 3).permute(2, 0, 1).cpu()

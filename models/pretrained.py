@@ -11,9 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.checkpoint import load
-from models.decoder import Decoder, ensemble, grid
+from models.decoder import Decoder, ensemble
+from models.features import Features
 from models.geometry import centre, nearest
 from models.predict import Target, encode, largest_tile, normalisations, parts, upscale
+from models.sampling import grid
 from pictures import fill_hidden, plain, to_picture, to_tensor
 from utils import UserError, unknown
 
@@ -94,17 +96,16 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
         feat, inp, top, left = encode(model, image, target, rows, columns, norm)
         if feat.shape[-2:] != inp.shape[-2:]:
             raise UserError('mixing weights can be shown of an encoder without an upsampler only')
-        model.use_features(feat, inp, (top, left, h, w))
-        model.begin(cell.expand(1, 1, 2))
-        return torch.cat([weigh(model, line, x, cell) for line in y.split(4)], dim=1)
+        features = model.hoist_cell(model.features(feat, inp, (top, left, h, w)), cell.expand(1, 1, 2))
+        return torch.cat([weigh(model, features, line, x, cell) for line in y.split(4)], dim=1)
 
     return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)
                       for rows in parts(h, largest)], dim=1)
 
 
-def weigh(model: Decoder, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-    """The mixing weights (K, H, W) of `model`, which holds the features, at all pairs of y (H,) and x (W,)."""
-    coord = grid(y, x, 1)
-    index, rel_coord, shares = model.neighbours(coord)
-    weights = model.weigh(index, model.local_input(rel_coord, cell.expand_as(coord)))
+def weigh(model: Decoder, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+    """The mixing weights (K, H, W) of `model` for `features` at all pairs of y (H,) and x (W,)."""
+    coord = grid(y, x, 1).to(cell.device)
+    index, rel_coord, shares = model.neighbours(features, coord)
+    weights = model.weigh(features, index, model.local_input(features, rel_coord, cell.expand_as(coord)))
     return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()

@@ -13,7 +13,6 @@ others: the faster of two, by `torch.matmul` and by the models' own `linear`.
 """
 
 import argparse
-import copy
 import ctypes
 import itertools
 import json
@@ -38,10 +37,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from models import a_liif  # noqa: E402
-from models.decoder import sample  # noqa: E402
 from models.mlp import linear  # noqa: E402
 from models.parallel import device_name, has_bf16, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
+from models.sampling import sample  # noqa: E402
 from utils import UserError, atomic_write, check_positive, load_yaml, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
@@ -141,13 +140,12 @@ def autocast(device, precision):
 def decode(model, image, size, precision):
     """The whole image, in bands, by the model's fast path."""
     with autocast(image.device, precision):
-        return upscale_whole(copy.copy(model), image, size)  # a copy: what a model keeps for later goes with it
+        return upscale_whole(model, image, size)
 
 
 def train_step(model, function, optimizer, batch, precision):
     """`function`: that of the published form, or None for ours."""
     inp, coord, cell, target = batch
-    model = copy.copy(model)
     with autocast(inp.device, precision):
         pred = (model(inp, coord, cell) if function is None
                 else published_query(model, function, model.encoder(inp), coord, cell))

@@ -53,8 +53,8 @@ class OnnxDecoder(nn.Module):
         self.inp_norm, self.gt_norm = normalisations(model.data_norm, 'cpu')
 
     def forward(self, image, features, coord, cell):
-        self.model.use_features(features, self.inp_norm.apply(image), (0, 0, *features.shape[-2:]))
-        return self.gt_norm.undo(self.model.query_rgb(coord, cell))
+        features = self.model.features(features, self.inp_norm.apply(image))
+        return self.gt_norm.undo(self.model.query(features, coord, cell))
 
 
 def export(module, inputs, output, path):

@@ -8,6 +8,7 @@ behind the first layers and are compared with a product of two large bf16 matric
 
 import itertools
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,14 +28,14 @@ def main():
     coord = make_coord((SIDE * SCALE, SIDE * SCALE)).to(device).unsqueeze(0)
     cell = torch.full_like(coord, 2 / (SIDE * SCALE))
     with torch.no_grad():
-        model.gen_feat(torch.randn(1, 3, SIDE, SIDE, device=device))
-        fused = fused_kernel(model, coord)
+        inp = torch.randn(1, 3, SIDE, SIDE, device=device)
+        fused = fused_kernel(model, model.encode(inp), coord)
         if fused is None:
             raise UserError('needs Triton and a GPU of compute capability 9.x or 10.x')
-        compare(fused, model, coord, cell)
+        compare(fused, model, inp, coord, cell)
 
 
-def compare(fused, model, coord, cell):
+def compare(fused, model, inp, coord, cell):
     """Prints a line for each data type and tile that the GPU's shared memory allows."""
     from triton.runtime import OutOfResources
     from triton.testing import do_bench
@@ -49,9 +50,9 @@ def compare(fused, model, coord, cell):
         fused.STEP = step
         fused.TILES[dtype] = {'ROWS': rows, 'num_warps': warps, 'num_stages': stages, 'maxnreg': 255}
         with torch.autocast('cuda', torch.bfloat16, enabled=dtype == torch.bfloat16):
-            model.prepare()
+            features = model.encode(inp)
             try:
-                time = do_bench(lambda: fused.decode(model, coord, cell))
+                time = do_bench(partial(fused.decode, model, features, coord, cell))
             except OutOfResources:
                 continue
         speed = products / time / 1e9

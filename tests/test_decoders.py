@@ -64,7 +64,7 @@ def test_whole_grids_follow_the_equations(spec, size):
     y, x = coord[0, ::size[1], 0], coord[0, :size[1], 1]
     with torch.inference_mode():
         assert_equal(model(inp, coord, cell), expected)
-        assert_equal(model.query_grid(y, x, cell[0, 0]), expected.view(2, *size, 3))
+        assert_equal(model.query_grid(model.encode(inp), y, x, cell[0, 0]), expected.view(2, *size, 3))
 
 
 @each_decoder
@@ -73,8 +73,7 @@ def test_query_grid_takes_any_rows_and_columns(spec):
     y, x = (torch.tensor(v, dtype=torch.float64) for v in ([-1, -0.2, -0.19, 0.9], [-0.3, 0.31, 0.32, 0.33, 1]))
     coord = torch.cartesian_prod(y, x).expand(2, -1, -1)
     with torch.inference_mode():
-        model.gen_feat(inp)
-        out = model.query_grid(y, x, cell)
+        out = model.query_grid(model.encode(inp), y, x, cell)
     expected = reference.forward(spec, params_of(model), inp, coord, cell.expand_as(coord))
     assert_equal(out, expected.view(2, 4, 5, 3))
 
@@ -125,8 +124,7 @@ def test_without_cell_decode_a_query_needs_no_cell(spec):
     spec = copy.deepcopy(spec)
     spec['args']['cell_decode'] = False
     model, inp, (coord, cell) = build(spec), images(4, 5), scattered()
-    model.gen_feat(inp)
-    assert_equal(model.query_rgb(coord), model(inp, coord, cell))
+    assert_equal(model.query(model.encode(inp), coord), model(inp, coord, cell))
 
 
 # --- gradients -----------------------------------------------------------------------------------------------------
@@ -165,8 +163,8 @@ def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
     params = [param for name, param in model.named_parameters() if not name.startswith('encoder.')]
     wanted = torch.autograd.grad(model(inp, coord, cell).pow(2).sum(), params)
     with torch.no_grad():
-        model.gen_feat(inp)
-    got = torch.autograd.grad(model.query_rgb(coord, cell).pow(2).sum(), params)
+        feat = model.encoder(inp)
+    got = torch.autograd.grad(model.query(model.features(feat, inp), coord, cell).pow(2).sum(), params)
     for a, b in zip(got, wanted, strict=True):
         assert_equal(a, b)
 
@@ -186,13 +184,10 @@ def test_gradients_of_images_that_are_decoded_one_by_one_are_those_of_the_batch(
 
 @each_decoder
 def test_features_made_for_training_serve_queries_without_gradients(spec):
-    model, other, inp, (coord, cell) = build(spec), images(4, 5), images(4, 5), scattered(15)
-    expected = model(inp, coord, cell)
+    model, inp, (coord, cell) = build(spec), images(4, 5), scattered(15)
+    expected, features = model(inp, coord, cell), model.encode(inp)
     with torch.no_grad():
-        model(other, coord, cell)
-    model.gen_feat(inp)
-    with torch.no_grad():
-        assert_equal(model.query_rgb(coord, cell), expected)
+        assert_equal(model.query(features, coord, cell), expected)
 
 
 @each_decoder
@@ -223,9 +218,10 @@ def test_a_grid_in_chunks_gives_the_same_as_at_once(spec, size):
     model, inp, (coord, cell) = build(spec), images(4, 5), grid(9, 11)
     expected = model(inp, coord, cell)
     with torch.inference_mode():
-        model.gen_feat(inp)
-        chunks = [model.query_rgb(*chunk) for chunk in zip(coord.split(size, 1), cell.split(size, 1), strict=True)]
-    assert_equal(torch.cat(chunks, dim=1), expected)
+        features = model.encode(inp)
+        chunks = zip(coord.split(size, 1), cell.split(size, 1), strict=True)
+        colours = [model.query(features, *chunk) for chunk in chunks]
+    assert_equal(torch.cat(colours, dim=1), expected)
 
 
 @each_decoder
@@ -240,10 +236,10 @@ def test_thousands_of_queries_without_gradients_follow_the_equations(spec):
 @each_decoder
 def test_one_feature_map_serves_several_scales(spec):
     model, inp = build(spec), images(4, 5)
-    model.gen_feat(inp)
+    features = model.encode(inp)
     for size in ((8, 10), (12, 13), (8, 10)):
         coord, cell = grid(*size)
-        assert_equal(model.query_rgb(coord, cell), reference.forward(spec, params_of(model), inp, coord, cell))
+        assert_equal(model.query(features, coord, cell), reference.forward(spec, params_of(model), inp, coord, cell))
 
 
 @each_decoder
@@ -258,6 +254,39 @@ def test_weights_and_images_that_change_are_seen(spec):
 
 
 @each_decoder
+def test_features_are_values_that_do_not_know_of_each_other(spec):
+    model, (coord, cell) = build(spec), scattered()
+    inps = images(4, 5), images(6, 3)
+    features = [model.encode(inp) for inp in inps]
+    for inp, of_inp in zip(inps, features, strict=True):
+        assert_equal(model.query(of_inp, coord, cell), model(inp, coord, cell))
+
+
+@each_decoder
+def test_one_model_in_two_threads_makes_each_its_own_image(spec):
+    model, (coord, cell) = build(spec), scattered()
+    inps = images(4, 5), images(6, 3)
+    expected = [model(inp, coord, cell) for inp in inps]
+    both_have_features = threading.Barrier(2, timeout=60)
+
+    def run(inp):
+        features = model.encode(inp)
+        both_have_features.wait()
+        return model.query(features, coord, cell)
+
+    with ThreadPoolExecutor(2) as pool:
+        for pred, image in zip(pool.map(run, inps), expected, strict=True):
+            assert_equal(pred, image)
+
+
+@each_decoder
+def test_gen_feat_and_query_rgb_are_encode_and_query_as_in_liif(spec):
+    model, inp, (coord, cell) = build(spec), images(4, 5), scattered()
+    assert_equal(model.gen_feat(inp), model.encode(inp).feat)
+    assert_equal(model.query_rgb(coord, cell), model(inp, coord, cell))
+
+
+@each_decoder
 def test_replicas_in_two_threads_equal_one_model(spec, monkeypatch):
     # What DataParallel does, with the copy of parameters to other GPUs replaced by one in memory.
     replicate = importlib.import_module('torch.nn.parallel.replicate')
@@ -265,12 +294,9 @@ def test_replicas_in_two_threads_equal_one_model(spec, monkeypatch):
         [tensor.clone() for tensor in tensors] for _ in devices])
     model, inp, (coord, cell) = build(spec), images(4, 5, batch=4), scattered(batch=4)
     expected = model(inp, coord, cell)
-    both_have_features = threading.Barrier(2, timeout=60)
 
     def run(replica, inp, coord, cell):
-        replica.gen_feat(inp)
-        both_have_features.wait()
-        return replica.query_rgb(coord, cell)
+        return replica(inp, coord, cell)
 
     with ThreadPoolExecutor(2) as pool:
         halves = pool.map(run, replicate.replicate(model, [0, 1]), inp.split(2), coord.split(2), cell.split(2))

@@ -99,10 +99,10 @@ def image(h=5, w=7, batch=2):
     return torch.randn(batch, 3, h, w, device=DEVICE)
 
 
-def both(model, coord, cell):
+def both(model, features, coord, cell):
     """The kernel's colours and the eager path's."""
-    assert fused.fits(model)
-    return fused.decode(model, coord, cell), model.decode(coord, cell)
+    assert fused.fits(model, features)
+    return fused.decode(model, features, coord, cell), model.decode(features, coord, cell)
 
 
 def assert_equal(actual, expected):
@@ -118,8 +118,7 @@ def assert_equal(actual, expected):
 @torch.no_grad()
 def test_in_float32_it_equals_the_eager_path(spec):
     model = build(spec)
-    model.gen_feat(image())
-    assert_equal(*both(model, *queries()))
+    assert_equal(*both(model, model.encode(image()), *queries()))
 
 
 @each_variant
@@ -128,8 +127,7 @@ def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
     model, inp, (coord, cell) = build(spec), image(), queries()
     exact = copy.deepcopy(model).double()(inp.double(), coord.double(), cell.double())
     with torch.autocast(DEVICE.type, torch.bfloat16):
-        model.gen_feat(inp)
-        ours, eager = both(model, coord, cell)
+        ours, eager = both(model, model.encode(inp), coord, cell)
     error, allowed = ((colours - exact).abs().median() for colours in (ours, eager))
     assert error < 1.5 * allowed < 0.1 * exact.std()
 
@@ -138,17 +136,16 @@ def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
 @torch.no_grad()
 def test_queries_need_not_fill_the_last_block(n):
     model = build(specs.a_liif())
-    model.gen_feat(image(batch=1))
-    assert_equal(*both(model, *queries(n + 4, batch=1)))
+    assert_equal(*both(model, model.encode(image(batch=1)), *queries(n + 4, batch=1)))
 
 
 @torch.no_grad()
 def test_it_decodes_a_window_of_a_larger_map():
     model, (coord, cell) = build(specs.a_liif()), queries(batch=1)
     inp = image(9, 7, batch=1)
-    model.use_features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
+    features = model.features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
     coord[..., 0] = coord[..., 0].abs()  # the lower half
-    assert_equal(*both(model, coord, cell))
+    assert_equal(*both(model, features, coord, cell))
 
 
 @pytest.mark.parametrize('residual', [None, 'bilinear'])
@@ -157,12 +154,12 @@ def test_a_model_that_uses_it_gives_the_same_image(residual, monkeypatch):
     model = build(specs.a_liif(residual=residual))
     y, x = (make_coord([n])[:, 0].to(DEVICE) for n in (11, 9))
     cell = torch.tensor([2 / 11, 2 / 9], device=DEVICE)
-    model.gen_feat(image())
+    features = model.encode(image())
     monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: None)
-    expected = model.query_grid(y, x, cell)
+    expected = model.query_grid(features, y, x, cell)
     monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: fused)
     monkeypatch.setattr(model, 'decode', None)
-    assert_equal(model.query_grid(y, x, cell), expected)
+    assert_equal(model.query_grid(features, y, x, cell), expected)
 
 
 # --- where it is used ----------------------------------------------------------------------------------------------
@@ -183,8 +180,7 @@ BEYOND = {
 @torch.no_grad()
 def test_models_beyond_its_limits_do_not_fit(spec):
     model = build(spec)
-    model.gen_feat(image())
-    assert not fused.fits(model)
+    assert not fused.fits(model, model.encode(image()))
 
 
 @pytest.mark.parametrize('part', ['expansion', 'imnet'])
@@ -193,23 +189,20 @@ def test_functions_of_ones_own_do_not_fit(part):
     model = build(PUBLISHED)
     net = getattr(model, part)
     net.__class__ = type('Own', (type(net),), {})
-    model.gen_feat(image())
-    assert not fused.fits(model)
+    assert not fused.fits(model, model.encode(image()))
 
 
 @torch.no_grad()
 def test_a_decoder_of_ones_own_does_not_fit():
     model = build(PUBLISHED)
     model.__class__ = type('Own', (ALIIF,), {'weigh': lambda *args: 2 * ALIIF.weigh(*args)})
-    model.gen_feat(image())
-    assert not fused.fits(model)
+    assert not fused.fits(model, model.encode(image()))
 
 
 @torch.no_grad()
 def test_float64_does_not_fit():
     model = build(PUBLISHED).double()
-    model.gen_feat(image().double())
-    assert not fused.fits(model)
+    assert not fused.fits(model, model.encode(image().double()))
 
 
 @pytest.fixture
@@ -222,21 +215,19 @@ def tf32():
 @torch.no_grad()
 def test_float32_does_not_fit_where_products_may_be_tf32(tf32):
     model = build(PUBLISHED)
-    model.gen_feat(image())
-    assert not fused.fits(model)
+    assert not fused.fits(model, model.encode(image()))
     with torch.autocast(DEVICE.type, torch.bfloat16):
-        model.gen_feat(image())
-        assert fused.fits(model)
+        assert fused.fits(model, model.encode(image()))
 
 
 @pytest.mark.parametrize('is_cuda, grad, fits, expected', [
     (True, False, True, fused), (False, False, True, None), (True, True, True, None), (True, False, False, None)],
     ids=['used', 'on-a-cpu', 'with-gradients', 'does-not-fit'])
 def test_it_is_used_on_cuda_without_gradients_where_the_model_fits(is_cuda, grad, fits, expected, monkeypatch):
-    monkeypatch.setattr(fused, 'fits', lambda model: fits)
-    monkeypatch.setattr(fused, 'agrees', lambda model: True)
+    monkeypatch.setattr(fused, 'fits', lambda model, features: fits)
+    monkeypatch.setattr(fused, 'agrees', lambda model, features: True)
     with torch.set_grad_enabled(grad):
-        assert a_liif.fused_kernel(None, SimpleNamespace(is_cuda=is_cuda)) is expected
+        assert a_liif.fused_kernel(None, None, SimpleNamespace(is_cuda=is_cuda)) is expected
 
 
 @torch.no_grad()
@@ -244,7 +235,7 @@ def test_without_triton_it_is_not_used(monkeypatch):
     monkeypatch.delattr(models, 'fused')
     monkeypatch.delitem(sys.modules, 'models.fused')
     monkeypatch.setitem(sys.modules, 'triton', None)
-    assert a_liif.fused_kernel(None, SimpleNamespace(is_cuda=True)) is None
+    assert a_liif.fused_kernel(None, None, SimpleNamespace(is_cuda=True)) is None
 
 
 # --- the compiler --------------------------------------------------------------------------------------------------
@@ -284,8 +275,7 @@ class Compiler:  # in place of the kernel: compiles it for an H100 instead of la
 fused.kernel = Compiler()
 model = models.make(json.loads(sys.argv[1]))
 with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-    model.gen_feat(torch.zeros(1, 3, 4, 4))
-    fused.decode(model, torch.zeros(1, 8, 2), torch.ones(1, 8, 2))
+    fused.decode(model, model.encode(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 8, 2), torch.ones(1, 8, 2))
 print(json.dumps(report))
 '''
 
@@ -319,10 +309,10 @@ def test_it_is_faster_than_the_eager_path(monkeypatch):
     model, coord = build(PUBLISHED), make_coord((1024, 1024)).to(DEVICE).unsqueeze(0)
     cell, (a, b) = torch.full_like(coord, 2 / 1024), torch.randn(2, 8192, 8192, device=DEVICE, dtype=torch.bfloat16)
     with torch.autocast('cuda', torch.bfloat16):
-        model.gen_feat(image(256, 256, batch=1))
-        ours = triton.testing.do_bench(lambda: model.query_rgb(coord, cell))
+        features = model.encode(image(256, 256, batch=1))
+        ours = triton.testing.do_bench(lambda: model.query(features, coord, cell))
         monkeypatch.setattr(a_liif, 'fused_kernel', lambda *_: None)
-        eager = triton.testing.do_bench(lambda: model.query_rgb(coord, cell))
+        eager = triton.testing.do_bench(lambda: model.query(features, coord, cell))
     products = 2 * 4 * (3 * 256 * 256 + 256 * 10 + 3 * 16 * 160 + 16 * 30) * coord.shape[1]
     speed, ceiling = products / ours / 1e9, 2 * 8192 ** 3 / triton.testing.do_bench(lambda: a @ b) / 1e9
     print(f'\n{torch.cuda.get_device_name()}: {ours * 1e6 / coord.shape[1]:.2f} ns a query, eager '
@@ -333,14 +323,14 @@ def test_it_is_faster_than_the_eager_path(monkeypatch):
 def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
     model = models.make(specs.a_liif()).to(DEVICE).eval()
     with torch.no_grad():
-        model.gen_feat(torch.rand(1, 3, 6, 7, device=DEVICE))
-        assert fused.agrees(model)
+        features = model.encode(torch.rand(1, 3, 6, 7, device=DEVICE))
+        assert fused.agrees(model, features)
         for broken in (lambda *args: 1 / 0, lambda model, *queries: model.decode(*queries) * 1.001,
                        lambda model, *queries: model.decode(*queries) + math.nan):
             monkeypatch.setattr(fused, 'TRIED', {})
             monkeypatch.setattr(fused, 'decode', broken)
             with pytest.warns(UserWarning, match='is not used'):
-                assert not fused.agrees(model)
+                assert not fused.agrees(model, features)
 
 
 def test_each_norm_is_tried_by_itself(monkeypatch):
@@ -351,6 +341,5 @@ def test_each_norm_is_tried_by_itself(monkeypatch):
         model = models.make(specs.a_liif()).eval()
         model.expansion.norm = norm
         with torch.no_grad():
-            model.gen_feat(torch.rand(1, 3, 6, 7))
-            assert fused.agrees(model)
+            assert fused.agrees(model, model.encode(torch.rand(1, 3, 6, 7)))
     assert len(tried) == 2

@@ -25,13 +25,13 @@ class Sines(MLPMixture):
 
 
 class Doubled(ALIIF):
-    def decode(self, coord, cell):
-        return 2 * super().decode(coord, cell)
+    def decode(self, features, coord, cell):
+        return 2 * super().decode(features, coord, cell)
 
 
 class Weighed(ALIIF):
-    def weigh(self, index, local):
-        return 2 * super().weigh(index, local)
+    def weigh(self, features, index, local):
+        return 2 * super().weigh(features, index, local)
 
 
 class Blurred(LIIF):
@@ -39,10 +39,8 @@ class Blurred(LIIF):
 
     reach = 3
 
-    def prepare(self):
-        sharp, self.feat = self.feat, F.avg_pool2d(self.feat, 7, stride=1, padding=3)
-        super().prepare()
-        self.feat = sharp
+    def hoist(self, feat):
+        return super().hoist(F.avg_pool2d(feat, 7, stride=1, padding=3))
 
 
 class Centred(LIIF):
@@ -50,16 +48,15 @@ class Centred(LIIF):
 
     reach = math.inf
 
-    def prepare(self):
-        self.feat = self.feat - self.feat.mean(dim=(2, 3), keepdim=True)
-        super().prepare()
+    def hoist(self, feat):
+        return super().hoist(feat - feat.mean(dim=(2, 3), keepdim=True))
 
 
 class Tinted(LIIF):
     """A LIIF that multiplies with the input."""
 
-    def decode(self, coord, cell):
-        return super().decode(coord, cell) * self.sample_input(coord)
+    def decode(self, features, coord, cell):
+        return super().decode(features, coord, cell) * features.sample_input(coord)
 
 
 def of_class(spec, kind, part=None):

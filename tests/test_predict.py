@@ -170,7 +170,8 @@ def test_a_block_is_made_when_it_is_asked_for(spec):
 def test_at_most_queries_pixels_are_decoded_at_a_time(spec, shape, size, monkeypatch):
     model, seen = build(spec), []
     query_grid = model.query_grid
-    monkeypatch.setattr(model, 'query_grid', lambda y, x, cell: seen.append(len(y) * len(x)) or query_grid(y, x, cell))
+    monkeypatch.setattr(model, 'query_grid', lambda features, y, x, cell: (
+        seen.append(len(y) * len(x)), query_grid(features, y, x, cell))[1])
     upscaled(model, photo(*shape), size)
     assert sum(seen) == size[0] * size[1] and 100 < max(seen) <= 150
 
@@ -179,8 +180,8 @@ def test_at_most_queries_pixels_are_decoded_at_a_time(spec, shape, size, monkeyp
                          ids=[*TILED, 'pixel-rcan', 'a-liif-rcan'])
 def test_features_of_a_band_are_prepared_at_a_time(spec, monkeypatch):
     model, seen = build(spec), []
-    prepare = model.prepare
-    monkeypatch.setattr(model, 'prepare', lambda: seen.append(model.feat.shape[-2]) or prepare())
+    hoist = model.hoist
+    monkeypatch.setattr(model, 'hoist', lambda feat: seen.append(feat.shape[-2]) or hoist(feat))
     upscaled(model, photo(23, 19), (69, 57))
     assert max(seen) <= 150 // (4 * 3 * 3) + 2 * 2  # rows of 4 pixels' queries, and on both sides 2 rows of neighbours
 
@@ -188,9 +189,9 @@ def test_features_of_a_band_are_prepared_at_a_time(spec, monkeypatch):
 def test_a_band_has_enough_rows_that_what_bands_share_costs_little(monkeypatch):
     monkeypatch.undo()
     model, seen = build(pixel()), []
-    prepare = model.prepare
+    hoist = model.hoist
     monkeypatch.setattr(predict, 'QUERIES', 4096)
-    monkeypatch.setattr(model, 'prepare', lambda: seen.append(model.feat.shape[-2]) or prepare())
+    monkeypatch.setattr(model, 'hoist', lambda feat: seen.append(feat.shape[-2]) or hoist(feat))
     upscaled(model, photo(64, 8), (64 * 30, 8 * 30))
     assert len(seen) == 4 and sum(seen) < 1.4 * 64
 
@@ -271,8 +272,8 @@ def assert_grid_follows_the_equations(spec, shape, y, x, cell, batch=2):
     expected = reference.forward(spec, params, inp, coord, cell.expand_as(coord))
     assert expected.std() > 0.01
     with torch.no_grad():
-        model.gen_feat(inp)
-        assert_equal(decode_grid(model, y, x, cell), expected.transpose(1, 2).view(batch, 3, len(y), len(x)))
+        pred = decode_grid(model, model.encode(inp), y, x, cell)
+    assert_equal(pred, expected.transpose(1, 2).view(batch, 3, len(y), len(x)))
 
 
 def axis(n):
@@ -317,5 +318,4 @@ def test_query_grid_is_the_model_at_all_pairs(spec):
     model, inp = build(spec), torch.randn(2, 3, 5, 4, dtype=torch.float64)
     expected = model(inp, *grid(11, 9, batch=2)).detach()
     with torch.no_grad():
-        model.gen_feat(inp)
-        assert_equal(model.query_grid(axis(11), axis(9), cell_of(11, 9)), expected.view(2, 11, 9, 3))
+        assert_equal(model.query_grid(model.encode(inp), axis(11), axis(9), cell_of(11, 9)), expected.view(2, 11, 9, 3))

@@ -1,0 +1,51 @@
+"""What encoding leaves for decoding, as one value that is passed from one to the other: no model keeps any of it."""
+
+import dataclasses
+
+import torch
+
+from models.sampling import sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The feature map of a batch of images, and all that decoders look at beside it.
+
+    feat: (B, C, h, w). inp: the encoder's input (B, 3, h, w), or of another size where the encoder has an upsampler.
+    window: (top, left, height, width): where `feat` begins in the latent map of the whole images, and that map's size.
+    hoisted: what the decoder has computed of it once per latent pixel, (B, h, w, n) each, by name.
+    """
+    feat: torch.Tensor
+    inp: torch.Tensor
+    window: tuple[int, int, int, int]
+    hoisted: dict[str, torch.Tensor]
+
+    def rows(self, name: str) -> torch.Tensor:
+        """What is hoisted as `name`, a row for each latent pixel: (B*h*w, n)."""
+        return self.hoisted[name].flatten(0, 2)
+
+    def row(self, iy: torch.Tensor, ix: torch.Tensor) -> torch.Tensor:
+        """Which of the `rows` is that of the code in row iy and column ix, (..., B, Q) each, of the latent map."""
+        batch, _, h, w = self.feat.shape
+        image = torch.arange(batch, device=iy.device).view(-1, 1)
+        return (image * h + iy - self.window[0]) * w + ix - self.window[1]
+
+    def sample_input(self, coord: torch.Tensor) -> torch.Tensor:
+        """The input's colours (B, Q, 3) at `coord` (B, Q, 2) by bilinear interpolation."""
+        top, left, height, width = self.window
+        h, w = self.feat.shape[-2:]
+        if (h, w) != (height, width):  # a window: the input is cut to it like the features
+            size, offset = coord.new_tensor((height, width)), coord.new_tensor((top, left))
+            coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
+        return sample(self.inp, coord, 'bilinear')
+
+    def also(self, **hoisted: torch.Tensor) -> 'Features':
+        """The same with more `hoisted`."""
+        return dataclasses.replace(self, hoisted={**self.hoisted, **hoisted})
+
+    def split(self, images: int) -> list['Features']:
+        """Parts of the batch, of so many images each; the last may have fewer."""
+        feats, inps = self.feat.split(images), self.inp.split(images)
+        parts = {name: tensor.split(images) for name, tensor in self.hoisted.items()}
+        return [Features(feat, inp, self.window, {name: parts[name][i] for name in parts})
+                for i, (feat, inp) in enumerate(zip(feats, inps, strict=True))]

@@ -1,0 +1,111 @@
+"""How many samples a second a training config trains on this machine, by batch size, and how many its loader delivers.
+
+    python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--json results.json]
+
+Samples are random numbers of the config's input size, with scales from 1 to 4 in turn; where the config has no
+`sample_q`, every pixel of the target is one of their queries. The steps are those of train_liif.py: forward, backward,
+optimizer, average; the loader is that of the config, where its photos are at hand.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import datasets  # noqa: E402
+from models.parallel import Parallel, device_name, set_precision  # noqa: E402
+from models.run import read_config  # noqa: E402
+from train_liif import Trainer  # noqa: E402
+from utils import UserError, atomic_write, check_positive, run_cli  # noqa: E402
+
+CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
+SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches that take turns
+SECONDS = 4  # that each batch size, and the loader, are timed
+
+
+def random_batch(config, batch_size: int, scale: float) -> dict:
+    """A batch as `config`'s loader would give it, of noise, on the CPU."""
+    args = config.train_dataset['wrapper']['args']
+    inp_size, sample_q = args['inp_size'], args.get('sample_q')
+    size = round(inp_size * scale)
+    inp = torch.randint(256, (batch_size, 3, inp_size, inp_size), dtype=torch.uint8)
+    if sample_q is None:
+        return {'inp': inp, 'gt': torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8)}
+    coord = torch.rand(batch_size, sample_q, 2) * 2 - 1
+    return {'inp': inp / 255, 'coord': coord, 'cell': torch.full_like(coord, 2 / size),
+            'gt': torch.rand(batch_size, sample_q, 3)}
+
+
+def training_rate(trainer: Trainer, batches: list[dict]) -> float:
+    """Samples a second; each of `batches` is seen once before."""
+    wait = torch.get_device_module(trainer.parallel.device).synchronize
+    count, size = 0, len(batches[0]['inp'])
+
+    def step(batch):
+        trainer.step(batch, size, size, trainer.config.ema)
+
+    for batch in batches:
+        step(batch)
+    wait()
+    start = time.perf_counter()
+    while time.perf_counter() < start + SECONDS:
+        for batch in batches:
+            step(batch)
+            count += size
+        wait()
+    return count / (time.perf_counter() - start)
+
+
+def loader_rate(config) -> float | None:
+    """Samples a second that the config's loader delivers; None where its photos are not at hand."""
+    try:
+        loader = datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
+    except UserError as error:
+        print(f'the loader is not timed: {error}')
+        return None
+    batches, count = iter(loader), 0
+    next(batches)
+    start = time.perf_counter()
+    for batch in batches:
+        count += len(batch['inp'])
+        if time.perf_counter() > start + SECONDS:
+            break
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='?', default=str(CONFIG))
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8, on a GPU 16 to 256')
+    parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--json', help='writes the numbers here')
+    args = parser.parse_args()
+    config = read_config(args.config, {'compile': args.compile})
+    parallel = Parallel(args.gpu)
+    sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
+    check_positive(**{'--batch-sizes': min(sizes)})
+    set_precision(config.tf32)
+    print(f'{device_name(parallel.device)}, PyTorch {torch.__version__}')
+    rates = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            trainer = Trainer(config, parallel, Path(folder))
+            rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+            rates[f'batch {size}'] = rate
+            print(f'batch {size}: {rate:.1f} samples/s', flush=True)
+    rates['loader'] = loader_rate(config)
+    print(f'loader: {rates["loader"] and round(rates["loader"])} samples/s')
+    if args.json:
+        with atomic_write(args.json) as file:
+            file.write(json.dumps(rates, indent=1).encode())
+
+
+if __name__ == '__main__':
+    run_cli(main)

@@ -1,0 +1,101 @@
+"""Checks a CUDA GPU from end to end and writes what it measures to results/gpu-NAME.json; three minutes at most.
+
+    python scripts/check_gpu.py [--minutes 3] [--output results]
+
+The steps, each a process of its own, so that a kernel that fails leaves the others a sound GPU:
+    kernel      compiles models/fused.py and compares it with the equation that it computes
+    tests       the tests that need a GPU
+    tiles       times the kernel's tiles (scripts/tune_fused.py)
+    benchmark   published forms beside ours, decoding and training steps (scripts/benchmark.py)
+    training    samples a second of the recipe of the weights, by batch size (scripts/benchmark_training.py)
+
+A step that fails, or that the time does not suffice for, is told and kept; the exit code is 1 if one failed. Without a
+GPU the steps run on the CPU, as far as they can, to try this script itself.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from models.parallel import device_name, pick_device  # noqa: E402
+from utils import UserError, atomic_write, run_cli  # noqa: E402
+
+LINES = 60  # of a step's output that are kept
+
+
+def steps(output: Path) -> dict[str, list[str]]:
+    """The commands, arguments of Python, by the steps' names; they write their numbers to the folder `output`."""
+    gpu = '0' if torch.cuda.is_available() else 'cpu'
+    test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
+    return {
+        'kernel': [*test, 'tests/test_fused.py'],
+        'tests': [*test, 'tests/test_distributed.py', 'tests/test_decoders.py', 'tests/test_predict.py',
+                  'tests/test_precision.py', '-k', 'gpu or equations or precision'],
+        'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--json', str(output / 'training.json')],
+        'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
+        'tiles': ['scripts/tune_fused.py'],
+    }
+
+
+def run_step(name: str, arguments: list[str], seconds: float) -> dict:
+    """Runs one step for at most so many `seconds`: how it ended, how long it took, and the end of its output."""
+    start = time.monotonic()
+    environment = {**os.environ, 'A_LIIF_KERNEL': '1', 'PYTHONUNBUFFERED': '1'}
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, errors='replace',
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            text = process.communicate(timeout=seconds)[0]
+            ended = 'passed' if process.returncode == 0 else f'failed with exit code {process.returncode}'
+        except subprocess.TimeoutExpired:
+            process.kill()
+            text = process.communicate()[0]
+            ended = f'not finished after {seconds:.0f} s'
+    lines = [line.split('\r')[-1] for line in text.splitlines()]
+    took = time.monotonic() - start
+    print(f'{name}: {ended}, {took:.0f} s', *(lines[-LINES:] if ended != 'passed' else lines[-3:]), sep='\n    ')
+    return {'ended': ended, 'seconds': round(took, 1), 'output': lines[-LINES:]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=3, help='for all steps together')
+    parser.add_argument('--output', default='results', help='folder of the JSON')
+    parser.add_argument('--only', nargs='+', choices=list(steps(Path())), help='of the steps')
+    args = parser.parse_args()
+    if not args.minutes > 0:
+        raise UserError(f'--minutes must be above 0, not {args.minutes:g}')
+
+    device = pick_device('0')
+    name = re.sub(r'[^A-Za-z0-9]+', '-', device_name(device)).strip('-')
+    path = Path(args.output) / f'gpu-{name}.json'
+    folder = Path(args.output) / f'.gpu-{name}'
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {'device': device_name(device), 'pytorch': torch.__version__, 'cuda': torch.version.cuda, 'steps': {}}
+    end = time.monotonic() + 60 * args.minutes
+    for step, arguments in steps(folder).items():
+        if args.only and step not in args.only:
+            continue
+        left = end - time.monotonic()
+        report['steps'][step] = run_step(step, arguments, left) if left > 5 else {'ended': 'no time left'}
+        numbers = folder / f'{step}.json'
+        if numbers.exists():
+            report['steps'][step]['numbers'] = json.loads(numbers.read_text())
+            numbers.unlink()
+        with atomic_write(path) as file:
+            file.write(json.dumps(report, indent=1).encode())
+    folder.rmdir()
+    print(path)
+    sys.exit(any(step['ended'].startswith('failed') for step in report['steps'].values()))
+
+
+if __name__ == '__main__':
+    run_cli(main)
