@@ -3,7 +3,7 @@
 To add one: a file beside these with a class under `@register('its-name')`, imported below.
 """
 
-from models import a_liif, edsr, liif, metasr, mlp, rcan, rdn  # noqa: F401  (importing registers them)
+from models import a_liif, edsr, liif, lmf, lte, metasr, mlp, rcan, rdn, swinir  # noqa: F401  (registers them)
 from models.bicubic import Bicubic
 from models.checkpoint import load
 from models.pretrained import load_pretrained, upscale_pil

@@ -14,9 +14,8 @@ from models.decoder import Decoder, Residual, ensemble, make_net
 from models.features import Features
 from models.geometry import relative_cell
 from models.mlp import ExpansionNet, MLPMixture
-from models.pixel_grid import decode_grid
+from models.pixel_grid import affine, layers
 from models.registry import register
-from models.sampling import grid
 from utils import UserError
 
 
@@ -87,13 +86,21 @@ class ALIIF(Decoder):
         fused = fused_kernel(self, features, coord)
         return fused.decode(self, features, coord, cell) if fused else super().in_chunks(features, coord, cell)
 
-    def query_grid(self, features, y, x, cell):
-        if not self.pixel_space or not self.stock:
-            return super().query_grid(features, y, x, cell)
-        pred = decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
-        if self.residual:
-            pred = pred + features.sample_input(grid(y, x, len(pred)).to(cell.device)).view_as(pred)
-        return pred
+    @property
+    def pixelwise(self):
+        return self.pixel_space and self.stock
+
+    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+        """The parameters are mixed, W = sum_k c_k W_k, once a pixel."""
+        imnet, c = self.imnet, hoisted['weights']
+        local = imnet.first[0].view(imnet.K, -1, self.in_dim)[..., self.feat_dim:]  # (K, out, 2 or 4)
+        local = (c @ local.flatten(1)).view(len(c), -1, local.shape[-1])
+        start = torch.bmm(c.unsqueeze(1), hoisted['mixture'].view(len(c), imnet.K, -1)).squeeze(1)
+        if self.cell_decode:
+            start = start + local[..., 2:] @ rel_cell.to(local.dtype)
+        mixed = (((c @ weight).view(len(c), out, -1), c @ bias)
+                 for weight, bias, out in zip(imnet.weights[1:], imnet.biases[1:], imnet.dims[2:], strict=True))
+        return layers(affine(start, local, rel_y, rel_x), mixed)
 
 
 def fused_kernel(model: ALIIF, features: Features, coord: torch.Tensor) -> types.ModuleType | None:

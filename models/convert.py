@@ -9,7 +9,8 @@ def from_published(spec: dict) -> dict:
     """`spec` (name, args, perhaps sd) in our terms; one that already is comes back as it is.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
-    tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use.
+    tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use,
+    and SwinIR keeps tables that follow from its window.
     """
     spec = dict(spec)
     published = 'basis_spec' in (spec.get('args') or {})
@@ -25,9 +26,11 @@ def from_published(spec: dict) -> dict:
             raise UserError(f'the spec of a published A-LIIF lacks {error}') from None
         spec.update(name='a-liif', args=args)
     if 'sd' in spec:
+        swinir = 'swinir' in (spec.get('name'), encoder_name(spec))
         shifted = encoder_name(spec) in ('edsr-baseline', 'edsr', 'rcan')
         spec['sd'] = {rename(k) if published else k: v for k, v in spec['sd'].items()
-                      if not (shifted and re.match(r'encoder\.(sub|add)_mean\.', k))}
+                      if not (shifted and re.match(r'encoder\.(sub|add)_mean\.', k)
+                              or swinir and re.search(r'\.(relative_position_index|attn_mask)$', k))}
     return spec
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.features import Features
 from models.geometry import neighbours, relative_cell
+from models.pixel_grid import decode_grid
 from models.registry import make
 from models.sampling import grid
 from utils import UserError, axis_coords
@@ -77,8 +78,13 @@ class Decoder(nn.Module):
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell`: a target pixel's (2,).
 
-        y and x may lie on the CPU, where a fast path reads them without waiting for a GPU.
+        y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
+        if self.pixelwise:
+            pred = decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
+            if self.residual:
+                pred = pred + features.sample_input(grid(y, x, len(pred)).to(cell.device)).view_as(pred)
+            return pred
         coord = grid(y, x, len(features.feat)).to(cell.device)
         return self.query(features, coord, cell.expand_as(coord)).view(-1, len(y), len(x), 3)
 
@@ -117,6 +123,17 @@ class Decoder(nn.Module):
 
     def decode(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """The network's colours (B, Q, 3): what is computed for each query."""
+        raise NotImplementedError
+
+    # whether it has `on_pixels`, a faster way to decode a grid
+    pixelwise = False
+
+    def on_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
+                  rel_x: torch.Tensor) -> torch.Tensor:
+        """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, 3, n * m).
+
+        hoisted: the pixels' (p, ...); rel_cell (2,), rel_y (p, n), rel_x (p, m).
+        """
         raise NotImplementedError
 
     # --- ways through `decode`

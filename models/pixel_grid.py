@@ -1,10 +1,12 @@
-"""The fast path of A-LIIF in pixel space for regular grids of queries.
+"""The fast path for regular grids of queries, of decoders that give each latent pixel one implicit function.
 
-A latent pixel has one implicit function, with mixed parameters W = sum_k c_k W_k, so they are mixed once a pixel and
-multiplied with all the queries that it takes part in. On a grid those are a rectangle, the product of a run of rows
-and a run of columns: with runs of one length everything is one batched product of small matrices, whatever K is.
-It computes what `ALIIF.decode` does for each query and code; the tests compare the two.
+The queries that a latent pixel takes part in are a rectangle of the grid, the product of a run of rows and a run of
+columns. So what makes the pixel's function is computed once a pixel, what depends on the row or the column alone once a
+run, and with runs of one length the rest is one batched product of small matrices. It computes what `Decoder.decode`
+does for each query and code; the tests compare the two.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -48,7 +50,7 @@ class Runs:
 
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
-    """Colours (B, 3, H, W) of the network of `model`, an ALIIF in pixel space, at all pairs of y (H,) and x (W,).
+    """Colours (B, 3, H, W) of the network of `model`, which has `on_pixels`, at all pairs of y (H,) and x (W,).
 
     Coordinates ascend. `cell` (2,): a target pixel's. `features` are those around them.
     """
@@ -57,40 +59,34 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
                   for axis, size in ((y, height), (x, width)))
     batch = len(features.feat)
     a, b = rows.first - top, cols.first - left
+    features = model.hoist_cell(features, cell.expand(batch, 1, 2))
+    pixels = {name: maps[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
+              for name, maps in features.hoisted.items()}
+    rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
+    rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 
-    def pixels(maps):
-        """The pixels concerned, of what is hoisted: (P, out)."""
-        return maps[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
-
-    coefficients = pixels(model.weigh_pixels(features, cell.expand(batch, 1, 2)))
-    values = pixel_functions(model, coefficients, pixels(features.hoisted['mixture']),
-                             relative_cell(cell, (height, width)),
-                             rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1),
-                             cols.rel.repeat(batch * len(rows.rel), 1))
+    rel_cell = relative_cell(cell, (height, width))
+    step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length))
+    chunks = zip(rel_y.split(step), rel_x.split(step), *(maps.split(step) for maps in pixels.values()), strict=True)
+    values = torch.cat([model.on_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
+                        for some_y, some_x, *maps in chunks])
     return Combine.apply(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
 
 
-def pixel_functions(model: nn.Module, coefficients: torch.Tensor, first: torch.Tensor, rel_cell: torch.Tensor,
-                    rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
-    """Each pixel's function on its queries: (P, 3, n * m).
+def affine(start: torch.Tensor, local: torch.Tensor, rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
+    """A first layer's output (p, out, n * m): start (p, out) plus local (p, out, 2) times a query's rel_coord.
 
-    coefficients (P, K); first (P, K * out): the feature's part of the first layers; rel_y (P, n), rel_x (P, m).
+    rel_y (p, n), rel_x (p, m).
     """
-    imnet, chunks = model.imnet, []
-    chunk = CUDA_CHUNK if rel_y.is_cuda else CHUNK
-    step = max(1, chunk // (rel_y.shape[1] * rel_x.shape[1]))
-    local = imnet.first[0].view(imnet.K, -1, model.in_dim)[..., model.feat_dim:]  # (K, out, 2 or 4)
-    for c, f, ry, rx in zip(*(t.split(step) for t in (coefficients, first, rel_y, rel_x)), strict=True):
-        h = torch.bmm(c.unsqueeze(1), f.view(len(c), imnet.K, -1)).transpose(1, 2)  # (p, out, 1)
-        matrix = (c @ local.flatten(1)).view(len(c), -1, local.shape[-1])
-        if model.cell_decode:
-            h = h + matrix[..., 2:] @ rel_cell.to(matrix.dtype).unsqueeze(1)
-        h = (h + matrix[..., :1] * ry.unsqueeze(1)).unsqueeze(3) + (matrix[..., 1:2] * rx.unsqueeze(1)).unsqueeze(2)
-        h = h.flatten(2)
-        for weight, bias, out in zip(imnet.weights[1:], imnet.biases[1:], imnet.dims[2:], strict=True):
-            h = torch.baddbmm((c @ bias).unsqueeze(2), (c @ weight).view(len(c), out, -1), h.relu_())
-        chunks.append(h)
-    return torch.cat(chunks)
+    h = start.unsqueeze(2) + local[..., :1] * rel_y.unsqueeze(1)
+    return (h.unsqueeze(3) + (local[..., 1:2] * rel_x.unsqueeze(1)).unsqueeze(2)).flatten(2)
+
+
+def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """What follows a first layer's output h (p, in, N): for each weight (p, out, in) and bias (p, out), ReLU before."""
+    for weight, bias in parameters:
+        h = torch.baddbmm(bias.unsqueeze(2), weight, h.relu_())
+    return h
 
 
 class Combine(torch.autograd.Function):

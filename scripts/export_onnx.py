@@ -26,6 +26,7 @@ from models import load_pretrained  # noqa: E402
 from models.predict import normalisations  # noqa: E402
 from models.pretrained import DEFAULT  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
+from models.swinir import SwinIR  # noqa: E402
 from utils import UserError, atomic_write, run_cli  # noqa: E402
 
 AXES = {'image': {0: 'batch', 2: 'height', 3: 'width'}, 'features': {0: 'batch', 2: 'height', 3: 'width'},
@@ -71,10 +72,12 @@ def export(module, inputs, output, path):
 
 def export_model(model, folder):
     """Writes encoder.onnx and decoder.onnx of `model`, a `Decoder`, into `folder`."""
+    if isinstance(model.encoder, SwinIR):
+        raise UserError('swinir cannot be exported: its windows come out right at the size of the example alone')
     folder.mkdir(parents=True, exist_ok=True)
     image, coord = torch.rand(2, 3, 10, 12), torch.rand(2, 30, 2)
     cell = torch.full_like(coord, 0.1)
-    features = model.encoder(image)
+    features = model.encoder(image).contiguous()  # views have strides that ONNX does not know
     export(OnnxEncoder(model), {'image': image}, 'features', folder / 'encoder.onnx')
     export(OnnxDecoder(model), {'image': image, 'features': features, 'coord': coord, 'cell': cell}, 'colours',
            folder / 'decoder.onnx')

@@ -6,6 +6,7 @@ Nothing here comes from the project: it takes a spec and a dict of parameters by
 import itertools
 import math
 
+import reference_family as family
 import torch
 import torch.nn.functional as F
 
@@ -16,7 +17,7 @@ def forward(spec, params, inp, coord, cell):
     encoder = args.pop('encoder_spec')
     feats = encode(encoder['name'], below(params, 'encoder.'), inp, **encoder.get('args', {}))
     out = torch.stack([decode(spec['name'], params, *one, **args) for one in zip(feats, coord, cell, strict=True)])
-    if args.get('residual') == 'bilinear':
+    if args.get('residual', 'bilinear' if spec['name'] in ('lte', 'lte-fast', 'lmlte') else None) == 'bilinear':
         out = out + torch.stack([torch.stack([bilinear(img, *xy) for xy in xys.tolist()])
                                  for img, xys in zip(inp, coord, strict=True)])
     return out
@@ -32,7 +33,8 @@ def below(params, prefix):
 def encode(name, params, x, **args):
     if name == 'edsr':
         args = {'res_scale': 0.1, **args}
-    return {'edsr-baseline': edsr, 'edsr': edsr, 'rdn': rdn, 'rcan': rcan}[name](params, x, **args)
+    return {'edsr-baseline': edsr, 'edsr': edsr, 'rdn': rdn, 'rcan': rcan, 'swinir': family.swinir}[name](
+        params, x, **args)
 
 
 def conv(params, name, x):
@@ -94,17 +96,33 @@ def rcan(params, x, n_resgroups=10, n_resblocks=20, n_feats=64, reduction=16, sc
 
 
 def decode(name, params, feat, coord, cell, expansion_spec=None, imnet_spec=None, feat_unfold=True,
-           local_ensemble=True, cell_decode=True, **_):
+           local_ensemble=True, cell_decode=True, **rest):
     """One sample: feat (C, h, w), coord and cell (Q, 2); gives (Q, 3)."""
     queries = list(zip(coord.tolist(), cell, strict=True))
     if name == 'liif' and imnet_spec is None:
         return torch.stack([nearest_pixel(feat, *xy) for xy, _ in queries])
-    feat = unfold(feat) if feat_unfold else feat
+    if name in ('lte', 'lte-fast', 'lmlte'):
+        code = torch.cat([conv(params, 'coef', feat[None])[0], conv(params, 'freq', feat[None])[0]])
+    else:
+        code = unfold(feat) if feat_unfold else feat
+    if name == 'lmliif':
+        code = torch.cat([code, feat])
+    feat, channels = code, len(feat)
     if name == 'metasr':
         return torch.stack([metasr(params, feat, xy, size, cell_decode) for xy, size in queries])
     if name == 'liif':
         def predict(code, rel_coord, rel_cell):
             return mlp(linears(params, 'imnet.layers.'), torch.cat([code, rel_coord, rel_cell]))
+    elif name in ('lte', 'lte-fast'):
+        def predict(code, rel_coord, rel_cell):
+            return family.lte(params, mlp, name, code, rel_coord, rel_cell)
+    elif name == 'lmliif':
+        def predict(code, rel_coord, rel_cell):
+            code, z = code.split((len(code) - channels, channels))
+            return family.lm_liif(params, mlp, {'imnet_spec': imnet_spec, **rest}, code, z, rel_coord, rel_cell)
+    elif name == 'lmlte':
+        def predict(code, rel_coord, rel_cell):
+            return family.lm_lte(params, mlp, {'imnet_spec': imnet_spec, **rest}, code, rel_coord, rel_cell)
     else:
         net = (expansion_spec or {}).get('args')
 
@@ -156,6 +174,9 @@ def mlp(layers, x):
     for n, (weight, bias) in enumerate(layers):
         x = weight @ (x.relu() if n else x) + bias
     return x
+
+
+mlp.linears = linears
 
 
 def metasr(params, feat, xy, cell, cell_decode):

@@ -34,12 +34,42 @@ def fixed_scale(**args):
     return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
 
 
-PLAIN = {'liif': liif(), 'a-liif': a_liif(), 'pixel': pixel(), 'metasr': metasr(), 'fixed-scale': fixed_scale()}
+def lte(hidden=(7,), **args):
+    imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': list(hidden)}}
+    return {'name': 'lte', 'args': {'encoder_spec': ENCODER, 'imnet_spec': imnet, 'hidden_dim': 6, **args}}
+
+
+def lte_fast(**args):
+    return {'name': 'lte-fast', 'args': {'encoder_spec': ENCODER, 'num_layer': 2, 'hidden_dim': 6, **args}}
+
+
+def lm(name, **args):
+    imnet = {'name': 'lmmlp', 'args': {'out_dim': 3, 'hidden_dim': 4, 'hidden_depth': 3,
+                                       'mod_scale': True, 'mod_shift': True}}
+    hypernet = {'name': 'mlp', 'args': {'out_dim': 1, 'hidden_list': [7]}}  # its out_dim follows from the rest
+    return {'name': name, 'args': {'encoder_spec': ENCODER, 'imnet_spec': imnet, 'hypernet_spec': hypernet,
+                                   'mod_input': True, **args}}
+
+
+def lmliif(**args):
+    return lm('lmliif', **args)
+
+
+def lmlte(**args):
+    return lm('lmlte', hidden_dim=6, **args)
+
+
+PLAIN = {'liif': liif(), 'a-liif': a_liif(), 'pixel': pixel(), 'metasr': metasr(), 'fixed-scale': fixed_scale(),
+         'lte': lte(), 'lte-fast': lte_fast(), 'lmliif': lmliif(), 'lmlte': lmlte()}
 OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
        {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}, {'residual': 'bilinear'}]
 VARIANTS = PLAIN | {
-    f'{make.__name__}-{"-".join(off)}': make(**off) for make in (liif, a_liif, pixel) for off in OFF
+    f'{make.__name__}-{"-".join(off)}': make(**off) for make in (liif, a_liif, pixel, lmliif) for off in OFF
 } | {
+    'lte-without-residual': lte(residual=None), 'lte-deep': lte(hidden=(5, 6, 7)),
+    'lte-fast-without-residual': lte_fast(residual=None),
+    'lmliif-plain': lmliif(mod_input=False), 'lmlte-plain': lmlte(mod_input=False),
+    'lmlte-local_ensemble': lmlte(local_ensemble=False), 'lmlte-without-residual': lmlte(residual=None),
     'metasr-feat_unfold': metasr(feat_unfold=False),
     'metasr-residual': metasr(residual='bilinear'),
     'fixed-scale-residual': fixed_scale(residual='bilinear'),

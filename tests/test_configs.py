@@ -1,5 +1,7 @@
 """Every config of the repository works, and says what was published."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,15 @@ from utils import check_args, load_yaml
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
 TEST = sorted(CONFIGS.glob('test/*.yaml'))
-DECODERS = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2']
+CONVOLUTIONAL = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2', 'lte', 'lmliif', 'lmlte']
+DECODERS = {'edsr-baseline': [*CONVOLUTIONAL, 'lte-fast'], 'rdn': CONVOLUTIONAL,
+            'swinir': ['A-liif', 'liif', 'metasr', 'lte', 'lmliif', 'lmlte']}
+HALVED = 200, 400, 600, 800
+SCHEDULES = {  # batch size, rate, epochs, epochs after which the rate is halved; of all others 16, 1e-4, 1000, HALVED
+    **{f'{encoder}-A-liif{space}': (8, 1e-4, 1000, HALVED) for encoder in DECODERS for space in ('', '-pixel')},
+    **{f'swinir-{decoder}': (32, 2e-4, 1000, (500, 800, 900, 950)) for decoder in ('lte', 'lmliif', 'lmlte')},
+    **{f'edsr-baseline-{decoder}': (16, 1e-4, 1200, (*HALVED, 1000)) for decoder in ('lmliif', 'lmlte')}}
+FAMILY = CONFIGS.parents[1] / 'shared/golden/family/family_keys.json'
 SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
         'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR', 'photos2k': 'photos2k/valid_HR'}
 SCALES = {'div2k': ('2', '3', '4', '6', '12', '18', '24', '30'), 'photos2k': ('6', '12', '18', '24', '30')}
@@ -29,7 +39,11 @@ def each(paths):
 
 
 def decoder(path):
-    return path.stem.removeprefix('train_edsr-baseline-').removeprefix('train_rdn-')
+    return re.sub('^train_(edsr-baseline|rdn|swinir)-', '', path.stem)
+
+
+def schedule(path):
+    return SCHEDULES.get(path.stem.removeprefix('train_'), (16, 1e-4, 1000, HALVED))
 
 
 @pytest.fixture
@@ -51,7 +65,7 @@ def first_batch(spec):
 
 
 def test_every_encoder_decoder_set_and_scale_has_its_config():
-    assert {path.stem for path in TRAIN} == {f'train_{e}-{d}' for e in ('edsr-baseline', 'rdn') for d in DECODERS}
+    assert {path.stem for path in TRAIN} == {f'train_{e}-{d}' for e, decoders in DECODERS.items() for d in decoders}
     assert {path.name for path in TEST} == {
         f'test-{name}-{scale}.yaml' for name in SETS for scale in SCALES.get(name, BENCHMARK_SCALES)}
 
@@ -74,21 +88,23 @@ def test_finetuning_goes_on_from_the_demos_weights():
 def test_published_hyperparameters(path):
     config = load_yaml(path)
     assert config['optimizer']['name'] == 'adam'
-    assert float(config['optimizer']['args']['lr']) == 1e-4
-    assert config['epoch_max'] == 1000
-    assert config['multi_step_lr'] == {'milestones': [200, 400, 600, 800], 'gamma': 0.5}
-    assert (config['epoch_val'], config['epoch_save']) == (1, 100)
+    _, rate, epochs, halved = schedule(path)
+    assert float(config['optimizer']['args']['lr']) == rate
+    assert config['epoch_max'] == epochs
+    assert config['multi_step_lr'] == {'milestones': list(halved), 'gamma': 0.5}
+    assert (config['epoch_val'], config['epoch_save']) == (1, 50 if decoder(path).startswith('lm') else 100)
     assert config['data_norm'] == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
 
 
 @each(TRAIN)
 def test_published_batches(path, load):
-    batch_size = 8 if decoder(path).startswith('A-liif') else 16
+    batch_size = schedule(path)[0]
     config = load_yaml(path)
     batch, loader = first_batch(config['train_dataset'])
-    assert len(loader.dataset) == 20
-    assert batch['inp'].shape == (batch_size, 3, 48, 48)
-    assert batch['gt'].shape == batch['coord'].shape[:2] + (3,) == (batch_size, 2304, 3)
+    assert len(loader.dataset) == 20 and loader.batch_sampler.batch_size == batch_size
+    samples = min(batch_size, 20)
+    assert batch['inp'].shape == (samples, 3, 48, 48)
+    assert batch['gt'].shape == batch['coord'].shape[:2] + (3,) == (samples, 2304, 3)
     batch, loader = first_batch(config['val_dataset'])
     assert len(loader.dataset) == 160
     assert batch['inp'].shape == (batch_size, 3, 48, 48)
@@ -111,8 +127,8 @@ def test_published_scales_and_augmentation(path):
 @each(TRAIN)
 def test_published_decoder(path):
     model = load_yaml(path)['model']
-    names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'metasr': 'metasr', 'liif': 'liif', 'x2': 'liif'}
-    assert model['name'] == names[decoder(path)]
+    names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'x2': 'liif'}
+    assert model['name'] == names.get(decoder(path), decoder(path))
     with torch.device('meta'):
         shapes = {k: tuple(v.shape) for k, v in models.make(model).state_dict().items()}
     if decoder(path) == 'A-liif':
@@ -123,6 +139,15 @@ def test_published_decoder(path):
     elif decoder(path) == 'liif':
         hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (3, 256)]
         assert [s for k, s in shapes.items() if k.startswith('imnet.') and k.endswith('weight')] == hidden
+
+
+@pytest.mark.skipif(not FAMILY.is_file(), reason=f'{FAMILY} is absent')
+@each([path for path in TRAIN if decoder(path).startswith(('lte', 'lm')) or path.stem == 'train_swinir-liif'])
+def test_tensors_of_the_family_are_the_published_ones(path):
+    published = json.loads(FAMILY.read_text())[path.stem.removeprefix('train_')]
+    with torch.device('meta'):
+        model = models.make(load_yaml(path)['model'])
+    assert sum(param.numel() for param in model.parameters()) == published['parameters']
 
 
 @each([path for path in TRAIN if path.stem.endswith('-pixel')])

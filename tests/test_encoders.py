@@ -116,3 +116,49 @@ def test_a_tensor_of_ones_own_encoder_may_have_any_name():
     state = models.make(spec).state_dict()
     loaded = models.make({**spec, 'sd': state}, load_sd=True).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+# --- SwinIR ----------------------------------------------------------------------------------------
+
+
+def swinir(**args):
+    torch.manual_seed(0)
+    model = models.make({'name': 'swinir', 'args': {'embed_dim': 6, 'depths': [3, 2], 'num_heads': [3, 2], 'window': 4,
+                                                    **args}}).double().eval()
+    for name, param in model.named_parameters():
+        torch.nn.init.normal_(param, mean='norm' in name and name.endswith('weight'), std=0.3)
+    return model
+
+
+@pytest.mark.parametrize('h, w', [(8, 12), (4, 4), (5, 11), (3, 7), (2, 1), (1, 9)])
+@torch.no_grad()
+def test_swinir_is_the_published_network_window_by_window_and_keeps_the_images_size(h, w):
+    model, x = swinir(), image(h=h, w=w)
+    expected = reference.encode('swinir', dict(model.named_parameters()), x, num_heads=[3, 2], window=4)
+    assert expected.shape == (2, 64, h, w) and expected.std() > 0.01
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_swinir_leaves_branches_out_by_chance_in_training_alone():
+    model, x = swinir(), image(batch=1, h=8, w=8)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    means = torch.stack([model(x).detach() for _ in range(30)])
+    assert means.std(dim=0).max() > 1e-3
+
+
+def test_swinir_takes_published_checkpoints_with_the_tables_that_follow_from_the_window():
+    model = swinir().float()
+    sd = {**model.state_dict(), 'layers.0.residual_group.blocks.1.attn_mask': torch.zeros(36, 16, 16),
+          'layers.0.residual_group.blocks.0.attn.relative_position_index': torch.zeros(16, 16, dtype=torch.int64)}
+    spec = {'name': 'swinir', 'args': {'embed_dim': 6, 'depths': [3, 2], 'num_heads': [3, 2], 'window': 4}, 'sd': sd}
+    x = image(h=5, w=6).float()
+    assert torch.equal(models.make(spec, load_sd=True).eval()(x), model(x))
+
+
+@pytest.mark.parametrize('args, message', [
+    ({'num_heads': [3]}, 'num_heads must be 2 numbers'), ({'num_heads': [3, 4]}, 'that divide embed_dim 6'),
+    ({'window': 0}, 'window must be at least 1'), ({'depths': [0, 2]}, r'depths\[0\] must be at least 1')])
+def test_swinir_says_which_of_its_arguments_do_not_fit(args, message):
+    with pytest.raises(UserError, match=message):
+        swinir(**args)

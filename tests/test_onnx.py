@@ -18,6 +18,7 @@ RCAN = {'name': 'rcan', 'args': {'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 
                                  'no_upsampling': True}}
 MODELS = {'liif': specs.liif(encoder_spec=RDN), 'a-liif': specs.a_liif(), 'metasr': specs.metasr(),
           'pixel': specs.pixel(encoder_spec=RCAN, residual='bilinear'),
+          'lte': specs.lte(), 'lmliif': specs.lmliif(), 'lmlte': specs.lmlte(),
           'plain': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False)}
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
          (1, (1, 1), (5, 4)), (1, (40, 30), (20, 30)),
@@ -73,3 +74,10 @@ def test_without_the_packages_the_error_says_how_to_install_them(monkeypatch):
     monkeypatch.setattr('sys.argv', ['export_onnx.py', '--output', 'onnx'])
     with pytest.raises(UserError, match='onnx and onnxscript missing: pip install -r requirements-onnx.txt'):
         export_onnx.main()
+
+
+def test_swinir_is_refused_for_its_windows_at_other_sizes_do_not_export(tmp_path):
+    encoder = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2]}}
+    with pytest.raises(UserError, match='swinir cannot be exported'):
+        export_onnx.export_model(models.make(specs.lte(encoder_spec=encoder)), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,19 @@
 import pytest
 import reference
 import torch
-from specs import a_liif, assert_equal, build, fixed_scale, liif, metasr, pixel
+from specs import (
+    a_liif,
+    assert_equal,
+    build,
+    fixed_scale,
+    liif,
+    lmliif,
+    lmlte,
+    lte,
+    lte_fast,
+    metasr,
+    pixel,
+)
 
 import models
 from models import pixel_grid, predict, rdn
@@ -21,8 +33,12 @@ DATA_NORM = {'inp': {'sub': [0.5, 0.25, 0.375], 'div': [0.5, 0.25, 0.75]},
 
 
 TILED = {'a-liif': a_liif(), 'pixel': pixel(), 'pixel-residual': pixel(residual='bilinear'), 'liif': liif(),
-         'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(encoder_spec=RDN)}
+         'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(encoder_spec=RDN),
+         'lte': lte(), 'lte-fast': lte_fast(), 'lmliif': lmliif(), 'lmlte': lmlte(),
+         'lmliif-plain': lmliif(mod_input=False)}
+SWINIR = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}
 UNTILED = {'pixel-rcan': pixel(encoder_spec=RCAN), 'a-liif-rcan': a_liif(encoder_spec=RCAN),
+           'pixel-swinir': pixel(encoder_spec=SWINIR), 'lte-swinir': lte(encoder_spec=SWINIR),
            'fixed-scale': fixed_scale(), 'fixed-scale-residual': fixed_scale(residual='bilinear')}
 SIZES = {'x2': (46, 38), 'x3': (69, 57), 'x1': (23, 19), 'x1.3': (30, 25), 'x3.04x2.05': (70, 39), 'x1.1x3.7': (25, 70),
          'x0.4x2': (9, 38), 'x3x0.3': (69, 6), 'x0.2': (5, 4), '1x1': (1, 1), '1x40': (1, 40)}  # of a 23x19 input

@@ -1,0 +1,188 @@
+"""LM-LIIF and LM-LTE: He and Jin, "Latent Modulated Function for Computational Optimal Continuous Image
+Representation" (CVPR 2024).
+
+A hypernet looks at each latent pixel once and gives the modulation of a small render net, and the code that it sees; so
+the large network runs at low resolution and only the small one for each query (section 3.2). The same functions as
+published, without their early ending of flat areas (CMSR). On a grid a pixel's modulations are multiplied into the
+render net's matrices, (W v + b) (1 + s) + t = ((1 + s) W) v + (1 + s) b + t, once for all its queries.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.decoder import Decoder, Residual, ensemble, make_net
+from models.geometry import relative_cell
+from models.lte import convolve, fourier, fourier_on_pixels, full, pairs
+from models.mlp import MLP, Linear
+from models.pixel_grid import affine, layers
+from models.registry import make, register
+from utils import UserError, check_positive
+
+
+@register('lmmlp')
+class ModulatedMLP(nn.Module):
+    """in_dim -> `hidden_depth` layers of `hidden_dim` -> out_dim. Hidden layers are scaled and shifted before ReLU.
+
+    A modulation (N, 2 hidden_depth hidden_dim) holds all scales, layer by layer, and then all shifts. `mod_scale` and
+    `mod_shift` stand in published configs and must be true.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int, hidden_depth: int, mod_scale: bool = True,
+                 mod_shift: bool = True):
+        super().__init__()
+        check_positive(out_dim=out_dim, hidden_dim=hidden_dim, hidden_depth=hidden_depth)
+        if not mod_scale or not mod_shift:
+            raise UserError('mod_scale and mod_shift must be true')
+        dims = [in_dim] + [hidden_dim] * hidden_depth
+        hidden = [module for i, o in zip(dims, dims[1:], strict=False) for module in (Linear(i, o), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))
+        self.hidden_dim, self.hidden_depth, self.out_dim = hidden_dim, hidden_depth, out_dim
+        self.modulations = 2 * hidden_dim * hidden_depth
+
+    def unpack(self, modulation: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """The scales and the shifts of the hidden layers, (N, hidden_dim) each."""
+        scales, shifts = modulation.chunk(2, dim=-1)
+        return scales.chunk(self.hidden_depth, dim=-1), shifts.chunk(self.hidden_depth, dim=-1)
+
+    def forward(self, x: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
+        """(N, in_dim) -> (N, out_dim)."""
+        for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True):
+            x = F.relu(layer(x) * (1 + scale) + shift)
+        return self.layers[-1](x)
+
+    def modulated(self, modulation: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight (N, out, in) and bias (N, out) of each layer, with the modulation multiplied in."""
+        found = [((1 + scale).unsqueeze(2) * layer.weight, (1 + scale) * layer.bias + shift)
+                 for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True)]
+        last = self.layers[-1]
+        count = len(modulation)
+        return [*found, (last.weight.to(modulation.dtype).expand(count, -1, -1),
+                         last.bias.to(modulation.dtype).expand(count, -1))]
+
+
+class Modulated(Decoder):
+    """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. A subclass gives `hypernet_start` and `decode`."""
+
+    pixelwise = True
+
+    def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
+        """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
+        self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, 3)
+        hypernet = make(hypernet_spec, {'in_dim': hypernet_dim, 'out_dim': self.imnet.modulations + codes})
+        if not isinstance(hypernet, MLP):
+            raise UserError(f"hypernet_spec: {hypernet_spec['name']} is none for this decoder: it must be an MLP")
+        self.hypernet = hypernet
+
+    def hoist_cell(self, features, cell):
+        if self.cell_decode:
+            torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
+            cell = relative_cell(cell[:, :1], features.window[2:])
+        start = self.hypernet_start(features, cell)
+        made = self.hypernet(start.flatten(0, 2)).view(*start.shape[:-1], -1)
+        modulation, codes = made.split((self.imnet.modulations, made.shape[-1] - self.imnet.modulations), dim=-1)
+        return features.also(modulation=full(modulation), codes=full(codes))
+
+    def hypernet_start(self, features, cell: torch.Tensor | None) -> torch.Tensor:
+        """The output of the hypernet's first layer, (B, h, w, n); cell (B, 1, 2), relative."""
+        raise NotImplementedError
+
+
+@register('lmliif')
+class LMLIIF(Modulated):
+    """LM-LIIF. `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's
+    out_dim follow from the rest. `mod_input`: the render net sees a code of the hypernet's instead of the feature.
+    """
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, local_ensemble: bool = True,
+                 feat_unfold: bool = True, cell_decode: bool = True, mod_input: bool = False,
+                 residual: Residual = None):
+        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
+        args = imnet_spec.get('args') if isinstance(imnet_spec, dict) else None
+        width = (args or {}).get('hidden_dim', 0)
+        self.mod_input = mod_input
+        code = width if mod_input else self.encoder.out_dim
+        cell_dim = 2 if cell_decode else 0
+        self.make_nets(imnet_spec, hypernet_spec, code + 2 + cell_dim, self.feat_dim + cell_dim,
+                       width if mod_input else 0)
+
+    def hoist(self, feat):
+        first = self.first_rows(feat, *self.hypernet.first)
+        return {'first': first} if self.mod_input else {'first': first, 'feat': feat.permute(0, 2, 3, 1)}
+
+    def hypernet_start(self, features, cell):
+        start = features.hoisted['first']
+        if cell is None or not self.cell_decode:
+            return start.clone()  # the net's ReLU works in place
+        return start + torch.matmul(cell, self.hypernet.first[0][:, self.feat_dim:].t()).unsqueeze(1)
+
+    def decode(self, features, coord, cell):
+        index, rel_coord, weights = self.neighbours(features, coord)
+        modulation, codes = (features.rows(name).index_select(0, index.flatten())
+                             for name in ('modulation', 'codes' if self.mod_input else 'feat'))
+        x = torch.cat((codes, self.local_input(features, rel_coord, cell)), dim=-1)
+        return ensemble(self.imnet(x, modulation), weights)
+
+    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+        (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])
+        codes = hoisted['codes' if self.mod_input else 'feat']
+        if self.cell_decode:
+            weight, cell_part = weight[..., :-2], weight[..., -2:]
+            bias = bias + cell_part @ rel_cell
+        start = torch.baddbmm(bias.unsqueeze(2), weight[..., :-2], full(codes).unsqueeze(2)).squeeze(2)
+        return layers(affine(start, weight[..., -2:], rel_y, rel_x), rest)
+
+
+@register('lmlte')
+class LMLTE(Modulated):
+    """LM-LTE: the hypernet sees Fourier features of a latent pixel, the render net those of a query, of which
+    `mod_input` takes amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
+    """
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, hidden_dim: int = 128,
+                 local_ensemble: bool = True, cell_decode: bool = True, mod_input: bool = False,
+                 residual: Residual = 'bilinear'):
+        super().__init__(encoder_spec, local_ensemble, False, True, residual)
+        if not cell_decode:
+            raise UserError('cell_decode must be true: the phases of the waves come from the cell')
+        args = imnet_spec.get('args') if isinstance(imnet_spec, dict) else None
+        width = (args or {}).get('hidden_dim', 0) if mod_input else hidden_dim
+        check_positive(hidden_dim=hidden_dim)
+        if hidden_dim % 2 or width % 2:
+            raise UserError('hidden_dim must be even: half are cosines, half sines')
+        self.coef = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
+        self.freq = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
+        self.phase = nn.Linear(2, hidden_dim // 2, bias=False)
+        self.imphase = nn.Linear(2, width // 2, bias=False) if mod_input else None
+        self.make_nets(imnet_spec, hypernet_spec, width, hidden_dim, 2 * width if mod_input else 0)
+
+    def hoist(self, feat):
+        return {'coef': convolve(self.coef, feat), 'freq': convolve(self.freq, feat)}
+
+    def hypernet_start(self, features, cell):
+        coef, freq = features.rows('coef'), pairs(features.rows('freq'))
+        shape = features.feat.shape
+        phase = full(self.phase(cell)).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
+        waves = fourier(coef, freq, phase, freq.new_ones(1, 2))
+        return self.hypernet.layers[0](waves).view(len(cell), *shape[2:], -1)
+
+    def waves_of(self, hoisted: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
+        """Amplitudes, frequencies (N, 2, d / 2) and the phases' layer of the render net's input."""
+        if self.imphase is None:
+            return hoisted['coef'], pairs(hoisted['freq']), self.phase
+        coef, freq = hoisted['codes'].chunk(2, dim=-1)
+        return coef, pairs(freq), self.imphase
+
+    def decode(self, features, coord, cell):
+        index, rel_coord, weights = self.neighbours(features, coord)
+        rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
+        hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in features.hoisted}
+        coef, freq, phase = self.waves_of(hoisted)
+        waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
+        return ensemble(self.imnet(waves, hoisted['modulation']), weights)
+
+    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+        coef, freq, phase = self.waves_of(hoisted)
+        waves = fourier_on_pixels(coef, freq, full(phase(rel_cell)).expand(len(rel_y), -1), rel_y, rel_x)
+        (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])
+        return layers(torch.baddbmm(bias.unsqueeze(2), weight, waves.flatten(1, 2).transpose(1, 2)), rest)

@@ -1,0 +1,127 @@
+"""LTE: Lee and Jin, "Local Texture Estimator for Implicit Representation Function" (CVPR 2022), and its faster form.
+
+A code's amplitudes and frequencies, estimated by convolutions, make Fourier features of a query's relative coordinate
+(eq. 4 to 6), which an MLP turns into a colour; the bilinearly upsampled input is added. The same functions as
+published. On a grid the waves of rows and columns are multiplied, by e^(a + b) = e^a e^b, instead of computed for each
+query. Code centres are those of the feature map (the published code takes the input's, which are the same but for
+encoders that pad).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from models.decoder import Decoder, Residual, ensemble, make_net
+from models.mlp import MLP
+from models.registry import register
+from utils import UserError, check_positive
+
+
+def full(x: torch.Tensor) -> torch.Tensor:
+    """`x`, in float32 where it is bf16: phases of many turns have no digits left in bf16."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
+def fourier(coef: torch.Tensor, freq: torch.Tensor, phase: torch.Tensor, rel_coord: torch.Tensor) -> torch.Tensor:
+    """Fourier features (N, D): coef (N, D) times cos and sin of pi (freq . rel_coord + phase).
+
+    freq (N, 2, D / 2): along y and x; phase (N, D / 2); rel_coord (N, 2).
+    """
+    angle = math.pi * (freq[:, 0] * rel_coord[:, :1] + freq[:, 1] * rel_coord[:, 1:] + phase)
+    return full(coef) * torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def fourier_on_pixels(coef: torch.Tensor, freq: torch.Tensor, phase: torch.Tensor, rel_y: torch.Tensor,
+                      rel_x: torch.Tensor) -> torch.Tensor:
+    """`fourier` of p latent pixels for the n x m queries around each: (p, n, m, D); rel_y (p, n), rel_x (p, m)."""
+    along_y = math.pi * freq[:, :1] * rel_y.unsqueeze(2)  # (p, n, D / 2)
+    along_x = math.pi * (freq[:, 1:] * rel_x.unsqueeze(2) + phase.unsqueeze(1))
+    cos_y, sin_y = along_y.cos().unsqueeze(2), along_y.sin().unsqueeze(2)
+    cos_x, sin_x = along_x.cos().unsqueeze(1), along_x.sin().unsqueeze(1)
+    waves = torch.cat((cos_y * cos_x - sin_y * sin_x, sin_y * cos_x + cos_y * sin_x), dim=-1)
+    return full(coef)[:, None, None] * waves
+
+
+def pairs(freq: torch.Tensor) -> torch.Tensor:
+    """Frequencies (N, D) whose channels are pairs (y, x), as (N, 2, D / 2)."""
+    return full(freq).unflatten(-1, (-1, 2)).transpose(-1, -2)
+
+
+def halves(freq: torch.Tensor) -> torch.Tensor:
+    """Frequencies (N, D) of which the first half are y's, the second x's, as (N, 2, D / 2)."""
+    return full(freq).unflatten(-1, (2, -1))
+
+
+def convolve(layer: nn.Conv2d, feat: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> (B, h, w, n)."""
+    return layer(feat.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+
+
+class Estimator(Decoder):
+    """What LTE and LTE-fast share; a subclass says how frequencies lie (`layout`) and gives `render`.
+
+    `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
+    """
+
+    pixelwise = True
+    layout = staticmethod(pairs)
+
+    def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual):
+        super().__init__(encoder_spec, local_ensemble=True, feat_unfold=False, cell_decode=True, residual=residual)
+        check_positive(hidden_dim=hidden_dim)
+        if hidden_dim % 2:
+            raise UserError(f'hidden_dim must be even, not {hidden_dim}: half are cosines, half sines')
+        self.coef = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
+        self.freq = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
+        self.phase = nn.Linear(2, hidden_dim // 2, bias=False)
+
+    def hoist(self, feat):
+        return {'coef': convolve(self.coef, feat), 'freq': convolve(self.freq, feat)}
+
+    def decode(self, features, coord, cell):
+        index, rel_coord, weights = self.neighbours(features, coord)
+        rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
+        coef, freq = (features.rows(name).index_select(0, index.flatten()) for name in ('coef', 'freq'))
+        waves = fourier(coef, self.layout(freq), full(self.phase(rel_cell)), rel_coord)
+        return ensemble(self.render(waves), weights)
+
+    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+        phase = full(self.phase(rel_cell)).expand(len(rel_y), -1)
+        waves = fourier_on_pixels(hoisted['coef'], self.layout(hoisted['freq']), phase, rel_y, rel_x)
+        return self.render(waves.flatten(0, 2)).view(len(rel_y), -1, 3).transpose(1, 2)
+
+    def render(self, waves: torch.Tensor) -> torch.Tensor:
+        """Colours (N, 3) of Fourier features (N, hidden_dim)."""
+        raise NotImplementedError
+
+
+@register('lte')
+class LTE(Estimator):
+    """`imnet_spec`: the MLP (its in_dim is hidden_dim)."""
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict, hidden_dim: int = 256, residual: Residual = 'bilinear'):
+        super().__init__(encoder_spec, hidden_dim, residual)
+        self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, 3)
+
+    def render(self, waves):
+        return self.imnet.layers(waves)
+
+
+@register('lte-fast')
+class LTEFast(Estimator):
+    """LTE whose MLP is a stack of `num_layer` 1x1 convolutions; its frequencies are halves, not pairs."""
+
+    layout = staticmethod(halves)
+
+    def __init__(self, encoder_spec: dict, num_layer: int = 3, hidden_dim: int = 256, out_dim: int = 3,
+                 residual: Residual = 'bilinear'):
+        super().__init__(encoder_spec, hidden_dim, residual)
+        check_positive(num_layer=num_layer)
+        if out_dim != 3:
+            raise UserError(f'out_dim must be 3, for the colours, not {out_dim}')
+        hidden = [module for _ in range(num_layer) for module in (nn.Conv2d(hidden_dim, hidden_dim, 1), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, nn.Conv2d(hidden_dim, out_dim, 1))
+
+    def render(self, waves):
+        return self.layers(waves[None, None].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[0, 0]
