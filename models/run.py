@@ -86,7 +86,8 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
 def differences(a: object, b: object, key: str = '') -> list[str]:
     """Dotted keys in which two configs differ, those in FREE left out."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
+        keys = sorted({*a, *b} - FREE, key=str)
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
     return [] if a == b or as_number(a) == as_number(b) else [key]
 
 
@@ -99,8 +100,13 @@ def as_number(value: object) -> object:
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """The folder of the run."""
-    return Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    """The folder of the run. UserError where it would lie behind a link to what is not there, as an unmounted disk."""
+    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f'{path}: is a link to {path.readlink()}, which is not there; mount its disk, or make the '
+                            'link another one')
+    return folder
 
 
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
@@ -108,10 +114,11 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
     last = folder / 'epoch-last.pth'
     if not (last.exists() and args.resume):
+        config = read_config(args.config, given)  # a wrong path to it is the first thing to tell
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
-        config = read_config(args.config, given)
         return config, config.resume
+    load_yaml(args.config)
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS})
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
