@@ -291,6 +291,10 @@ SSIM_ROWS = 256  # computed at a time
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
 
 
+class TooSmall(UserError):
+    """An image of which a benchmark's convention compares nothing."""
+
+
 def luma(img: torch.Tensor) -> torch.Tensor:
     """Y, (..., 1, H, W), of an RGB image (..., 3, H, W) in [0, 1]."""
     return 16 / 255 + (img * img.new_tensor(LUMA).view(3, 1, 1)).sum(dim=-3, keepdim=True)
@@ -309,7 +313,7 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
         raise unknown('convention', dataset, ('benchmark', 'div2k'))
     shave = math.ceil(scale) + (6 if dataset == 'div2k' else 0)
     if min(hr.shape[-2:]) <= 2 * shave:
-        raise UserError(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
+        raise TooSmall(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
     if dataset == 'benchmark' and hr.shape[-3] == 3:
         sr, hr = luma(sr), luma(hr)
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
@@ -411,6 +415,13 @@ def say(text: str) -> None:
     """Prints `text`, once in a job of several processes."""
     if os.environ.get('RANK', '0') == '0':
         print(text)
+
+
+def number_text(value: float, digits: int = 4, sign: str = '') -> str:
+    """A measured `value` as tables have it: a word where it is not finite."""
+    if math.isnan(value):
+        return 'none'
+    return f'{value:{sign}.{digits}f}'.replace('inf', 'infinite')
 
 
 def time_text(seconds: float) -> str:
