@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import register
+from datasets.pairs import pair_key, partners
 from utils import UserError, atomic_write, check_positive
 
 SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
@@ -89,11 +89,6 @@ def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
 # --- folders ---------------------------------------------------------------------------------------
 
 
-def pair_key(path: Path) -> str:
-    """What the files of a pair have in common: the name without suffix and without a trailing x2, x3, ..."""
-    return re.sub(r'x\d+$', '', path.stem)
-
-
 def is_image(path: Path) -> bool:
     """Whether `path` is an image by its suffix. Hidden files are none: macOS leaves ._0001.png in its archives."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
@@ -129,13 +124,18 @@ def read_split(split_file: str, split_key: str | None) -> list[str]:
     return names
 
 
-def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                first_k: int | None = None) -> list[Path]:
-    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+def root_folders(root_path: str | list) -> list[Path]:
+    """The folders that a `root_path` names."""
     roots = root_path if isinstance(root_path, list) else [root_path]
     if not roots or not all(isinstance(root, str) for root in roots):
         raise UserError(f'root_path must be a folder or a list of folders, not {root_path!r}')
-    roots = [Path(root) for root in roots]
+    return [Path(root) for root in roots]
+
+
+def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                first_k: int | None = None) -> list[Path]:
+    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+    roots = root_folders(root_path)
     if split_file is None:
         return [path for root in roots for path in list_images(root)][:first_k]
     paths = []
@@ -147,24 +147,44 @@ def find_images(root_path: str | list, split_file: str | None = None, split_key:
     return paths
 
 
-@register('image-folder')
-class ImageFolder(Dataset):
-    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
+               split_key: str | None = None) -> list[tuple[Path, Path]]:
+    """The pairs (LR, HR) of images of two folders or lists of them: all, and none may be left over, or a split's."""
+    lr_roots, hr_roots = root_folders(root_path_1), root_folders(root_path_2)
+    names = None if split_file is None else read_split(split_file, split_key)
+    inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in folders of a root
+    files = [[list_images(root / folder) for folder in inner for root in roots] for roots in (lr_roots, hr_roots)]
+    if len(lr_roots) != len(hr_roots):
+        files = [[sum(lists, [])] for lists in files]
+    pairs = [pair for lists in zip(*files, strict=True) for pair in partners(*lists)]
+    if names is None:
+        check_partners(root_path_1, root_path_2, *(sum(lists, []) for lists in files), pairs)
+        return pairs
+    known = {path: pair for pair in pairs for path in pair}
+    found = [next((known[root / name] for root in hr_roots + lr_roots if root / name in known), None) for name in names]
+    if None in found:
+        raise UserError(f'{names[found.index(None)]}: is in split_file {split_file}, but no pair of images in '
+                        f'{root_path_1} and {root_path_2} has that name')
+    return found
 
-    Args:
-        root_path: a folder or a list of folders. Their subfolders, and files that are no images, are left out.
-        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
-        first_k: how many images, counted from the first.
-        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
-            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
-    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
-    """
 
-    def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
-        check_positive(first_k=first_k, repeat=repeat)
-        self.files = find_images(root_path, split_file, split_key, first_k)
-        self.repeat, self.cache = repeat, cache
+def check_partners(root_path_1: str | list, root_path_2: str | list, lr: list[Path], hr: list[Path],
+                   pairs: list[tuple[Path, Path]]) -> None:
+    """Raises a UserError where a file of `lr` or `hr`, the images in two folders, is in none of the `pairs`."""
+    lone = [[path for path in files if path not in paired] for files, paired in
+            zip((lr, hr), map(set, zip(*pairs, strict=True)) if pairs else (set(), set()), strict=True)]
+    if len(lr) != len(hr):
+        raise UserError(f'{root_path_1} has {len(lr)} images, but {root_path_2} has {len(hr)}; each needs its partner, '
+                        f'and {(lone[0] or lone[1])[0]} has none')
+    if any(lone):
+        raise UserError(f"{lone[0][0]} and {lone[1][0]}: names of a pair must agree, but for LR's trailing x2, x3, ...")
+
+
+class Images(Dataset):
+    """The images in `files`, as `ImageFolder` gives them."""
+
+    def __init__(self, files: list[Path], repeat: int, cache: str):
+        self.files, self.repeat, self.cache = files, repeat, cache
         if cache == 'bin':
             self.images = in_parallel(make_bin, self.files, 'decoding to _bin_ folders')
         elif cache == 'in_memory':
@@ -192,11 +212,31 @@ class ImageFolder(Dataset):
         self.files, self.images = [self.files[i] for i in indices], [self.images[i] for i in indices]
 
 
+@register('image-folder')
+class ImageFolder(Images):
+    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+
+    Args:
+        root_path: a folder or a list of folders. Their subfolders, and files that are no images, are left out.
+        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
+        first_k: how many images, counted from the first.
+        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
+            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
+    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
+    """
+
+    def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+        check_positive(first_k=first_k, repeat=repeat)
+        super().__init__(find_images(root_path, split_file, split_key, first_k), repeat, cache)
+
+
 @register('paired-image-folders')
 class PairedImageFolders(Dataset):
     """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and LR's trailing x2, x3, ...
 
-    Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR).
+    Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR); a split may name the
+    files of either. Of several folders each LR goes with the HR at its place in the list, if there are as many.
     """
 
     paired = True
@@ -204,16 +244,10 @@ class PairedImageFolders(Dataset):
     def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                  split_key: str | None = None, first_k: int | None = None, repeat: int = 1,
                  cache: Literal['none', 'bin', 'in_memory'] = 'none'):
-        roots, selection = (root_path_1, root_path_2), (split_file, split_key, first_k)
-        files = [find_images(root, *selection) for root in roots]
-        if len(files[0]) != len(files[1]):
-            raise UserError(f'{root_path_1} has {len(files[0])} images, but {root_path_2} has {len(files[1])}; '
-                            'each needs its partner')
-        for lr, hr in zip(*files, strict=True):
-            if hr.stem not in (lr.stem, pair_key(lr)):
-                raise UserError(f"{lr} and {hr}: names of a pair must agree, but for LR's trailing x2, x3, ...")
-        self.files = [f'{lr} and {hr}' for lr, hr in zip(*files, strict=True)]
-        self.folders = [ImageFolder(root, *selection, repeat, cache) for root in roots]
+        check_positive(first_k=first_k, repeat=repeat)
+        pairs = find_pairs(root_path_1, root_path_2, split_file, split_key)[:first_k]
+        self.files = [f'{lr} and {hr}' for lr, hr in pairs]
+        self.folders = [Images(list(files), repeat, cache) for files in zip(*pairs, strict=True)]
 
     def __len__(self):
         return len(self.folders[0])
