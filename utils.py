@@ -58,7 +58,7 @@ def run_cli(main: Callable[[], None]) -> None:
 
 
 class Short(reprlib.Repr):
-    """Python's `repr` in one line and some hundred characters, of deep, wide and cyclic values too."""
+    """Python's `repr` in one line, of deep, wide and cyclic values their beginnings alone."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,8 @@ class Short(reprlib.Repr):
 
 def shown(value: typing.Any) -> str:
     """`value`, whatever it is, as an error message quotes it."""
-    return Short().repr(value)
+    text = Short().repr(value)
+    return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
 
 
 def one_line(text: typing.Any) -> str:
@@ -136,7 +137,7 @@ def load_yaml(path: str | os.PathLike) -> dict:
         except UserError:
             raise
         except Exception as error:  # beside YAMLError whatever a bad number, date or nesting leads to
-            raise UserError(f'is not valid YAML ({one_line(error)})') from None
+            raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
         if not isinstance(config, dict):
             raise UserError('holds no keys')
     return config

@@ -97,18 +97,19 @@ def check_state(state: object) -> None:
                             'what converted or wrote the file')
 
 
-def check_spec(model: dict) -> None:
-    """Raises a UserError unless `model`, of a checkpoint, has name and args that a config could have."""
+def check_spec(model: dict, data_norm: object) -> None:
+    """Raises a UserError unless a checkpoint's `model` and `data_norm` are such as configs have."""
     def children(value):
         if isinstance(value, dict):
             return [*value, *value.values()]
         if isinstance(value, list | tuple):
             return value
         if not isinstance(value, str | int | float | None):
-            raise UserError(f"its model's spec holds {shown(value)}, and may hold texts, numbers, lists and dicts")
+            raise UserError(f"its model's spec or data_norm holds {shown(value)}, and may hold texts, numbers, lists "
+                            'and dicts')
         return []
 
-    check_extent({key: value for key, value in model.items() if key != 'sd'}, children)
+    check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
     if not isinstance(model['name'], str) or not isinstance(model.get('args'), dict | None):
         raise UserError(f"its model's spec must be a name and args, not {shown(model['name'])} and "
                         f"{shown(model.get('args'))}")
@@ -132,7 +133,7 @@ def read(path: str | Path) -> dict:
             if found := bare_state(checkpoint):
                 raise UserError(ALONE.format(NO_CHECKPOINT, found[0] and f' ({found[0]})'))
             raise UserError(NO_CHECKPOINT)
-        check_spec(model)
+        check_spec(model, checkpoint.get('data_norm'))
         for key in 'epoch', 'iteration':
             if not isinstance(count := checkpoint.get(key, 0), int) or count < 0:
                 raise UserError(f'its {key} is {shown(count)}, and must be a whole number')

@@ -62,8 +62,8 @@ def limited(state: dict | None) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(weigh)
     try:
         yield
-    except (RuntimeError, TypeError) as error:  # what PyTorch says of sizes that no memory holds
-        if re.search("can't allocate memory|[Oo]verflow", str(error)):
+    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no memory holds
+        if re.search("can't allocate memory|[Oo]verflow|too large to convert", str(error)):
             raise UserError('the model needs more memory than there is') from None
         raise
     finally:

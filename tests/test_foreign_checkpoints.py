@@ -3,11 +3,13 @@
 import argparse
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
 import zipfile
 
+import fuzz
 import numpy as np
 import pytest
 import specs
@@ -206,7 +208,8 @@ def endless(depth, width, make):
 @pytest.mark.parametrize('changes, told', [
     ({'model.args': [1]}, "its model's spec must be a name and args, not 'a-liif' and [1]"),
     ({'model.name': ['a']}, "its model's spec must be a name and args, not ['a'] and"),
-    ({'model.args.imnet_spec.args.K': torch.zeros(2)}, "its model's spec holds tensor([0., 0.]), and may hold texts"),
+    ({'model.args.imnet_spec.args.K': torch.zeros(2)}, "its model's spec or data_norm holds tensor([0., 0.]), and"),
+    ({'data_norm': {'gt': {'sub': [torch.zeros(1)], 'div': [1.]}}}, "its model's spec or data_norm holds tensor([0.])"),
     ({'model.args.imnet_spec': endless(9, 9, list)}, 'holds more than 100,000 values'),
     ({'model.args.imnet_spec': endless(60, 1, list)}, 'is nested more than 50 levels deep'),
     ({'model.args.imnet_spec.args.K': 10 ** 7}, f'{INSIDE} mlp-mixture: the weights do not fit'),
@@ -251,3 +254,8 @@ def test_a_pipe_and_a_folder_are_no_checkpoints(tmp_path):
     (tmp_path / 'folder.pth').mkdir()
     assert refusal(tmp_path / 'pipe') == 'is no file'
     assert refusal(tmp_path / 'folder.pth') == 'cannot be read (Is a directory)'
+
+
+@pytest.mark.parametrize('seed', range(300))
+def test_a_damaged_checkpoint_loads_or_is_refused_in_one_line(tmp_path, seed):
+    fuzz.try_checkpoint(random.Random(seed), tmp_path / 'a.pth')
