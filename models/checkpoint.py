@@ -137,11 +137,10 @@ def read(path: str | Path) -> dict:
         for key in 'epoch', 'iteration':
             if not isinstance(count := checkpoint.get(key, 0), int) or count < 0:
                 raise UserError(f'its {key} is {shown(count)}, and must be a whole number')
-        weights = {'sd': model['sd'], **({'ema': checkpoint['ema']} if checkpoint.get('ema') else {})}
-        for state in weights.values():
+        sd, ema = model['sd'], checkpoint.get('ema')
+        for state in (sd,) if ema is None else (sd, ema):
             check_state(state)
-        weights = {key: unwrapped(state) for key, state in weights.items()}
-        return {**checkpoint, 'model': {**model, 'sd': weights.pop('sd')}, **weights}
+        return {**checkpoint, 'model': {**model, 'sd': unwrapped(sd)}, 'ema': ema and unwrapped(ema)}
 
 
 def read_bare(path: str | Path) -> dict:

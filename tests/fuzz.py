@@ -172,7 +172,7 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for attempt in (try_config, try_checkpoint):
-            failed, slow = 0, 0.
+            failed, slowest = 0, (0., 0)
             for seed in range(first, first + count):
                 start = time.monotonic()
                 try:
@@ -180,8 +180,9 @@ def main():
                 except Exception:
                     failed += 1
                     print(attempt.__name__, 'seed', seed, traceback.format_exc()[-1500:], flush=True)
-                slow = max(slow, time.monotonic() - start)
-            print(f'{attempt.__name__}: {count} seeds, {failed} failed, the slowest took {slow:.1f} s', flush=True)
+                slowest = max(slowest, (time.monotonic() - start, seed))
+            print(f'{attempt.__name__}: {count} seeds, {failed} failed; seed {slowest[1]} took {slowest[0]:.1f} s',
+                  flush=True)
 
 
 if __name__ == '__main__':
