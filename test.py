@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import datasets
 import models
+from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_whole
@@ -26,7 +27,6 @@ from models.registry import add_import_option
 from pictures import to_picture
 from utils import (
     UserError,
-    atomic_write,
     calc_psnr,
     calc_ssim,
     check_args,
@@ -36,7 +36,6 @@ from utils import (
     located,
     parse_eval_type,
     run_cli,
-    writing,
 )
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from files import atomic_write
 from models.registry import make_model
-from utils import UserError, atomic_write, check_norm, located
+from utils import UserError, check_norm, located
 
 
 def read(path: str | Path) -> dict:
