@@ -207,8 +207,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     done = find_done(job, args)
     if len(done) == len(job.written()):
         return False
-    with located(job.source):
-        pixels = math.prod(args.resolution or target_size(image_size(job.source), args.scale))
+    pixels = math.prod(args.resolution or target_size(image_size(job.source), args.scale))
     check_room(job.target, pixels, 'L')  # before it is decoded
     image = read(job.source)
     with located(job.source):

@@ -70,7 +70,7 @@ def lock(file: typing.BinaryIO, wait: bool = False) -> bool:
     """Whether the lock of `file`, which its process holds until it closes it or dies, could be had."""
     try:
         import fcntl
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # lockf's would end in np.save, which dups
     except (ImportError, OSError):  # Windows, another process's, a file system without locks
         return False
     return True

@@ -4,6 +4,7 @@ Every image file that is opened in this project is opened here: for datasets, fo
 """
 
 import contextlib
+import ctypes
 import math
 import warnings
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items()
 Image.MAX_IMAGE_PIXELS = None
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes, of an ICC profile, too
 PngImagePlugin.MAX_TEXT_MEMORY = 2**28
-warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged files, which are told in one line, or read all the same
+# What is damaged is told in one line, or read all the same.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr by itself
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 PIXEL_BYTES = 8  # of an image while it is read: as decoded, and as RGB
 
