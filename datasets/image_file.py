@@ -5,6 +5,7 @@ Every image file that is opened in this project is opened here: for datasets, fo
 
 import contextlib
 import ctypes
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes, of an ICC profile, too
 PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 # What is damaged is told in one line, or read all the same.
 warnings.filterwarnings('ignore', module=r'PIL\.')
+logging.getLogger('PIL').addHandler(logging.NullHandler())
 with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr by itself
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 

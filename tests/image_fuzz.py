@@ -43,7 +43,7 @@ def samples():
         several('GIF'), saved(palette, 'GIF', transparency=0), saved(rgb, 'BMP'), saved(palette, 'BMP'),
         saved(rgb, 'PPM'), saved(deep, 'PPM'), saved(rgb, 'JPEG2000'), saved(deep, 'JPEG2000'), saved(rgb, 'SGI'),
         saved(rgb, 'PCX'), saved(rgba, 'DDS'), saved(rgba, 'ICO', sizes=[(12, 10)]), saved(rgba, 'TGA'),
-        saved(rgb, 'TGA', compression='tga_rle'), b'qoif' + struct.pack('>IIBB', 3, 2, 3, 0) + b'\xfe\1\2\3\xc4' + b'\0' * 8,
+        saved(rgb, 'TGA', compression='tga_rle'), b'qoif\0\0\0\3\0\0\0\2\3\0\xfe\1\2\3\xc4' + bytes(8),
         saved(rgb, 'TIFF', exif=exif, dpi=(300, 300)), saved(deep, 'TIFF'), several('TIFF')]
     files += [saved(rgba, 'TIFF', compression=c) for c in ('tiff_lzw', 'tiff_deflate', 'packbits')]
     files += [saved(rgb, 'TIFF', compression='jpeg'), saved(picture('1'), 'TIFF', compression='group4')]

@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import struct
-import zlib
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -21,86 +19,11 @@ from utils import UserError
 CACHES = ['none', 'bin', 'in_memory']
 
 
-def write_png16(path, image):
-    """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
-    def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    h, w = image.shape[:2]
-    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
-    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
-    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
-
-
 def truncate(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
-# --- reading images --------------------------------------------------------------------------------
-
-
-def test_an_image_is_uint8_rgb(folder):
-    image = ImageFolder(str(folder))[0]
-    assert image.dtype == np.uint8
-    assert np.array_equal(image, photo(70, 90))
-
-
-@pytest.mark.parametrize('name, mode', [('grey.png', 'L'), ('binary.png', '1'), ('grey_alpha.png', 'LA')])
-def test_grey_becomes_rgb(tmp_path, name, mode):
-    grey = np.where(photo(6, 9)[..., 0] > 128, 255, 0).astype(np.uint8)
-    Image.fromarray(grey).convert(mode).save(tmp_path / name)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey] * 3, axis=2))
-
-
-def test_palette_becomes_rgb(tmp_path):
-    image = Image.fromarray(np.array([[0, 1, 2], [2, 0, 1]], dtype=np.uint8), mode='P')
-    image.putpalette([250, 10, 20, 30, 40, 50, 0, 255, 128])
-    image.save(tmp_path / 'palette.png')
-    colours = np.array([[250, 10, 20], [30, 40, 50], [0, 255, 128]])
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], colours[[[0, 1, 2], [2, 0, 1]]])
-
-
-def test_alpha_is_dropped(tmp_path):
-    rgba = np.dstack([photo(6, 9), np.arange(54, dtype=np.uint8).reshape(6, 9)])
-    Image.fromarray(rgba).save(tmp_path / 'rgba.png')
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgba[..., :3])
-
-
-def test_cmyk_becomes_rgb(tmp_path):
-    Image.new('CMYK', (9, 6), (0, 255, 255, 0)).save(tmp_path / 'red.tif')
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.full((6, 9, 3), (255, 0, 0)))
-
-
-def test_16_bits_of_grey_are_rounded_to_8(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
-    write_png16(tmp_path / 'grey16.png', grey)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([np.round(grey / 257)] * 3, axis=2))
-
-
-def test_16_bits_of_a_pgm_are_rounded_to_8(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
-    (tmp_path / 'grey16.pgm').write_bytes(b'P5 9 6 65535\n' + grey.astype('>u2').tobytes())
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([np.round(grey / 257)] * 3, axis=2))
-
-
-@pytest.mark.parametrize('dtype, told', [(np.float32, 'mode F'), (np.int32, 'more than 16 bits')])
-def test_pixels_of_other_than_8_or_16_bits_are_an_error_with_the_path(tmp_path, dtype, told):
-    Image.fromarray(np.full((6, 9), 70000, dtype)).save(tmp_path / 'odd.tif')
-    with pytest.raises(UserError, match=f'odd.tif: .*{told}'):
-        ImageFolder(str(tmp_path))[0]
-
-
-def test_of_16_bit_rgb_the_high_byte_stays(tmp_path):
-    rgb = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9, 3), dtype=np.uint16)
-    write_png16(tmp_path / 'rgb16.png', rgb)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgb // 256)
-
-
-def test_files_that_are_no_images_are_left_out(folder):
-    for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
-        (folder / name).write_bytes(b'no image')
-    (folder / 'subfolder.png').mkdir()
-    assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+# --- damaged files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('content', [b'', b'no image', b'\x89PNG\r\n\x1a\n and then nothing'])
@@ -219,6 +142,13 @@ def test_bin_never_loads_a_pickle(folder):
 
 def names(dataset):
     return [path.name for path in dataset.files]
+
+
+def test_files_that_are_no_images_are_left_out(folder):
+    for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
+        (folder / name).write_bytes(b'no image')
+    (folder / 'subfolder.png').mkdir()
+    assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
 
 
 def test_repeat_repeats_the_whole_list(folder):
