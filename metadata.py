@@ -63,7 +63,7 @@ def resolution(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | No
         factor = 2.54 if exif.get(RESOLUTION_UNIT) == 3 else 1
         dpi = [exif.get(tag, 0) * factor for tag in (X_RESOLUTION, Y_RESOLUTION)]
     dpi = tuple(round(float(n), 2) for n in dpi or ())
-    return dpi if len(dpi) == 2 and all(1 <= n < 65536 for n in dpi) else None  # files of JPEG have 16 bits for it
+    return dpi if len(dpi) == 2 and all(1 < n < 65536 for n in dpi) else None  # 1: unknown; JPEGs have 16 bits
 
 
 def collect(image: Image.Image) -> tuple[int, dict]:
