@@ -1,26 +1,17 @@
-"""Image folders, alone and in pairs: files, formats, caches, errors."""
+"""Image folders, alone and in pairs: which files, splits, errors."""
 
 import json
-import os
-import pickle
-import shutil
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import photo, save_photos
-from PIL import Image
+from photos import save_photos, truncate
 
 import datasets
-from datasets.image_folder import ImageFolder, PairedImageFolders
+from datasets.image_folder import ImageFolder, PairedImageFolders, tell_left_out
 from utils import UserError
 
 CACHES = ['none', 'bin', 'in_memory']
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
 # --- damaged files --------------------------------------------------------------------------------
@@ -42,101 +33,6 @@ def test_a_truncated_image_is_an_error_with_its_path(folder, cache):
         ImageFolder(str(folder), cache=cache)[1]
 
 
-# --- caches ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('cache', CACHES)
-def test_images_and_sizes_are_the_same_in_each_cache(folder, cache):
-    dataset = ImageFolder(str(folder), cache=cache)
-    for i, size in enumerate([(70, 90), (85, 64), (64, 64)]):
-        assert np.array_equal(dataset[i], photo(*size, seed=i))
-        assert dataset.size(i) == size
-
-
-def test_in_memory_costs_3_bytes_a_pixel_and_reads_no_file_later(folder):
-    dataset = ImageFolder(str(folder), cache='in_memory')
-    (folder / 'a.png').unlink()
-    assert dataset[0].nbytes == 70 * 90 * 3
-
-
-def test_what_is_in_memory_cannot_be_changed(folder):
-    assert not ImageFolder(str(folder), cache='in_memory')[0].flags.writeable
-
-
-def test_workers_that_do_not_fork_share_what_is_in_memory(folder):
-    pickled = ForkingPickler.dumps(ImageFolder(str(folder), cache='in_memory'))  # what such a worker is sent
-    assert len(pickled) < 70 * 90
-    assert np.array_equal(pickle.loads(pickled)[1], photo(85, 64, seed=1))
-
-
-def test_without_cache_a_size_comes_from_the_header_alone(folder):
-    truncate(folder / 'b.png')
-    assert ImageFolder(str(folder)).size(1) == (85, 64)
-
-
-def test_bin_is_a_read_only_memory_map_beside_the_folder(folder):
-    image = ImageFolder(str(folder), cache='bin')[0]
-    assert isinstance(image, np.memmap)
-    assert not image.flags.writeable
-    assert sorted(p.name for p in (folder.parent / '_bin_images').iterdir()) == ['a.png.npy', 'b.png.npy', 'c.png.npy']
-
-
-def test_bin_is_made_once(folder):
-    ImageFolder(str(folder), cache='bin')
-    before = (folder.parent / '_bin_images/a.png.npy').stat()
-    ImageFolder(str(folder), cache='bin')
-    assert (folder.parent / '_bin_images/a.png.npy').stat() == before
-
-
-def test_bin_is_made_anew_for_a_newer_image(folder):
-    ImageFolder(str(folder), cache='bin')
-    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
-    later = (folder.parent / '_bin_images/a.png.npy').stat().st_mtime + 1
-    os.utime(folder / 'a.png', (later, later))
-    assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
-
-
-def test_bin_is_made_anew_for_an_older_image(folder):
-    ImageFolder(str(folder), cache='bin')
-    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
-    os.utime(folder / 'a.png', (1e9, 1e9))  # as cp -p and unzip leave it
-    for _ in range(2):
-        assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
-
-
-def test_bin_of_a_folder_that_is_named_twice_is_made_of_each_image(folder):
-    for _ in range(5):
-        assert len(ImageFolder([str(folder), str(folder)], cache='bin')) == 6
-        shutil.rmtree(folder.parent / '_bin_images')
-
-
-def test_bin_of_linked_images_lies_beside_the_link(folder, tmp_path):
-    (tmp_path / 'load').mkdir()
-    (tmp_path / 'load/link').symlink_to(folder)
-    ImageFolder(str(tmp_path / 'load/link'), cache='bin')
-    assert (tmp_path / 'load/_bin_link/a.png.npy').exists()
-
-
-def test_bin_folder_that_cannot_be_written_is_an_error_with_its_path(folder):
-    (folder.parent / '_bin_images').write_text('in the way')
-    with pytest.raises(UserError, match='_bin_images: cannot be written .* in_memory'):
-        ImageFolder(str(folder), cache='bin')
-
-
-def test_a_truncated_bin_is_an_error_with_its_path(folder):
-    dataset = ImageFolder(str(folder), cache='bin')
-    truncate(folder.parent / '_bin_images/b.png.npy')
-    with pytest.raises(UserError, match='b.png.npy: cannot be read'):
-        dataset[1]
-
-
-def test_bin_never_loads_a_pickle(folder):
-    dataset = ImageFolder(str(folder), cache='bin')
-    np.save(folder.parent / '_bin_images/a.png.npy', np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match='a.png.npy: cannot be read'):
-        dataset[0]
-
-
 # --- which images ----------------------------------------------------------------------------------
 
 
@@ -144,11 +40,17 @@ def names(dataset):
     return [path.name for path in dataset.files]
 
 
-def test_files_that_are_no_images_are_left_out(folder):
+def test_files_that_are_no_images_are_left_out_and_named_once(folder, capsys):
+    tell_left_out.cache_clear()
     for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
         (folder / name).write_bytes(b'no image')
     (folder / 'subfolder.png').mkdir()
-    assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+    for _ in range(2):
+        assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+    assert capsys.readouterr().out.splitlines() == [
+        f'note: {folder}: left out: .DS_Store, ._a.png (hidden)',
+        f'note: {folder}: left out: Thumbs.db, notes.txt (no suffix of an image)',
+        f'note: {folder}: left out: subfolder.png (a folder; only one level is searched)']
 
 
 def test_repeat_repeats_the_whole_list(folder):
