@@ -11,6 +11,7 @@ from image_fuzz import mend_png
 from PIL import Image
 from upscaling import picture
 
+import web_demo
 from models import load_pretrained, predict, upscale_pil
 from pictures import plain, read, shown
 
@@ -166,3 +167,10 @@ def test_an_opaque_picture_is_shown_as_it_is():
 def test_colours_that_are_hidden_do_not_bleed_into_what_is_shown():
     image = Image.fromarray(np.dstack([np.where(disc() > 0, 255, 0)] * 3 + [disc()]).astype(np.uint8))
     assert np.asarray(shown(image, (256, 256))).min() >= 203
+
+
+def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
+    small = Image.new('LA', (30, 20), (255, 255))
+    small.paste((0, 0), (0, 0, 15, 20))
+    for side in web_demo.comparison(small, small.resize((120, 80)))[0]:
+        assert set(np.unique(np.asarray(side)[:, :50])) == {204, 255} and np.asarray(side)[:, 70:].min() == 255
