@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import datasets
 import models
+from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_whole
@@ -28,7 +29,6 @@ from pictures import to_picture
 from utils import (
     TooSmall,
     UserError,
-    atomic_write,
     calc_psnr,
     calc_ssim,
     check_args,
@@ -40,7 +40,6 @@ from utils import (
     parse_eval_type,
     run_cli,
     to_json,
-    writing,
 )
 
 

@@ -1,4 +1,4 @@
-"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, files.
+"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, output.
 
 The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
 `calc_psnr`.
@@ -7,11 +7,12 @@ The functions that LIIF users call keep their names and meaning: `make_coord`, `
 import contextlib
 import difflib
 import inspect
+import io
 import json
 import math
 import os
 import reprlib
-import secrets
+import signal
 import sys
 import types
 import typing
@@ -38,7 +39,13 @@ def located(where: str | os.PathLike) -> Iterator[None]:
 
 
 def run_cli(main: Callable[[], None]) -> None:
-    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2."""
+    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2.
+
+    Ctrl-C ends it with one line and exit code 130. Names of files that no encoding fits are printed with escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
         main()
     except UserError as error:
@@ -51,6 +58,10 @@ def run_cli(main: Callable[[], None]) -> None:
         if error.filename is None:
             raise
         message = f'{error.filename}: cannot be written ({error.strerror}); free space, or write elsewhere'
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the end of the first
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)  # as shells have it: 128 + SIGINT
     else:
         return
     print(f'error: {message}', file=sys.stderr)
@@ -372,32 +383,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     return sums.sum() / (x[..., 0, 0].numel() * (h - 10) * (w - 10))
 
 
-# --- files and output -----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Puts the name `path` into an OSError raised inside that has none, as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
-    """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
-    temporary = f'{path}.{secrets.token_hex(4)}.tmp'  # threads and machines that share the folder have others
-    try:
-        with writing(path), open(temporary, 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+# --- output ---------------------------------------------------------------------------------------------------------
 
 
 def to_json(value: typing.Any, indent: int | None = None) -> str:

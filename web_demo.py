@@ -13,14 +13,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-
-from datasets.image_folder import image_size
+from datasets.image_file import image_size
 from models import load_pretrained, upscale_pil
 from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
 from models.registry import add_import_option
-from pictures import as_mode, read, save
+from pictures import read, save, shown
 from utils import UserError, run_cli
 
 os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
@@ -52,11 +50,11 @@ def comparison(image, big):
     box = centre_box(big.size)
     source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
     part = big.crop(box)
-    bicubic = as_mode(image, 'RGB').resize(part.size, Image.BICUBIC, source)
+    bicubic = shown(image, part.size, box=source)
     text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
     if part.size != big.size:
         text += f' The slider shows the centre, {part.width}x{part.height}; the download is whole.'
-    return (bicubic, as_mode(part, 'RGB')), text
+    return (bicubic, shown(part)), text
 
 
 def upscale(model, path, choice, scale, height, width, folder):
@@ -149,7 +147,6 @@ def main():
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
     set_precision(tf32=False)
-    Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the guard, and says what to do
     page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,

@@ -1,72 +1,77 @@
 """Folders of images, one or a pair (LR and HR), read as 8-bit RGB."""
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import register
+from datasets.image_file import SUFFIXES, image_size, read_image, reading, why_not
 from datasets.pairs import pair_key, partners
-from utils import UserError, atomic_write, check_positive
+from files import atomic_write, file_name, sweep
+from utils import UserError, check_positive, say
 
-SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
-
-
-# --- one image -------------------------------------------------------------------------------------
+# --- caches ----------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a UserError that names the image `path`."""
-    try:
-        yield
-    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
+def bin_path(path: Path) -> Path:
+    """Where the decoded copy of an image is kept: in `_bin_FOLDER` beside its folder."""
+    path = path.absolute()
+    return path.parent.with_name(f'_bin_{path.parent.name}') / file_name(path.name, '.npy')
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped; of 16 bits the high byte stays."""
-    with reading(path), Image.open(path) as image:
-        if image.mode[0] in 'IF':  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey, a PGM's as I
-            grey = np.asarray(image)
-            if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(f'its pixels are {grey.dtype}, and only 8 and 16 bits are known')
-            return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert('RGB'))
+def stamp(path: Path) -> bytes:
+    """What changes when the content of `path` does: size and times; even that of the last change, which nobody sets."""
+    state = path.stat()
+    return struct.pack('<3q', state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) of the image file at `path`, from its header."""
-    with reading(path), Image.open(path) as image:
-        return image.height, image.width
+def has_stamp(copy: Path, expected: bytes) -> bool:
+    """Whether the decoded copy `copy` exists and ends in the stamp that is `expected`."""
+    with contextlib.suppress(OSError), open(copy, 'rb') as file:
+        file.seek(-len(expected), os.SEEK_END)
+        return file.read() == expected
+    return False
 
 
 def make_bin(path: Path) -> Path:
-    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder, made unless one with its time exists."""
-    path = path.absolute()
-    copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    if not copy.exists() or copy.stat().st_mtime_ns != times[1]:  # older, too: the folder may be a link to another one
+    """The path of an image's decoded copy, an array and the image's stamp; it is made unless there is one."""
+    copy, expected = bin_path(path), stamp(path)
+    if not has_stamp(copy, expected):
         image = read_image(path)
         try:
-            copy.parent.mkdir(exist_ok=True)
             with atomic_write(copy) as file:
                 np.save(file, image, allow_pickle=False)
-            os.utime(copy, ns=times)
+                file.write(expected)
         except OSError as error:
-            raise UserError(f'{copy.parent}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
-                            'make it writable, link the images from another folder, or use cache: in_memory') from None
+            raise bin_error(copy.parent, error) from None
     return copy
+
+
+def bin_error(folder: Path, error: OSError) -> UserError:
+    return UserError(f'{folder}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
+                     'make it writable, link the images from another folder, or use cache: in_memory')
+
+
+def make_bins(paths: list[Path]) -> list[Path]:
+    """The decoded copies of the images at `paths`; what killed processes have left beside them is removed."""
+    for folder in {bin_path(path).parent for path in paths}:
+        try:
+            folder.mkdir(exist_ok=True)
+            sweep(folder)
+        except OSError as error:
+            raise bin_error(folder, error) from None
+    return in_parallel(make_bin, paths, 'decoding to _bin_ folders')
 
 
 def open_bin(path: Path) -> np.ndarray:
@@ -89,22 +94,40 @@ def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
 # --- folders ---------------------------------------------------------------------------------------
 
 
-def is_image(path: Path) -> bool:
-    """Whether `path` is an image by its suffix. Hidden files are none: macOS leaves ._0001.png in its archives."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
+def left_out(path: Path) -> str | None:
+    """Why `path`, in a folder of images, is not taken for one; None for an image."""
+    if path.name.startswith('.'):  # macOS leaves ._0001.png in its archives
+        return 'hidden'
+    if path.is_dir():
+        return 'a folder; only one level is searched'
+    if not path.is_file():
+        return 'no file, or a link to none'
+    if path.suffix.lower() not in SUFFIXES:
+        return why_not(path) or 'no suffix of an image'
+    return None
+
+
+@functools.cache  # once a run
+def tell_left_out(root: Path, reason: str, names: tuple[str, ...]) -> None:
+    say(f'note: {root}: left out: {", ".join(names)} ({reason})')
 
 
 def list_images(root: Path) -> list[Path]:
-    """The image files in the folder `root`, sorted."""
+    """The image files in the folder `root`, sorted; prints the names of others, with the reason."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
+    images, others = [], {}
     try:
-        paths = [path for path in root.iterdir() if is_image(path)]
+        for path in sorted(root.iterdir()):
+            reason = left_out(path)
+            (others.setdefault(reason, []) if reason else images).append(path)
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({error.strerror})') from None
-    if not paths:
-        raise UserError(f'{root}: holds no images ({", ".join(sorted(SUFFIXES))}); put or link them there')
-    return sorted(paths, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
+    for reason, paths in others.items():
+        tell_left_out(root, reason, tuple(path.name for path in paths))
+    if not images:
+        raise UserError(f'{root}: holds no images (.png, .jpg, .webp, .tif, ...); put or link them there')
+    return sorted(images, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
 
 
 def read_split(split_file: str, split_key: str | None) -> list[str]:
@@ -186,7 +209,7 @@ class Images(Dataset):
     def __init__(self, files: list[Path], repeat: int, cache: str):
         self.files, self.repeat, self.cache = files, repeat, cache
         if cache == 'bin':
-            self.images = in_parallel(make_bin, self.files, 'decoding to _bin_ folders')
+            self.images = make_bins(self.files)
         elif cache == 'in_memory':
             self.images = in_parallel(read_shared, self.files, 'decoding into memory')
         else:
@@ -217,7 +240,8 @@ class ImageFolder(Images):
     """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
 
     Args:
-        root_path: a folder or a list of folders. Their subfolders, and files that are no images, are left out.
+        root_path: a folder or a list of folders. What is in subfolders, or no image by its suffix, is left out, and
+            its name is printed.
         split_file, split_key: a JSON file, and the key in it of the list of file names to take.
         first_k: how many images, counted from the first.
         cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;

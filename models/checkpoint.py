@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from files import atomic_write, free_memory
 from models.convert import BARE, bare_state, unwrapped
-from models.parallel import free_memory
 from models.registry import make_model
-from utils import UserError, atomic_write, check_extent, check_norm, located, shown
+from utils import UserError, check_extent, check_norm, located, shown
 
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
 NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"

@@ -3,7 +3,6 @@
 The rest of the code knows ranks and devices only from here.
 """
 
-import math
 import os
 import platform
 import re
@@ -82,17 +81,6 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-
-
-def free_memory() -> float:
-    """Bytes of the machine's memory that this process may still take; inf where the system is not Linux."""
-    try:
-        kilobytes = re.findall(r'(?:MemAvailable|SwapFree):\s*(\d+) kB', Path('/proc/meminfo').read_text())
-    except OSError:
-        return math.inf
-    limit = Path('/sys/fs/cgroup/memory.max')  # a container's: in bytes, or 'max'
-    text = limit.read_text().strip() if limit.is_file() else 'max'
-    return min(sum(map(int, kilobytes)) * 1024, int(text) if text.isdigit() else math.inf)
 
 
 def has_own_classes(model: nn.Module) -> bool:

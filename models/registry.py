@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from files import free_memory
 from models.convert import from_published
-from models.parallel import free_memory
 from utils import Registry, UserError
 
 registry = Registry('model')

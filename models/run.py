@@ -13,18 +13,9 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from files import atomic_write, writing
 from models.optim import make_schedule
-from utils import (
-    UserError,
-    atomic_write,
-    check_args,
-    check_norm,
-    check_positive,
-    load_yaml,
-    located,
-    parse_eval_type,
-    writing,
-)
+from utils import UserError, check_args, check_norm, check_positive, load_yaml, located, parse_eval_type
 
 FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
@@ -187,7 +178,8 @@ class Log:
         """Prints a line and adds it to log.txt."""
         if self.active:
             print(text)
-            with writing(self.folder / 'log.txt'), open(self.folder / 'log.txt', 'a') as file:
+            path = self.folder / 'log.txt'
+            with writing(path), open(path, 'a', encoding='utf-8', errors='backslashreplace') as file:
                 print(text, file=file)
 
     def scalars(self, values: dict[str, float], step: int) -> None:

@@ -20,9 +20,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from files import atomic_write
 from models.parallel import device_name
 from pictures import to_picture
-from utils import UserError, atomic_write, load_yaml, number_text, parse_eval_type
+from utils import UserError, load_yaml, number_text, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer
@@ -81,7 +82,7 @@ class Report:
             model=path, run=describe(model, path, device), sets=self.sets, images=self.images, charts=charts(self.sets),
             groups=group(self.images, 'data', 'image'))
         with atomic_write(self.path) as file:
-            file.write(page.encode())
+            file.write(page.encode(errors='backslashreplace'))  # names of files need not be UTF-8
         return self.path
 
 
@@ -134,7 +135,7 @@ def fit(pictures):
     factor = min(1, math.sqrt(BUDGET / total))
     for p in pictures:
         for name in ('bicubic', 'ours', 'truth'):
-            image = Image.open(io.BytesIO(p[name]))
+            image = Image.open(io.BytesIO(p[name]), formats=['WEBP'])
             p['size'] = tuple(max(1, round(n * factor)) for n in image.size)
             if factor < 1:
                 p[name] = webp(centre(image, *p['size']))

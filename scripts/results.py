@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
+from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
-from utils import UserError, atomic_write, load_yaml, number_text, run_cli, to_json  # noqa: E402
+from utils import UserError, load_yaml, number_text, run_cli, to_json  # noqa: E402
 
 CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
@@ -102,7 +103,7 @@ def load_models(names, device):
 
 def read_results(sha256):
     """The measured {(config, model): {'psnr', 'ssim', ...}} of the models whose `sha256` they were measured with."""
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
     return {(row['config'], row['model']): row for row in rows
             if row['model'] in sha256 and row['sha256'] == sha256[row['model']]}
 

@@ -155,7 +155,7 @@ def test_a_missing_folder(project):
 def test_an_empty_folder(project):
     (project.folder / 'empty').mkdir()
     project.change({'val_dataset.dataset.args.root_path': 'empty'})
-    assert 'val_dataset: dataset image-folder: empty: holds no images (.bmp, ' in error(project)
+    assert 'val_dataset: dataset image-folder: empty: holds no images (.png, ' in error(project)
 
 
 @pytest.mark.parametrize('cache, workers', [('none', 0), ('none', 1), ('none', 2), ('in_memory', 0), ('bin', 0)])
