@@ -6,7 +6,6 @@ As tensors, in files, and side by side on sheets.
 import contextlib
 import functools
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,64 +13,78 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from datasets.image_folder import reading
-from utils import UserError, atomic_write, located
+from datasets.image_file import grey_16_bits, opened, to_8_bits
+from files import atomic_write, free_memory
+from metadata import TURNS, collect, save_options, without_foreign_profile
+from transparency import checkerboard, filled
+from utils import UserError
 
 # --- modes and tensors -----------------------------------------------------------------------------------------------
 
 
-def metadata(info: dict, mode: str) -> dict:
-    """What of a picture's `info` goes into its file if it has `mode`: EXIF, and an ICC profile of its colour space."""
-    space = b'RGB ' if mode.startswith('RGB') else b'GRAY'
-    return {k: info[k] for k in ('exif', 'icc_profile')
-            if info.get(k) and (k == 'exif' or info[k][16:20] == space)}
+@functools.cache  # once a run, not for each picture of a folder
+def note(text: str) -> None:
+    tqdm.write(f'note: {text}')
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF orientation asks; EXIF data that cannot be read are left out."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # of damaged data: SyntaxError, ValueError, struct.error, ...
-        image = image.copy()
-        image.info.pop('exif', None)
-        return image
+def stored_mode(image: Image.Image) -> str:
+    """The mode that the pixels of `image` have in its file, such as 'RGB;16B'; '' once they are decoded."""
+    tiles = getattr(image, 'tile', ())
+    return str(tiles[0][3]) if tiles else ''
+
+
+def rescale_transparent_colour(image: Image.Image) -> None:
+    """Gives the transparent colour of `image`, not yet decoded, 8 bits: in PNGs it has as many as their pixels."""
+    colour, stored = image.info.get('transparency'), stored_mode(image)
+    if isinstance(colour, tuple) and ';16' in stored:
+        image.info['transparency'] = tuple(value >> 8 for value in colour)
+    elif isinstance(colour, int):
+        image.info['transparency'] = colour * {'L;2': 85, 'L;4': 17}.get(stored, 1)
 
 
 def plain(image: Image.Image) -> Image.Image:
     """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
-    image = upright(image)
-    if image.mode.startswith('I'):  # a PGM of 16 bits is opened as I, which has 32
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
-        result = Image.fromarray(grey.astype(np.uint16))
-    elif image.mode in ('F', 'LAB'):
-        raise UserError(f'pixels of mode {image.mode} are not supported: convert the image to grey or RGB of 8 bits')
+    if not image.mode.startswith('I') and ';16' in stored_mode(image):
+        note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
+    rescale_transparent_colour(image)
+    orientation, info = collect(image)
+    if image.mode[0] in 'IF':
+        result = plain_16_bits(image)
+    elif image.mode == 'LAB':
+        raise UserError('pixels of mode LAB are not supported: convert the image to RGB')
     else:
         grey = image.mode in ('1', 'L', 'LA', 'La')
         result = image.convert(('L' if grey else 'RGB') + ('A' if image.has_transparency_data else ''))
-    result.info = metadata(image.info, result.mode)
+    if orientation in TURNS:
+        result = result.transpose(TURNS[orientation])
+    result.info = without_foreign_profile(info, result.mode)
+    return result
+
+
+def plain_16_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, of any mode that Pillow has for it, as I;16, or LA where one value is transparent."""
+    grey, transparent = grey_16_bits(image), image.info.get('transparency')
+    if transparent is None:
+        return Image.fromarray(grey)
+    note('grey of 16 bits with a transparent value is read and written as 8 bits (Pillow has no mode for it)')
+    result = Image.fromarray(to_8_bits(grey))
+    result.putalpha(Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8)))
     return result
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """The colours (3, h, w) of a `plain` picture: uint8, or float in [0, 1] if it has 16 bits; alpha is left out."""
+    """The colours (3, h, w) of a `plain` picture without alpha: uint8, or float in [0, 1] if it has 16 bits."""
     if image.mode == 'I;16':
         return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535).expand(3, -1, -1)
     return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)
 
 
-def fill_hidden(image: Image.Image) -> Image.Image:
-    """A `plain` picture whose pixels of alpha 0 have the colours of visible ones near them.
-
-    What is there unseen, often black, would else reach into the visible edge.
-    """
-    image = image.convert('RGBA')
-    near = image.convert('RGBa').filter(ImageFilter.BoxBlur(4)).convert('RGBA')
-    return Image.composite(image, near, image.getchannel('A').point(lambda alpha: 255 * (alpha > 0)))
+def model_colours(image: Image.Image) -> Image.Image:
+    """What a model is to see of a `plain` picture: itself, or without alpha, and no colours that are invisible."""
+    return filled(image.convert('RGBA')) if 'A' in image.getbands() else image
 
 
 def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
@@ -84,7 +97,7 @@ def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
     """A `plain` picture in `mode`, one of 8 bits or its own."""
     if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(to_8_bits(np.asarray(image)))
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -106,33 +119,30 @@ FORMATS = {
     'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
+    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no larger
 }
 NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
                  'I;16': ('I;16', 'L', 'RGB')}
 
 
-@functools.cache  # once a run, not for each picture of a folder
-def note(text: str) -> None:
-    tqdm.write(f'note: {text}')
+def written_suffixes() -> set[str]:
+    """The suffixes of the formats that can be written."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 
 
 def format_name(path: Path) -> str:
     """The name in FORMATS of the format that the suffix of `path` stands for."""
     name = Image.registered_extensions().get(path.suffix.lower())
     if name not in FORMATS:
-        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp)')
+        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp, .avif)')
     return name
 
 
 def read(path: str | Path) -> Image.Image:
     """The picture in the file `path`, as `plain` makes it."""
-    with reading(path), Image.open(path) as image:
-        if not image.mode.startswith('I') and any(';16' in str(tile[3]) for tile in image.tile):
-            note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
-        if getattr(image, 'n_frames', 1) > 1:
+    with opened(path) as image:
+        if getattr(image, 'is_animated', False):
             note('of several frames or pages the first one is read')
-        image.load()
-    with located(path):
         return plain(image)
 
 
@@ -150,22 +160,28 @@ def written_mode(name: str, mode: str) -> str:
     return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
 
 
+def check_room(path: Path, pixels: int, mode: str) -> None:
+    """Raises a UserError if a `plain` picture of so many pixels is too large for the memory, or for the disk."""
+    written = written_mode(format_name(path), mode)
+    stored = pixels * (2 if written == 'I;16' else len(written))
+    held = pixels * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
+                              (held, free_memory(), 'of memory are free')):
+        if need > limit:
+            raise UserError(f'{path}: {pixels / 1e6:,.0f} million pixels take up to {need / 1e9:.1f} GB, but '
+                            f'{limit / 1e9:.1f} GB {what}; choose a smaller size')
+
+
 def check_fits(path: Path, size: tuple, mode: str) -> None:
     """Raises a UserError if a `plain` picture of `size` (H, W) is too large for its format, the disk or the memory."""
     name, (height, width) = format_name(path), size
     fmt, written = FORMATS[name], written_mode(name, mode)
     if max(size) > fmt.side:
         raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
-    stored = height * width * (2 if written == 'I;16' else len(written))
-    if stored > fmt.bytes:
+    if height * width * (2 if written == 'I;16' else len(written)) > fmt.bytes:
         raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
-    held = height * width * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else math.inf
-    for need, limit, what in ((stored, shutil.disk_usage(path.parent).free, 'are free on the disk'),
-                              (held, memory, 'is the memory here')):
-        if need > limit:
-            raise UserError(f'{path}: {height}x{width} pixels take up to {need / 1e9:.1f} GB, but {limit / 1e9:.1f} GB '
-                            f'{what}; choose a smaller size')
+    check_room(path, height * width, mode)
 
 
 def save(image: Image.Image, path: Path) -> None:
@@ -175,16 +191,27 @@ def save(image: Image.Image, path: Path) -> None:
     if image.mode == 'I;16' and mode != 'I;16':
         note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
     if image.mode.endswith('A') and not mode.endswith('A'):
-        note(f'{name} holds no alpha: it is left out (PNG, TIFF and WebP hold it)')
-    kept = metadata(image.info, mode)
+        note(f'{name} holds no alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
+    kept = save_options(image.info, name, mode)
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
-        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF and WebP hold it)')
+        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF, WebP and AVIF hold it)')
         kept.pop('exif')
     with writing_errors(path), atomic_write(path) as file:
         as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
 
 
-# --- sheets ----------------------------------------------------------------------------------------------------------
+# --- to look at ------------------------------------------------------------------------------------------------------
+
+
+def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.BICUBIC,
+          box: tuple | None = None) -> Image.Image:
+    """The part `box` (left, top, right, bottom) of a `plain` picture at `size` (W, H), as RGB.
+
+    Transparency is shown by a checkerboard behind it. Without `size` or `box` those of the picture.
+    """
+    image = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB').resize(size or image.size, resample, box)
+    return Image.composite(image.convert('RGB'), checkerboard(image.size), image.getchannel('A')) \
+        if image.mode == 'RGBA' else image
 
 
 def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image:

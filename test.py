@@ -7,9 +7,10 @@ One config prints `result: PSNR`, several a table. `--model bicubic` measures bi
 """
 
 import argparse
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +20,15 @@ from tqdm import tqdm
 
 import datasets
 import models
+from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_whole
 from models.registry import add_import_option
 from pictures import to_picture
 from utils import (
+    TooSmall,
     UserError,
-    atomic_write,
     calc_psnr,
     calc_ssim,
     check_args,
@@ -35,10 +37,11 @@ from utils import (
     load_yaml,
     located,
     make_coord,
+    number_text,
     parse_eval_type,
     run_cli,
     to_float,
-    writing,
+    to_json,
 )
 
 
@@ -150,32 +153,67 @@ def open_config(path: str | Path) -> tuple:
         return datasets.make_loader(test_dataset, seed=0), *rest
 
 
+def short_names(paths: Sequence[str | Path]) -> list[str]:
+    """What to call the files `paths`, no two of which are one: their stems, after as many folders as tell all apart."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    stems = [path.with_suffix('') for path in whole]
+    parts = [path.parts[1:] for path in (stems if len({*stems}) == len(stems) else whole)]
+    count = next(n for n in range(1, max(map(len, parts)) + 1) if len({p[-n:] for p in parts}) == len(parts))
+    return ['/'.join(p[-count:]) for p in parts]
+
+
+def check_finite(pred: torch.Tensor) -> None:
+    """Raises a UserError where the prediction `pred` is not finite."""
+    if not pred.isfinite().all():
+        raise UserError('the prediction is not finite (NaN): its weights or, with --amp, its precision are to blame')
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of those `values` that are not nan; nan where there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
-             keep: Callable[[Scored], None] | None = None) -> dict:
+             keep: Callable[[Scored], None] | None = None, name: str | None = None) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
-    A model that knows the `data_norm` of its training has its own, not the config's.
+    A model that knows the `data_norm` of its training has its own, not the config's. An image too small for the
+    convention's border has nan for both, and no part in the means; a line on stderr says so. UserError where all are.
 
-    `keep`, a function, is called with every image's `Scored`.
+    `keep`, a function, is called with every image's `Scored`. `name`: of the config and, in `save_dir`, of the folder
+    with its pictures (default: its stem).
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path)
     data_norm = vars(model).get('data_norm', data_norm)
-    names, rows = [Path(file).name for file in loader.dataset.dataset.files], []
-    if len({Path(name).stem for name in names}) < len(names):  # of several folders or formats
-        names = [f'{i}-{name}' for i, name in enumerate(names, 1)]
+    images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True)):
-        name = names[i % len(names)]
-        with located(f'{path}: {name}'):
+        image = images[i % len(images)]
+        with located(f'{path}: {image}'):
             if (save_dir or keep) and pred.dim() != 3:
                 raise UserError('pictures need whole images: take out sample_q')
-            scored = score(pred, gt, eval_type, ssim=True)
-        rows.append({'image': name, 'psnr': scored.psnr, 'ssim': scored.ssim})
+            check_finite(pred)
+            try:
+                scored = score(pred, gt, eval_type, ssim=True)
+            except TooSmall as error:
+                scored, reason = Scored(math.nan, math.nan, pred, gt), f'{path}: {image}: {error}'
+                tqdm.write(f'{reason}; it is left out of the mean', file=sys.stderr)
+        rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:
-            save_image(scored.pred, Path(save_dir) / Path(path).stem / f'{Path(name).stem}.png')
+            save_image(scored.pred, Path(save_dir) / name / f'{Path(image).stem}.png')
         if keep is not None:
             keep(scored)
-    mean = {k: math.fsum(row[k] for row in rows) / len(rows) for k in ('psnr', 'ssim')}
-    return {'config': str(path), **mean, 'images': rows}
+    if all(math.isnan(row['psnr']) for row in rows):
+        raise UserError(reason)
+    means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}
+    return {'config': str(path), 'name': name, **means, 'images': rows}
+
+
+def image_names(files: Sequence[str | Path]) -> list[str]:
+    """What to call the images in `files`: their names, after a number where several folders or formats share one."""
+    names = [Path(file).name for file in files]
+    unique = len({Path(name).stem for name in names}) == len(names)
+    return names if unique else [f'{i}-{name}' for i, name in enumerate(names, 1)]
 
 
 def main() -> None:
@@ -195,26 +233,28 @@ def main() -> None:
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
     precision = mixed_precision(device, args.amp)
     results, report = [], None
-    for path in args.config:
+    paths = list({os.path.abspath(path): path for path in args.config}.values())
+    for path in paths:
         open_config(path)  # what is wrong with the last is told before the first takes its hours
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     if args.report:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
-    for path in args.config:
+    for path, name in zip(paths, short_names(paths), strict=True):
         with precision:
-            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours))
+            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name))
         if report:
-            report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic))
+            report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name))
         if args.json:
             with atomic_write(args.json) as file:
-                file.write(json.dumps({'model': args.model, 'results': results}, indent=1).encode())
-        if len(args.config) > 1:
-            print(f'{Path(path).stem:24s} PSNR {results[-1]["psnr"]:8.4f}   SSIM {results[-1]["ssim"]:.4f}')
+                file.write(to_json({'model': args.model, 'results': results}, indent=1).encode())
+        psnr, ssim = (number_text(results[-1][key]) for key in ('psnr', 'ssim'))
+        if len(paths) > 1:
+            print(f'{name:24s} PSNR {psnr:>8s}   SSIM {ssim}')
     if len(results) == 1:
-        print(f'result: {results[0]["psnr"]:.4f}')
-        print(f'SSIM: {results[0]["ssim"]:.4f}')
+        print(f'result: {psnr}')
+        print(f'SSIM: {ssim}')
     if report:
         print(f'report: {report.write(model, args.model, device)}')
 

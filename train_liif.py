@@ -365,7 +365,8 @@ def main() -> None:
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '
-             f'iteration {trainer.iteration + 1}; {parameters / 1e6:.2f}M parameters')
+             f'iteration {trainer.iteration + 1}; {parameters / 1e6:.2f}M parameters, '
+             f'{torch.get_num_threads()} threads')
     try:
         train(trainer, train_loader, val_loader, log)
     except Stopped:

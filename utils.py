@@ -1,4 +1,4 @@
-"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, files.
+"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, output.
 
 The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
 `calc_psnr`.
@@ -7,9 +7,12 @@ The functions that LIIF users call keep their names and meaning: `make_coord`, `
 import contextlib
 import difflib
 import inspect
+import io
+import json
 import math
 import os
-import secrets
+import reprlib
+import signal
 import sys
 import types
 import typing
@@ -36,7 +39,13 @@ def located(where: str | os.PathLike) -> Iterator[None]:
 
 
 def run_cli(main: Callable[[], None]) -> None:
-    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2."""
+    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2.
+
+    Ctrl-C ends it with one line and exit code 130. Names of files that no encoding fits are printed with escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
         main()
     except UserError as error:
@@ -49,38 +58,99 @@ def run_cli(main: Callable[[], None]) -> None:
         if error.filename is None:
             raise
         message = f'{error.filename}: cannot be written ({error.strerror}); free space, or write elsewhere'
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the end of the first
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)  # as shells have it: 128 + SIGINT
     else:
         return
     print(f'error: {message}', file=sys.stderr)
     sys.exit(2)
 
 
+class Short(reprlib.Repr):
+    """Python's `repr` in one line, of deep, wide and cyclic values their beginnings alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 3, 4, 4, 4, 4
+        self.maxstring, self.maxother = 80, 80
+
+    def repr1(self, x: typing.Any, level: int) -> str:
+        if isinstance(x, dict):
+            return self.repr_dict(x, level)  # of subclasses, too, whose own would be endless
+        try:
+            return one_line(super().repr1(x, level))
+        except ValueError:  # a whole number with more digits than Python writes
+            return f'a number of {x.bit_length()} bits'
+
+
+def shown(value: typing.Any) -> str:
+    """`value`, whatever it is, as an error message quotes it."""
+    text = Short().repr(value)
+    return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
+
+
+def one_line(text: typing.Any) -> str:
+    """`text` with its lines joined to one, or what it is an instance of where it is empty."""
+    return ' '.join(str(text).split()) or type(text).__name__
+
+
 # --- configs and the registry ----------------------------------------------------------------------
 
 
+Node = typing.TypeVar('Node')
+LARGEST_FILE, LONGEST = 1 << 20, 3000  # of a config: bytes, and characters of one value
+MOST_VALUES, DEEPEST = 100_000, 50  # of a config, or of a checkpoint's spec
+
+
 class YAMLLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error."""
+    """PyYAML's safe loader, but a key given twice is an error, and so is more than a config can need."""
+
+    def construct_document(self, node):
+        check_extent(node, yaml_children)
+        return super().construct_document(node)
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise UserError(f'key {key!r} is given twice, the second time in line '
-                                f'{node.value[i][0].start_mark.line + 1}')
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != 'tag:yaml.org,2002:merge':
+                key = self.construct_object(key_node)
+                if key in seen:
+                    raise UserError(f'key {shown(key)} is given twice, the second time in line '
+                                    f'{key_node.start_mark.line + 1}')
+                seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def yaml_children(node: yaml.Node) -> list[yaml.Node]:
+    """The nodes in a YAML `node`; a scalar has none, and may not be too long for an error to show it."""
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > LONGEST:
+            raise UserError(f'line {node.start_mark.line + 1} has a text of {len(node.value)} characters, and a config '
+                            f'may have {LONGEST}')
+        return []
+    return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
 def load_yaml(path: str | os.PathLike) -> dict:
     """The mapping in the YAML file at `path`."""
     try:
-        with open(path, encoding='utf-8') as file, located(path):
-            config = yaml.load(file, YAMLLoader)
+        with open(path, 'rb') as file:
+            content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: is not valid YAML ({" ".join(str(error).split())})') from None
-    if not isinstance(config, dict):
-        raise UserError(f'{path}: holds no keys')
+    if len(content) > LARGEST_FILE:
+        raise UserError(f'{path}: is no config: it has more than {LARGEST_FILE:,} bytes')
+    with located(path):
+        try:
+            config = yaml.load(content.decode(), YAMLLoader)
+        except UserError:
+            raise
+        except Exception as error:  # beside YAMLError whatever a bad number, date or nesting leads to
+            raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
+        if not isinstance(config, dict):
+            raise UserError('holds no keys')
     return config
 
 
@@ -103,11 +173,28 @@ def set_key(config: dict, assignment: str) -> None:
     config[last] = value
 
 
+def check_extent(root: Node, children: Callable[[Node], Iterable[Node]]) -> None:
+    """Raises a UserError unless `root` is shallow and small, all that it refers to counted as often as it does so.
+
+    `children` gives what a node refers to. So what is small in a file (aliases of aliases) and endless to walk through
+    is refused before anything does.
+    """
+    nodes, count = [(root, 0)], 0
+    while nodes:
+        node, depth = nodes.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise UserError(f'holds more than {MOST_VALUES:,} values, aliases counted as often as they are used')
+        if depth > DEEPEST:
+            raise UserError(f'is nested more than {DEEPEST} levels deep')
+        nodes += [(child, depth + 1) for child in children(node)]
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f', did you mean {near[0]!r}?' if near else ''
-    return UserError(f'unknown {what} {name!r}{hint} (known: {", ".join(sorted(known))})')
+    return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')
 
 
 def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
@@ -128,7 +215,7 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
         elif option in (int, float):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 number = float(value)
-                if option is float or number == int(number):
+                if not math.isnan(number) and (option is float or number == int(number)):
                     return option(number)
         elif typing.get_origin(option) is list and isinstance(value, list):
             return [convert(v, *typing.get_args(option), f'{key}[{i}]') for i, v in enumerate(value)]
@@ -137,13 +224,13 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
     names = ' or '.join(
         ' | '.join(map(repr, typing.get_args(o))) if typing.get_origin(o) is typing.Literal
         else 'nothing' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
-    raise UserError(f'{key} must be {names}, not {value!r}')
+    raise UserError(f'{key} must be {names}, not {shown(value)}')
 
 
 def check_args(function: Callable, args: dict) -> dict:
     """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
     if not isinstance(args, dict):
-        raise UserError(f'arguments must be given as key: value, not {args!r}')
+        raise UserError(f'arguments must be given as key: value, not {shown(args)}')
     parameters = {k: p for k, p in inspect.signature(function, eval_str=True).parameters.items()
                   if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}  # a class without __init__ shows those
     for key in args:
@@ -160,15 +247,17 @@ def check_positive(**values: float | None) -> None:
     """Raises a UserError for the first of `values` (None passes) that is below 1."""
     for key, value in values.items():
         if value is not None and value < 1:
-            raise UserError(f'{key} must be at least 1, not {value}')
+            raise UserError(f'{key} must be at least 1, not {shown(value)}')
 
 
 def check_norm(data_norm: dict | None) -> None:
     """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or three}}."""
     def norm(sub: list[float], div: list[float]):
-        if not {len(sub), len(div)} <= {1, 3} or 0 in div:
+        if not {len(sub), len(div)} <= {1, 3} or 0 in div or not all(map(math.isfinite, sub + div)):
             raise UserError('sub and div must hold a number or one for each channel, in div not 0')
 
+    if not isinstance(data_norm, dict | None):
+        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
     for key, values in (data_norm or {}).items():
         if key not in ('inp', 'gt'):
             raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
@@ -196,9 +285,9 @@ class Registry:
         """The object that `spec` describes; `args` add to the spec's own and win over them."""
         name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(own, dict):
-            raise UserError(f'a {self.kind} is given as name and args, not {spec!r}')
+            raise UserError(f'a {self.kind} is given as name and args, not {shown(spec)}')
         if name not in self.classes:
-            raise unknown(self.kind, name, self.classes)
+            raise UserError(f'{unknown(self.kind, name, self.classes)}; one of your own is known by --import MODULE')
         with located(f'{self.kind} {name}'):
             for key in spec.keys() - {'name', 'args', 'sd'}:
                 raise unknown('key', key, ('name', 'args'))
@@ -243,6 +332,10 @@ SSIM_ROWS = 256  # computed at a time
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
 
 
+class TooSmall(UserError):
+    """An image of which a benchmark's convention compares nothing."""
+
+
 def luma(img: torch.Tensor) -> torch.Tensor:
     """Y, (..., 1, H, W), of an RGB image (..., 3, H, W) in [0, 1]."""
     return 16 / 255 + (img * img.new_tensor(LUMA).view(3, 1, 1)).sum(dim=-3, keepdim=True)
@@ -261,7 +354,7 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
         raise unknown('convention', dataset, ('benchmark', 'div2k'))
     shave = math.ceil(scale) + (6 if dataset == 'div2k' else 0)
     if min(hr.shape[-2:]) <= 2 * shave:
-        raise UserError(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
+        raise TooSmall(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
     if dataset == 'benchmark' and hr.shape[-3] == 3:
         sr, hr = luma(sr), luma(hr)
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
@@ -319,38 +412,32 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     return sums.sum() / (x[..., 0, 0].numel() * (h - 10) * (w - 10))
 
 
-# --- files and output -----------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Puts the name `path` into an OSError raised inside that has none, as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+def to_json(value: typing.Any, indent: int | None = None) -> str:
+    """`value` as JSON that every program reads: of numbers that are not finite it knows none, they become null."""
+    def known(value):
+        if isinstance(value, dict):
+            return {k: known(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [known(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
-    """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well."""
-    temporary = f'{path}.{secrets.token_hex(4)}.tmp'  # threads and machines that share the folder have others
-    try:
-        with writing(path), open(temporary, 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+    return json.dumps(known(value), indent=indent, allow_nan=False)
 
 
 def say(text: str) -> None:
     """Prints `text`, once in a job of several processes."""
     if os.environ.get('RANK', '0') == '0':
         print(text)
+
+
+def number_text(value: float, digits: int = 4, sign: str = '') -> str:
+    """A measured `value` as tables have it: a word where it is not finite."""
+    if math.isnan(value):
+        return 'none'
+    return f'{value:{sign}.{digits}f}'.replace('inf', 'infinite')
 
 
 def time_text(seconds: float) -> str:

@@ -9,18 +9,19 @@ download the result as PNG. A CPU is enough.
 
 import argparse
 import math
+import os
+import tempfile
 from pathlib import Path
 
-from PIL import Image
-
-from datasets.image_folder import image_size
+from datasets.image_file import image_size
 from models import load_pretrained, upscale_pil
 from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
 from models.registry import add_import_option
-from pictures import as_mode, read, save
+from pictures import read, save, shown
 from utils import UserError, run_cli
 
+os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
 try:
     import gradio as gr
 except ImportError:
@@ -49,17 +50,18 @@ def comparison(image, big):
     box = centre_box(big.size)
     source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
     part = big.crop(box)
-    bicubic = as_mode(image, 'RGB').resize(part.size, Image.BICUBIC, source)
+    bicubic = shown(image, part.size, box=source)
     text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
     if part.size != big.size:
         text += f' The slider shows the centre, {part.width}x{part.height}; the download is whole.'
-    return (bicubic, as_mode(part, 'RGB')), text
+    return (bicubic, shown(part)), text
 
 
-def upscale(model, path, choice, scale, height, width):
+def upscale(model, path, choice, scale, height, width, folder):
     """What the page shows for the photo in the file `path`: the slider's pictures, a text, and the result's file.
 
-    Of `height` and `width` one may be None: the photo's aspect ratio is kept.
+    Of `height` and `width` one may be None: the photo's aspect ratio is kept. The result lies in a new folder in
+    `folder`, where it replaces nothing.
     """
     if path is None:
         raise UserError('choose a photo first')
@@ -73,7 +75,7 @@ def upscale(model, path, choice, scale, height, width):
     size = target_size((image.height, image.width), None if size else scale, size)
     check_pixels('the result', size)
     big = upscale_pil(model, image, size=size)
-    target = Path(path).with_name(f'{Path(path).stem}-{size[1]}x{size[0]}.png')  # in Gradio's cache, which it empties
+    target = Path(tempfile.mkdtemp(dir=folder)) / f'{Path(path).stem}-{size[1]}x{size[0]}.png'
     save(big, target)
     return *comparison(image, big), str(target)
 
@@ -84,11 +86,21 @@ def make_page(model, name):
     # Gradio looks among the positional parameters for one like `progress`
     def answer(path, choice, scale, height, width, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         try:
-            pictures, text, target = upscale(model, path, choice, scale, height, width)
+            cache = photo.GRADIO_CACHE  # which Gradio empties
+            pictures, text, target = upscale(model, path, choice, scale, height, width, cache)
         except UserError as error:
             message = str(error) if path is None else str(error).replace(path, Path(path).name)
             raise gr.Error(message, duration=None, print_exception=False) from None
         return pictures, text, gr.DownloadButton(value=target, interactive=True)
+
+    def uploaded(data):
+        """The path that a request names as its photo's. Whoever asks may name any: it must be one of our uploads."""
+        if data is None:
+            return None
+        path, cache = os.path.abspath(data.path or ''), Path(photo.GRADIO_CACHE).resolve()
+        if path not in map(os.path.abspath, page.upload_file_set.copy()) or cache not in Path(path).resolve().parents:
+            raise gr.Error('this file is none that was uploaded here; upload it (again)', print_exception=False)
+        return path
 
     def show_fields(choice):
         # no value, said anew, shows the placeholder; otherwise there is a 0
@@ -102,7 +114,7 @@ def make_page(model, name):
             with gr.Column(scale=1):
                 photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
                                  height=300, buttons=[])
-                photo.preprocess = lambda data: data and data.path  # Gradio's own opens it, and tells its own errors
+                photo.preprocess = uploaded  # Gradio's own opens whatever it is told to, with errors of its own
                 choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
                 scale = gr.Slider(1, 8, 2, step=0.1, label='Scale')
                 with gr.Row():
@@ -135,7 +147,6 @@ def main():
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
     set_precision(tf32=False)
-    Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the guard, and says what to do
     page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,

@@ -1,72 +1,77 @@
 """Folders of images, one or a pair (LR and HR), read as 8-bit RGB."""
 
 import contextlib
+import functools
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets import register
-from utils import UserError, atomic_write, check_positive
+from datasets.image_file import SUFFIXES, image_size, read_image, reading, why_not
+from datasets.pairs import pair_key, partners
+from files import atomic_write, file_name, sweep
+from utils import UserError, check_positive, say
 
-SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
-
-
-# --- one image -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a UserError that names the image `path`."""
-    try:
-        yield
-    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
+# --- caches ----------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped; of 16 bits the high byte stays."""
-    with reading(path), Image.open(path) as image:
-        if image.mode[0] in 'IF':  # PIL scales 16-bit RGB down to 8 bits, but clips 16-bit grey, a PGM's as I
-            grey = np.asarray(image)
-            if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(f'its pixels are {grey.dtype}, and only 8 and 16 bits are known')
-            return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert('RGB'))
+def bin_path(path: Path) -> Path:
+    """Where the decoded copy of an image is kept: in `_bin_FOLDER` beside its folder."""
+    path = path.absolute()
+    return path.parent.with_name(f'_bin_{path.parent.name}') / file_name(path.name, '.npy')
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) of the image file at `path`, from its header."""
-    with reading(path), Image.open(path) as image:
-        return image.height, image.width
+def stamp(path: Path) -> bytes:
+    """What changes when the content of `path` does: size and times; even that of the last change, which nobody sets."""
+    state = path.stat()
+    return struct.pack('<3q', state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def has_stamp(copy: Path, expected: bytes) -> bool:
+    """Whether the decoded copy `copy` exists and ends in the stamp that is `expected`."""
+    with contextlib.suppress(OSError), open(copy, 'rb') as file:
+        file.seek(-len(expected), os.SEEK_END)
+        return file.read() == expected
+    return False
 
 
 def make_bin(path: Path) -> Path:
-    """The path of an image's decoded copy, in `_bin_FOLDER` beside its folder, made unless one with its time exists."""
-    path = path.absolute()
-    copy = path.parent.with_name(f'_bin_{path.parent.name}') / f'{path.name}.npy'
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    if not copy.exists() or copy.stat().st_mtime_ns != times[1]:  # older, too: the folder may be a link to another one
+    """The path of an image's decoded copy, an array and the image's stamp; it is made unless there is one."""
+    copy, expected = bin_path(path), stamp(path)
+    if not has_stamp(copy, expected):
         image = read_image(path)
         try:
-            copy.parent.mkdir(exist_ok=True)
             with atomic_write(copy) as file:
                 np.save(file, image, allow_pickle=False)
-            os.utime(copy, ns=times)
+                file.write(expected)
         except OSError as error:
-            raise UserError(f'{copy.parent}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
-                            'make it writable, link the images from another folder, or use cache: in_memory') from None
+            raise bin_error(copy.parent, error) from None
     return copy
+
+
+def bin_error(folder: Path, error: OSError) -> UserError:
+    return UserError(f'{folder}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
+                     'make it writable, link the images from another folder, or use cache: in_memory')
+
+
+def make_bins(paths: list[Path]) -> list[Path]:
+    """The decoded copies of the images at `paths`; what killed processes have left beside them is removed."""
+    for folder in {bin_path(path).parent for path in paths}:
+        try:
+            folder.mkdir(exist_ok=True)
+            sweep(folder)
+        except OSError as error:
+            raise bin_error(folder, error) from None
+    return in_parallel(make_bin, paths, 'decoding to _bin_ folders')
 
 
 def open_bin(path: Path) -> np.ndarray:
@@ -89,27 +94,40 @@ def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
 # --- folders ---------------------------------------------------------------------------------------
 
 
-def pair_key(path: Path) -> str:
-    """What the files of a pair have in common: the name without suffix and without a trailing x2, x3, ..."""
-    return re.sub(r'x\d+$', '', path.stem)
+def left_out(path: Path) -> str | None:
+    """Why `path`, in a folder of images, is not taken for one; None for an image."""
+    if path.name.startswith('.'):  # macOS leaves ._0001.png in its archives
+        return 'hidden'
+    if path.is_dir():
+        return 'a folder; only one level is searched'
+    if not path.is_file():
+        return 'no file, or a link to none'
+    if path.suffix.lower() not in SUFFIXES:
+        return why_not(path) or 'no suffix of an image'
+    return None
 
 
-def is_image(path: Path) -> bool:
-    """Whether `path` is an image by its suffix. Hidden files are none: macOS leaves ._0001.png in its archives."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.') and path.is_file()
+@functools.cache  # once a run
+def tell_left_out(root: Path, reason: str, names: tuple[str, ...]) -> None:
+    say(f'note: {root}: left out: {", ".join(names)} ({reason})')
 
 
 def list_images(root: Path) -> list[Path]:
-    """The image files in the folder `root`, sorted."""
+    """The image files in the folder `root`, sorted; prints the names of others, with the reason."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
+    images, others = [], {}
     try:
-        paths = [path for path in root.iterdir() if is_image(path)]
+        for path in sorted(root.iterdir()):
+            reason = left_out(path)
+            (others.setdefault(reason, []) if reason else images).append(path)
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({error.strerror})') from None
-    if not paths:
-        raise UserError(f'{root}: holds no images ({", ".join(sorted(SUFFIXES))}); put or link them there')
-    return sorted(paths, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
+    for reason, paths in others.items():
+        tell_left_out(root, reason, tuple(path.name for path in paths))
+    if not images:
+        raise UserError(f'{root}: holds no images (.png, .jpg, .webp, .tif, ...); put or link them there')
+    return sorted(images, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
 
 
 def read_split(split_file: str, split_key: str | None) -> list[str]:
@@ -129,13 +147,18 @@ def read_split(split_file: str, split_key: str | None) -> list[str]:
     return names
 
 
-def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                first_k: int | None = None) -> list[Path]:
-    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+def root_folders(root_path: str | list) -> list[Path]:
+    """The folders that a `root_path` names."""
     roots = root_path if isinstance(root_path, list) else [root_path]
     if not roots or not all(isinstance(root, str) for root in roots):
         raise UserError(f'root_path must be a folder or a list of folders, not {root_path!r}')
-    roots = [Path(root) for root in roots]
+    return [Path(root) for root in roots]
+
+
+def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                first_k: int | None = None) -> list[Path]:
+    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+    roots = root_folders(root_path)
     if split_file is None:
         return [path for root in roots for path in list_images(root)][:first_k]
     paths = []
@@ -147,26 +170,46 @@ def find_images(root_path: str | list, split_file: str | None = None, split_key:
     return paths
 
 
-@register('image-folder')
-class ImageFolder(Dataset):
-    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
+               split_key: str | None = None) -> list[tuple[Path, Path]]:
+    """The pairs (LR, HR) of images of two folders or lists of them: all, and none may be left over, or a split's."""
+    lr_roots, hr_roots = root_folders(root_path_1), root_folders(root_path_2)
+    names = None if split_file is None else read_split(split_file, split_key)
+    inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in folders of a root
+    files = [[list_images(root / folder) for folder in inner for root in roots] for roots in (lr_roots, hr_roots)]
+    if len(lr_roots) != len(hr_roots):
+        files = [[sum(lists, [])] for lists in files]
+    pairs = [pair for lists in zip(*files, strict=True) for pair in partners(*lists)]
+    if names is None:
+        check_partners(root_path_1, root_path_2, *(sum(lists, []) for lists in files), pairs)
+        return pairs
+    known = {path: pair for pair in pairs for path in pair}
+    found = [next((known[root / name] for root in hr_roots + lr_roots if root / name in known), None) for name in names]
+    if None in found:
+        raise UserError(f'{names[found.index(None)]}: is in split_file {split_file}, but no pair of images in '
+                        f'{root_path_1} and {root_path_2} has that name')
+    return found
 
-    Args:
-        root_path: a folder or a list of folders. Their subfolders, and files that are no images, are left out.
-        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
-        first_k: how many images, counted from the first.
-        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
-            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
-    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
-    """
 
-    def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
-        check_positive(first_k=first_k, repeat=repeat)
-        self.files = find_images(root_path, split_file, split_key, first_k)
-        self.repeat, self.cache = repeat, cache
+def check_partners(root_path_1: str | list, root_path_2: str | list, lr: list[Path], hr: list[Path],
+                   pairs: list[tuple[Path, Path]]) -> None:
+    """Raises a UserError where a file of `lr` or `hr`, the images in two folders, is in none of the `pairs`."""
+    lone = [[path for path in files if path not in paired] for files, paired in
+            zip((lr, hr), map(set, zip(*pairs, strict=True)) if pairs else (set(), set()), strict=True)]
+    if len(lr) != len(hr):
+        raise UserError(f'{root_path_1} has {len(lr)} images, but {root_path_2} has {len(hr)}; each needs its partner, '
+                        f'and {(lone[0] or lone[1])[0]} has none')
+    if any(lone):
+        raise UserError(f"{lone[0][0]} and {lone[1][0]}: names of a pair must agree, but for LR's trailing x2, x3, ...")
+
+
+class Images(Dataset):
+    """The images in `files`, as `ImageFolder` gives them."""
+
+    def __init__(self, files: list[Path], repeat: int, cache: str):
+        self.files, self.repeat, self.cache = files, repeat, cache
         if cache == 'bin':
-            self.images = in_parallel(make_bin, self.files, 'decoding to _bin_ folders')
+            self.images = make_bins(self.files)
         elif cache == 'in_memory':
             self.images = in_parallel(read_shared, self.files, 'decoding into memory')
         else:
@@ -192,11 +235,32 @@ class ImageFolder(Dataset):
         self.files, self.images = [self.files[i] for i in indices], [self.images[i] for i in indices]
 
 
+@register('image-folder')
+class ImageFolder(Images):
+    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+
+    Args:
+        root_path: a folder or a list of folders. What is in subfolders, or no image by its suffix, is left out, and
+            its name is printed.
+        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
+        first_k: how many images, counted from the first.
+        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
+            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
+    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
+    """
+
+    def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
+                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+        check_positive(first_k=first_k, repeat=repeat)
+        super().__init__(find_images(root_path, split_file, split_key, first_k), repeat, cache)
+
+
 @register('paired-image-folders')
 class PairedImageFolders(Dataset):
     """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and LR's trailing x2, x3, ...
 
-    Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR).
+    Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR); a split may name the
+    files of either. Of several folders each LR goes with the HR at its place in the list, if there are as many.
     """
 
     paired = True
@@ -204,16 +268,10 @@ class PairedImageFolders(Dataset):
     def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                  split_key: str | None = None, first_k: int | None = None, repeat: int = 1,
                  cache: Literal['none', 'bin', 'in_memory'] = 'none'):
-        roots, selection = (root_path_1, root_path_2), (split_file, split_key, first_k)
-        files = [find_images(root, *selection) for root in roots]
-        if len(files[0]) != len(files[1]):
-            raise UserError(f'{root_path_1} has {len(files[0])} images, but {root_path_2} has {len(files[1])}; '
-                            'each needs its partner')
-        for lr, hr in zip(*files, strict=True):
-            if hr.stem not in (lr.stem, pair_key(lr)):
-                raise UserError(f"{lr} and {hr}: names of a pair must agree, but for LR's trailing x2, x3, ...")
-        self.files = [f'{lr} and {hr}' for lr, hr in zip(*files, strict=True)]
-        self.folders = [ImageFolder(root, *selection, repeat, cache) for root in roots]
+        check_positive(first_k=first_k, repeat=repeat)
+        pairs = find_pairs(root_path_1, root_path_2, split_file, split_key)[:first_k]
+        self.files = [f'{lr} and {hr}' for lr, hr in pairs]
+        self.folders = [Images(list(files), repeat, cache) for files in zip(*pairs, strict=True)]
 
     def __len__(self):
         return len(self.folders[0])

@@ -6,31 +6,169 @@ weights' state dict, `data_norm` the normalisation of the training; what else tr
 """
 
 import io
+import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from files import atomic_write, free_memory
+from models.convert import BARE, bare_state, unwrapped
 from models.registry import make_model
-from utils import UserError, atomic_write, check_norm, located
+from utils import UserError, check_extent, check_norm, located, shown
+
+DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
+NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"
+ALONE = ('{}, but weights alone{}; scripts/export_weights.py FILE NEW.pth --config CONFIG makes a checkpoint of them, '
+         "by the config's model")
+
+
+# --- from a file to what it holds ----------------------------------------------------------------------------------
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of the file at `path`; UserError where these and their tensors need more memory than is free."""
+    path = Path(path)
+    try:
+        size, free = path.stat().st_size, free_memory()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError('is no file')
+        if 2 * size > free:
+            raise UserError(f'needs {2 * size / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free')
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f'cannot be read ({error.strerror})') from None
+
+
+def is_safetensors(content: bytes) -> bool:
+    """Whether `content` is a safetensors file: the length of a header in 8 bytes, and the header, in JSON."""
+    return content[8:9] == b'{' and 2 <= int.from_bytes(content[:8], 'little') < len(content)
+
+
+def check_packing(content: bytes) -> None:
+    """Raises a UserError where the zip file `content` unpacks to more than its size: torch.save compresses nothing."""
+    try:
+        size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(content)).infolist())
+    except Exception:  # as `torch.load`'s, of any kind
+        raise UserError(DAMAGED) from None
+    if size > len(content):
+        raise UserError(f'is not as torch.save writes it: {len(content)} bytes that unpack to {size}; pack it again '
+                        'without compression')
+
+
+def unpickle(content: bytes) -> object:
+    """What `content`, a file that torch.save has written, holds. It runs no code."""
+    if content[:4] == b'PK\3\4':
+        check_packing(content)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+    except Exception as error:  # what is no pickle raises nearly anything: RuntimeError, EOFError, IndexError, OSError
+        if refused := re.search(r'GLOBAL ([\w.]{1,100})', str(error)):
+            raise UserError(f'holds {refused[1]}, which is not loaded since it could run code; save the file again '
+                            'without it: tensors, texts, plain numbers, lists and dicts alone') from None
+        raise UserError(DAMAGED) from None
+
+
+# --- what may be in it ---------------------------------------------------------------------------------------------
+
+
+def check_state(state: object) -> None:
+    """Raises a UserError, for the first of its tensors, unless `state` is a state dict of plain, finite tensors."""
+    if not isinstance(state, dict):
+        raise UserError(f'the weights must be tensors by their names, not {shown(state)}')
+    size, free = 0, free_memory()
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
+            raise UserError(f"a tensor's name is {shown(name)}; it must be a short text")
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f'{name} is {shown(tensor)}, not a tensor')
+        real = tensor.is_floating_point()
+        if (tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != 'cpu'
+                or real and tensor.itemsize < 2):
+            raise UserError(f'{name} is no plain tensor (sparse, quantized, nested, without values): save it as one')
+        size += tensor.numel() * tensor.itemsize
+        if size > free:
+            raise UserError(f'{name}, of {tuple(tensor.shape)}, needs more memory than the {free / 2**30:.1f} GB free')
+        if not (tensor.float() if real else tensor).isfinite().all():
+            raise UserError(f'{name} has values that are not finite (NaN or infinity): the training went wrong, or '
+                            'what converted or wrote the file')
+
+
+def check_spec(model: dict, data_norm: object) -> None:
+    """Raises a UserError unless a checkpoint's `model` and `data_norm` are such as configs have."""
+    def children(value):
+        if isinstance(value, dict):
+            return [*value, *value.values()]
+        if isinstance(value, list | tuple):
+            return value
+        if not isinstance(value, str | int | float | None):
+            raise UserError(f"its model's spec or data_norm holds {shown(value)}, and may hold texts, numbers, lists "
+                            'and dicts')
+        return []
+
+    check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
+    if not isinstance(model['name'], str) or not isinstance(model.get('args'), dict | None):
+        raise UserError(f"its model's spec must be a name and args, not {shown(model['name'])} and "
+                        f"{shown(model.get('args'))}")
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
 def read(path: str | Path) -> dict:
-    """The checkpoint at `path`, on the CPU. Loading it runs no code that the file may hold."""
+    """The checkpoint at `path`, on the CPU, its weights finite, without the prefixes of DataParallel and torch.compile.
+
+    Loading it runs no code that the file may hold.
+    """
+    with located(path):
+        content = read_file(path)
+        if is_safetensors(content):
+            raise UserError(ALONE.format('is a safetensors file: it holds no spec of a model', ''))
+        checkpoint = unpickle(content)
+        model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
+        if not isinstance(model, dict) or 'name' not in model or not isinstance(model.get('sd'), dict):
+            if found := bare_state(checkpoint):
+                raise UserError(ALONE.format(NO_CHECKPOINT, found[0] and f' ({found[0]})'))
+            raise UserError(NO_CHECKPOINT)
+        check_spec(model, checkpoint.get('data_norm'))
+        for key in 'epoch', 'iteration':
+            if not isinstance(count := checkpoint.get(key, 0), int) or count < 0:
+                raise UserError(f'its {key} is {shown(count)}, and must be a whole number')
+        sd, ema = model['sd'], checkpoint.get('ema')
+        for state in (sd,) if ema is None else (sd, ema):
+            check_state(state)
+        return {**checkpoint, 'model': {**model, 'sd': unwrapped(sd)}, 'ema': ema and unwrapped(ema)}
+
+
+def read_bare(path: str | Path) -> dict:
+    """The state dict in a file of other code: safetensors, or by torch.save, alone or under a key of BARE."""
+    with located(path):
+        content = read_file(path)
+        if is_safetensors(content):
+            state = load_safetensors(content)
+        else:
+            found = bare_state(unpickle(content))
+            if found is None:
+                raise UserError(f'holds no weights (a state dict, alone or as {", ".join(filter(None, BARE))})')
+            _, state = found
+        check_state(state)
+        return unwrapped(state)
+
+
+def load_safetensors(content: bytes) -> dict:
+    """The tensors of a safetensors file, by their names."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError:
+        raise UserError('is a safetensors file, which needs a package: pip install safetensors') from None
     try:
-        with warnings.catch_warnings(action='ignore'):
-            checkpoint = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-    except Exception:  # what is no pickle raises nearly anything: RuntimeError, EOFError, IndexError, OSError, ...
-        raise UserError(f'{path}: is not a checkpoint, or is damaged (cut off?)') from None
-    model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
-    if not isinstance(model, dict) or 'name' not in model or not isinstance(model.get('sd'), dict):
-        raise UserError(f"{path}: is not a checkpoint: it holds no 'model' with name, args and sd")
-    return checkpoint
+        return load(content)
+    except (SafetensorError, ValueError, KeyError):
+        raise UserError('is a safetensors file, and damaged (cut off?)') from None
 
 
 def write(checkpoint: dict, path: str | Path) -> None:

@@ -1,8 +1,12 @@
-"""Specs and state dicts of the LIIF and A-LIIF authors' checkpoints, turned into ours."""
+"""What other code's checkpoints hold, in our terms: the LIIF and A-LIIF authors' specs, wrapped or bare state dicts."""
 
 import re
 
+import torch
+
 from utils import UserError
+
+BARE = 'params_ema', 'params', 'state_dict', 'model', ''  # where others keep a state dict ('': it is the whole file)
 
 
 def from_published(spec: dict) -> dict:
@@ -45,3 +49,22 @@ def rename(key: str) -> str:
     key = re.sub(r'^pdn\.', 'expansion.', key)
     key = re.sub(r'^basis\.w(\d+)$', r'imnet.weights.\1', key)
     return re.sub(r'^basis\.bias(\d+)$', lambda m: f'imnet.biases.{int(m[1]) - 1}', key)
+
+
+def unwrapped(state: dict) -> dict:
+    """The state dict `state` without what DataParallel and torch.compile put before the names of what they wrap."""
+    state = {name.replace('_orig_mod.', ''): tensor for name, tensor in state.items()}
+    wrapped = all(name.startswith('module.') for name in state)
+    return {name.removeprefix('module.') if wrapped else name: tensor for name, tensor in state.items()}
+
+
+def is_state(value: object) -> bool:
+    """Whether `value` is a state dict: names and their tensors."""
+    return isinstance(value, dict) and bool(value) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items())
+
+
+def bare_state(content: object) -> tuple[str, dict] | None:
+    """The state dict in a file's `content` that has no spec of its model, and its key there; None if there is none."""
+    parts = {**content, '': content} if isinstance(content, dict) else {}
+    return next(((key, parts[key]) for key in BARE if is_state(parts.get(key))), None)

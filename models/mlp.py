@@ -121,8 +121,9 @@ class MLPMixture(nn.Module):
         for i, o in zip(self.dims, self.dims[1:], strict=False):
             # kaiming_uniform_ with a = sqrt(5) is uniform within 1/sqrt(fan_in)
             bound = 1 / math.sqrt(i if init == 'layer' else i * o)
-            self.weights.append(nn.Parameter(torch.empty(K, o * i).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(K, o).uniform_(-bound, bound)))
+            for tensors, width in ((self.weights, o * i), (self.biases, o)):
+                tensors.append(nn.Parameter(torch.empty(K, width)))  # here one that is too large is refused
+                nn.init.uniform_(tensors[-1], -bound, bound)
 
     def layer(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The K weights, stacked to (K*out, in), and biases (K*out,) of layer i."""

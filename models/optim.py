@@ -42,6 +42,8 @@ def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
 
 def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:
     """The rate rises from zero for `warmup` epochs, stays until `hold`, and falls by a cosine to zero at the end."""
+    if min(warmup, hold) < 0:
+        raise UserError(f'warmup and hold must be 0 or more, not {min(warmup, hold):g}')
     start = max(warmup, hold)
 
     def factor(t, epoch_max):

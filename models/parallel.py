@@ -83,6 +83,11 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
+def has_own_classes(model: nn.Module) -> bool:
+    """Whether `model` has parts whose classes are neither this project's nor PyTorch's."""
+    return any(type(part).__module__.split('.')[0] not in ('models', 'torch') for part in model.modules())
+
+
 class Parallel:
     """This process among the job's: `rank` of `world`, its `device`, and the few collectives that training needs.
 
@@ -92,6 +97,10 @@ class Parallel:
 
     def __init__(self, gpu: str):
         self.distributed = dist.is_torchelastic_launched()
+        place = {key: os.environ.get(key, usual) for key, usual in (('RANK', '0'), ('WORLD_SIZE', '1'))}
+        if not self.distributed and place != {'RANK': '0', 'WORLD_SIZE': '1'}:
+            raise UserError(f'RANK is {place["RANK"]} and WORLD_SIZE {place["WORLD_SIZE"]}, but not by torchrun: start '
+                            'several processes by torchrun, or take both out of the environment for one')
         if self.distributed:
             from torch import _dynamo  # noqa: F401  imported later, as optimizers do, it would keep the group for ever
 
@@ -109,7 +118,8 @@ class Parallel:
 
         `amp`: the precision that it is called in.
 
-        DistributedDataParallel gets a group of its own, since what it holds `close` cannot end.
+        DistributedDataParallel gets a group of its own, since what it holds `close` cannot end. It looks for parameters
+        without a gradient where classes are one's own: looking takes time, and our models have none.
         """
         if len(self.devices) > 1 and (compiled or amp):
             raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
@@ -118,7 +128,8 @@ class Parallel:
             model = torch.compile(model)
         if self.distributed:
             return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None,
-                                                       process_group=dist.new_group())
+                                                       process_group=dist.new_group(),
+                                                       find_unused_parameters=has_own_classes(model))
         return nn.DataParallel(model, self.devices) if len(self.devices) > 1 else model
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

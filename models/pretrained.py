@@ -4,19 +4,22 @@
     big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from metadata import resized
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, nearest
 from models.predict import Target, encode, largest_tile, normalisations, parts, upscale
 from models.sampling import grid
-from pictures import fill_hidden, plain, to_picture, to_tensor
+from pictures import model_colours, plain, to_picture, to_tensor
+from transparency import rim
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -53,25 +56,35 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     """`image` `scale` times as large, or at `size` (height, width); made block by block to save memory.
 
     Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
-    The orientation in the EXIF data is applied; EXIF and ICC profile go on in the result's `info`. `verbose` shows a
-    progress bar on a terminal. Raises UserError for sizes below the image's and unsupported modes.
+    The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
+    `metadata.py` has them. `verbose` shows a progress bar on a terminal. Raises UserError for sizes below the image's
+    and unsupported modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
-    alpha, source = None, image
-    if 'A' in image.getbands():
-        alpha, source = image.getchannel('A').resize((width, height), Image.BICUBIC), fill_hidden(image)
     big = Image.new(image.mode, (width, height))
+    big.info = resized(image.info, big.size)
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for top, left, colours in upscale(model, to_tensor(source), (height, width), model.data_norm):
-            block = to_picture(colours, image.mode)
-            if alpha is not None:
-                block.putalpha(alpha.crop((left, top, left + block.width, top + block.height)))
+        for left, top, block in blocks(model, image, (height, width)):
             big.paste(block, (left, top))
             bar.update(block.width * block.height)
-    big.info = image.info
     return big
+
+
+def blocks(model: Decoder, image: Image.Image, size: tuple) -> Iterator[tuple[int, int, Image.Image]]:
+    """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
+    source, rgba = model_colours(image), None
+    if 'A' in image.getbands():
+        rgba, alpha = image.convert('RGBA'), image.getchannel('A').resize(size[::-1], Image.BICUBIC)
+    for top, left, colours in upscale(model, to_tensor(source), size, model.data_norm):
+        box = left, top, left + colours.shape[2], top + colours.shape[1]
+        if rgba is not None:
+            colours = (colours + rim(rgba, source, size[::-1], box)).clamp(0, 1)
+        block = to_picture(colours, image.mode)
+        if rgba is not None:
+            block.putalpha(alpha.crop(box))
+        yield left, top, block
 
 
 @torch.no_grad()

@@ -1,10 +1,16 @@
 """Models by name: `register` one, `make` it from a spec, import a user's own."""
 
 import argparse
+import contextlib
 import importlib
+import math
+import re
+from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from files import free_memory
 from models.convert import from_published
 from utils import Registry, UserError
 
@@ -27,23 +33,54 @@ def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Modu
 
 
 def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
-    """`make` for a whole model; UserError where `spec` is one of a part, as an encoder."""
-    model = make(spec, load_sd=load_sd)
+    """`make` for a whole model; UserError where `spec` is one of a part, as an encoder, or too large to be made."""
+    with limited(spec['sd'] if load_sd else None):
+        model = make(spec, load_sd=load_sd)
     if not hasattr(model, 'query_rgb'):
         raise UserError(f"model {spec['name']} is a part of models: it must be a decoder, with an encoder_spec")
     return model
 
 
+@contextlib.contextmanager
+def limited(state: dict | None) -> Iterator[None]:
+    """Raises a UserError as soon as a model that is made inside needs more memory than is free.
+
+    Or than it can if it is to hold the weights `state`; four times as much is allowed, since parametrizations put
+    tensors in the place of others.
+    """
+    free, size, count = free_memory(), 0, 0
+    most = (4 * len(state) + 100, 4 * sum(t.nbytes for t in state.values()) + 10_000) if state else (math.inf, math.inf)
+
+    def weigh(module, name, parameter):  # before it is filled, which is what takes the memory
+        nonlocal size, count
+        size, count = size + (0 if parameter is None else parameter.nbytes), count + 1
+        if size > free:
+            raise UserError(f'the model needs more memory than the {free / 2**30:.1f} GB that are free')
+        if count > most[0] or size > most[1]:
+            raise UserError('the weights do not fit the model: it is far larger')
+
+    hook = register_module_parameter_registration_hook(weigh)
+    try:
+        yield
+    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no memory holds
+        if re.search("can't allocate memory|[Oo]verflow|too large to convert", str(error)):
+            raise UserError('the model needs more memory than there is') from None
+        raise
+    finally:
+        hook.remove()
+
+
 def load_state(model: nn.Module, state: dict) -> None:
     """Loads the state dict `state` into `model`; every tensor must be there, be known and fit."""
     own = model.state_dict()
-    problems = [f'{k} is missing' for k in own if k not in state]
-    problems += [f'{k} is unexpected' for k in state if k not in own]
-    problems += [f'{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
-                 for k in own if k in state and state[k].shape != own[k].shape]
-    if problems:
-        more = f', and {len(problems) - 3} more' if len(problems) > 3 else ''
-        raise UserError(f'the weights do not fit the model: {", ".join(problems[:3])}{more}')
+    both = [(k, state[k], own[k]) for k in own if k in state]
+    kinds = ([f'{k} is missing' for k in own if k not in state], [f'{k} is unexpected' for k in state if k not in own],
+             [f'{k} is {tuple(a.shape)} instead of {tuple(b.shape)}' for k, a, b in both if a.shape != b.shape],
+             [f'{k} is {a.dtype}, no {b.dtype}' for k, a, b in both if a.is_floating_point() != b.is_floating_point()])
+    told = [problem for problems in kinds for problem in problems[:2]]  # of each kind some
+    if told:
+        rest = sum(map(len, kinds)) - len(told)
+        raise UserError(f'the weights do not fit the model: {", ".join(told)}{f", and {rest} more" if rest else ""}')
     model.load_state_dict(state)
 
 

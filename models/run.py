@@ -14,19 +14,9 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from files import atomic_write, writing
 from models.optim import make_schedule
-from utils import (
-    UserError,
-    atomic_write,
-    check_args,
-    check_norm,
-    check_positive,
-    load_yaml,
-    located,
-    parse_eval_type,
-    set_key,
-    writing,
-)
+from utils import UserError, check_args, check_norm, check_positive, load_yaml, located, parse_eval_type, set_key
 
 FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
@@ -94,7 +84,8 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
 def differences(a: object, b: object, key: str = '') -> list[str]:
     """Dotted keys in which two configs differ, those in FREE left out."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return [d for k in sorted({*a, *b} - FREE) for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
+        keys = sorted({*a, *b} - FREE, key=str)
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
     return [] if a == b or as_number(a) == as_number(b) else [key]
 
 
@@ -107,8 +98,13 @@ def as_number(value: object) -> object:
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """The folder of the run."""
-    return Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    """The folder of the run. UserError where it would lie behind a link to what is not there, as an unmounted disk."""
+    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f'{path}: is a link to {path.readlink()}, which is not there; mount its disk, or make the '
+                            'link another one')
+    return folder
 
 
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
@@ -116,10 +112,11 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
     last = folder / 'epoch-last.pth'
     if not (last.exists() and args.resume):
+        config = read_config(args.config, given, assignments=args.set)  # a wrong path to it is the first thing to tell
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
-        config = read_config(args.config, given, assignments=args.set)
         return config, config.resume
+    load_yaml(args.config)
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS}, args.set)
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
@@ -188,7 +185,8 @@ class Log:
         """Prints a line and adds it to log.txt."""
         if self.active:
             print(text)
-            with writing(self.folder / 'log.txt'), open(self.folder / 'log.txt', 'a') as file:
+            path = self.folder / 'log.txt'
+            with writing(path), open(path, 'a', encoding='utf-8', errors='backslashreplace') as file:
                 print(text, file=file)
 
     def scalars(self, values: dict[str, float], step: int) -> None:

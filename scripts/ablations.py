@@ -98,7 +98,7 @@ def trained(variant, seed, gpu):
     name = f'ablations/{variant.replace(" ", "")}-{seed}'
     path, checkpoint = Path('save', f'{name}.yaml'), Path('save', name, 'epoch-last.pth')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
     if not checkpoint.exists() or read(checkpoint)['epoch'] < config['epoch_max']:
         command = [sys.executable, ROOT / 'train_liif.py', '--config', path, '--name', name, '--seed', str(seed),
                    '--gpu', gpu, '--resume']
@@ -148,10 +148,11 @@ def main():
     set_precision(tf32=False)
     precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
-        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+        rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
         if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
             psnr = evaluate(variant, seed, args.gpu)
-            rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
+            # another process may have added some
+            rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
             publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4),
                       'precision': 'float32' if variant == BICUBIC else precision}])
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets import make_loader  # noqa: E402
+from datasets.image_file import FORMATS  # noqa: E402
 from datasets.image_folder import find_images  # noqa: E402
 from utils import check_positive, run_cli, to_pixel_samples  # noqa: E402
 
@@ -43,7 +44,7 @@ class Plain(Dataset):
         return 1_000_000
 
     def __getitem__(self, i):
-        image = to_floats(Image.open(self.files[i % len(self.files)]).convert('RGB'))
+        image = to_floats(Image.open(self.files[i % len(self.files)], formats=FORMATS).convert('RGB'))
         size = round(INP_SIZE * random.uniform(1, SCALE_MAX))
         y, x = random.randint(0, image.shape[1] - size), random.randint(0, image.shape[2] - size)
         target = image[:, y:y + size, x:x + size]

@@ -13,16 +13,18 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.image_file import read_image  # noqa: E402
 from pictures import sheet  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 
 def print_table(out):
     """Mean PSNR and SSIM for each config in out/bicubic.json and out/ours.json."""
-    for name in ('bicubic', 'ours'):
-        if not (out / f'{name}.json').exists():
-            raise UserError(f'{out}/{name}.json is missing: test.py writes it by --json')
-    results = [json.loads((out / f'{name}.json').read_text())['results'] for name in ('bicubic', 'ours')]
+    paths = [out / f'{name}.json' for name in ('bicubic', 'ours')]
+    for path in paths:
+        if not path.exists():
+            raise UserError(f'{path} is missing: test.py writes it by --json')
+    results = [json.loads(path.read_text(encoding='utf-8'))['results'] for path in paths]
     print(f'{"":20s} {"bicubic":>16s} {"ours":>16s}   (PSNR in dB, SSIM)')
     for bicubic, ours in zip(*results, strict=True):
         print(f'{Path(ours["config"]).stem:20s}', *(f'{r["psnr"]:9.2f} {r["ssim"]:6.4f}' for r in (bicubic, ours)))
@@ -30,7 +32,7 @@ def print_table(out):
 
 def side_by_side(paths):
     """The images at `paths`, {caption: path}, in one row, all with the size of the first."""
-    images = [Image.open(path).convert('RGB') for path in paths.values()]
+    images = [Image.fromarray(read_image(path)) for path in paths.values()]
     box = 0, 0, *images[0].size
     panels = [(caption, 'black', image.crop(box)) for caption, image in zip(paths, images, strict=True)]
     return sheet(panels, len(panels))

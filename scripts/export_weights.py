@@ -1,6 +1,10 @@
-"""Writes a run's weights alone, the averaged ones if it has them, as float32: what goes into pretrained/.
+"""Writes weights alone, the averaged ones if there are any, as float32: what goes into pretrained/.
 
     python scripts/export_weights.py save/_train_edsr-baseline-A-liif/epoch-last.pth pretrained/edsr-baseline-A-liif.pth
+    python scripts/export_weights.py other.safetensors my.pth --config configs/train-div2k/train_edsr-baseline-liif.yaml
+
+The second form makes a checkpoint of weights that other code saved without their model's spec, which the training
+config gives, as it gives data_norm: safetensors, a bare state dict, or one under params_ema, params or state_dict.
 
 With --unfinished both the latest weights and their average, in half precision: a run is continued from that file by the
 config key `resume`, on another machine, say, with an optimizer that begins anew.
@@ -12,17 +16,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.checkpoint import final_spec, read, write  # noqa: E402
-from utils import run_cli  # noqa: E402
+from models.checkpoint import final_spec, read, read_bare, write  # noqa: E402
+from models.registry import add_import_option, make_model  # noqa: E402
+from models.run import read_config  # noqa: E402
+from utils import located, run_cli  # noqa: E402
+
+
+def with_spec(source, path):
+    """A checkpoint of the weights in the file `source`, with the model and the data_norm of the config at `path`."""
+    config = read_config(path)
+    spec = {**config.model, 'sd': read_bare(source)}
+    with located(source):
+        make_model(spec, load_sd=True)
+    return {'model': spec, 'data_norm': config.data_norm}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help="a run's checkpoint")
+    parser.add_argument('source', help="a run's checkpoint, or with --config a file of weights")
     parser.add_argument('target', type=Path, help='the file to write')
+    parser.add_argument('--config', help="the training config of the weights' model")
     parser.add_argument('--unfinished', action='store_true', help='to continue the run from it')
+    add_import_option(parser)
     args = parser.parse_args()
-    checkpoint = read(args.source)
+    checkpoint = with_spec(args.source, args.config) if args.config else read(args.source)
     if args.unfinished:
         model, average = dict(checkpoint['model']), checkpoint.get('ema')
         model['sd'] = {k: v.half() for k, v in model['sd'].items()}

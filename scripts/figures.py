@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
 from demo import weights_map  # noqa: E402
+from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT, load_pretrained  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from pictures import sheet, to_picture  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
-from utils import UserError, atomic_write, calc_psnr, luma, run_cli  # noqa: E402
+from utils import UserError, calc_psnr, luma, run_cli  # noqa: E402
 
 WING, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('wing', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'

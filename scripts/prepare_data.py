@@ -28,8 +28,9 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.image_folder import is_image  # noqa: E402
-from utils import UserError, run_cli, writing  # noqa: E402
+from datasets.image_folder import left_out  # noqa: E402
+from files import writing  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
 
 # set: (page, {archive: {folder: number of images in it}})
 SETS = {
@@ -67,7 +68,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 
 def count(folder):
     """Number of images in `folder`, 0 where it does not exist."""
-    return sum(map(is_image, folder.iterdir())) if folder.is_dir() else 0
+    return sum(left_out(path) is None for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def miscounts(target, folders):
@@ -171,7 +172,7 @@ def check(target, folders):
     for folder in folders:
         for path in (target / folder).iterdir():
             try:
-                with Image.open(path) as image:
+                with Image.open(path, formats=['PNG']) as image:
                     image.verify()
             except (OSError, SyntaxError, ValueError) as error:
                 raise ValueError(f'{folder}/{path.name} is damaged: {error}') from None

@@ -18,8 +18,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from files import atomic_write  # noqa: E402
 from scripts.prepare_data import count, download  # noqa: E402
-from utils import UserError, atomic_write, run_cli  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
 
 LIST = ROOT / 'pretrained/photos2k.txt'
 SIDE = 2040
@@ -40,7 +41,7 @@ PACKAGES = {
 def read_list():
     """{package: {path in it: file to write}}, as LIST has them: a line for each file, then package/path."""
     photos = {package: {} for package in PACKAGES}
-    for target, source in map(str.split, LIST.read_text().splitlines()):
+    for target, source in map(str.split, LIST.read_text(encoding='utf-8').splitlines()):
         package, path = source.split('/', 1)
         photos[package][path] = target
     return photos
@@ -72,7 +73,8 @@ def add_photos(url, sha256, photos, folder):
         raise UserError(f'{url}: is not the package that was used, and was removed; give another page with --mirror')
     with files_of(content) as files:
         for path, target in photos.items():
-            with Image.open(files.extractfile(f'./{path}')) as image, atomic_write(folder / target) as file:
+            source = files.extractfile(f'./{path}')
+            with Image.open(source, formats=['JPEG', 'PNG']) as image, atomic_write(folder / target) as file:
                 options = {'format': 'PNG'} if target.endswith('.png') else {
                     'format': 'JPEG', 'quality': 95, 'subsampling': 0}
                 reduced(image).save(file, **options)

@@ -20,9 +20,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from files import atomic_write
 from models.parallel import device_name
 from pictures import to_picture
-from utils import UserError, atomic_write, load_yaml, parse_eval_type
+from utils import UserError, load_yaml, number_text, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer
@@ -60,7 +61,7 @@ class Report:
         """Takes the two results of `evaluate` on one config, whose images have been kept."""
         path = Path(ours['config'])
         config = load_yaml(path)
-        where = {'config': path.stem, 'scale': scale_of(config),
+        where = {'config': ours['name'], 'scale': scale_of(config),
                  'data': json.dumps(config['test_dataset']['dataset'], sort_keys=True)}
         self.sets.append({**where, **side_by_side(ours, bicubic), 'count': len(ours['images']),
                           'yaml': path.read_text(encoding='utf-8')})
@@ -76,17 +77,19 @@ class Report:
         templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
         templates.filters['data_uri'] = lambda data: f'data:image/webp;base64,{base64.b64encode(data).decode()}'
+        templates.filters['number'] = number_text
         page = templates.get_template('report.html.j2').render(
             model=path, run=describe(model, path, device), sets=self.sets, images=self.images, charts=charts(self.sets),
             groups=group(self.images, 'data', 'image'))
         with atomic_write(self.path) as file:
-            file.write(page.encode())
+            file.write(page.encode(errors='backslashreplace'))  # names of files need not be UTF-8
         return self.path
 
 
 def side_by_side(ours, bicubic):
-    """The numbers of one row, of a config or an image."""
-    return {'ours': ours, 'bicubic': bicubic, 'gain': ours['psnr'] - bicubic['psnr']}
+    """The numbers of one row, of a config or an image. Where both PSNRs are infinite, nothing is gained."""
+    psnr, other = ours['psnr'], bicubic['psnr']
+    return {'ours': ours, 'bicubic': bicubic, 'gain': 0. if psnr == other else psnr - other}
 
 
 def scale_of(config):
@@ -132,7 +135,7 @@ def fit(pictures):
     factor = min(1, math.sqrt(BUDGET / total))
     for p in pictures:
         for name in ('bicubic', 'ours', 'truth'):
-            image = Image.open(io.BytesIO(p[name]))
+            image = Image.open(io.BytesIO(p[name]), formats=['WEBP'])
             p['size'] = tuple(max(1, round(n * factor)) for n in image.size)
             if factor < 1:
                 p[name] = webp(centre(image, *p['size']))
@@ -145,19 +148,23 @@ def fit(pictures):
 def charts(sets):
     """For each dataset that was measured at several scales its name and an SVG of PSNR over scale."""
     known = [row for row in sets if row['scale'] is not None]
-    return [(re.sub(r'^test-|-[\d.]+$', '', rows[0]['config']), chart(sorted(rows, key=lambda row: row['scale'])))
-            for rows in group(known, 'data') if len(rows) > 1]
+    rows = [sorted(rows, key=lambda row: row['scale']) for rows in group(known, 'data') if len(rows) > 1]
+    return [(re.sub(r'(?<![^/])test-|-[\d.]+$', '', same[0]['config']), chart(same)) for same in rows]
 
 
 def chart(rows):
-    """PSNR over scale of one dataset, ours and bicubic's, as the text of an <svg> element."""
+    """PSNR over scale of one dataset, ours and bicubic's, as the text of an <svg> element.
+
+    A point that is not finite is left out, and the curve goes on to the next.
+    """
     scales = [row['scale'] for row in rows]
     with matplotlib.rc_context(CHART):
         figure = Figure(figsize=(5, 3.2), layout='constrained')
         axes = figure.subplots()
         for method, color, style in (('bicubic', BICUBIC, 'o--'), ('ours', OURS, 'o-')):
-            values = [row[method]['psnr'] for row in rows]
-            axes.plot(scales, values, style, color=color, linewidth=2, markersize=5, label=method.capitalize())
+            points = {row['scale']: row[method]['psnr'] for row in rows if math.isfinite(row[method]['psnr'])}
+            axes.plot(list(points), list(points.values()), style, color=color, linewidth=2, markersize=5,
+                      label=method.capitalize())
         axes.set(xticks=sorted(set(scales)), xlabel='Scale', ylabel='PSNR (dB)')
         axes.xaxis.set_major_formatter('×{x:g}')
         axes.margins(y=0.15)

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
+from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
-from utils import UserError, atomic_write, load_yaml, run_cli  # noqa: E402
+from utils import UserError, load_yaml, number_text, run_cli, to_json  # noqa: E402
 
 CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
@@ -38,7 +40,7 @@ def write_rows(path, rows):
     """Writes a JSON file with a row a line, for git to compare."""
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as file:
-        file.write(('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n').encode())
+        file.write(('[\n' + ',\n'.join(map(to_json, rows)) + '\n]\n').encode())
 
 
 def insert(text, name, content):
@@ -101,7 +103,7 @@ def load_models(names, device):
 
 def read_results(sha256):
     """The measured {(config, model): {'psnr', 'ssim', ...}} of the models whose `sha256` they were measured with."""
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
     return {(row['config'], row['model']): row for row in rows
             if row['model'] in sha256 and row['sha256'] == sha256[row['model']]}
 
@@ -122,13 +124,15 @@ def measure(names, results, sha256, nets):
             results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
                             'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
             write_results(results, sha256)
-            print(f'{config.stem:20s} {model:32s} PSNR {found["psnr"]:8.4f}   SSIM {found["ssim"]:.4f}', flush=True)
+            psnr, ssim = (number_text(found[metric]) for metric in ('psnr', 'ssim'))
+            print(f'{config.stem:20s} {model:32s} PSNR {psnr:>8s}   SSIM {ssim}', flush=True)
 
 
 def psnr_over_scale(results, name, model):
     """What is measured of a `model` on the set `name`: {scale: PSNR in dB}."""
     keys = {scale_of(config): (str(config), model) for config in configs_of(name)}
-    return {scale: results[key]['psnr'] for scale, key in keys.items() if key in results}
+    psnr = {scale: results[key]['psnr'] for scale, key in keys.items() if key in results}
+    return {scale: value for scale, value in psnr.items() if value is not None and math.isfinite(value)}
 
 
 def measured_sets(results, sha256):

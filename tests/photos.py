@@ -18,3 +18,7 @@ def save_photos(folder, **sizes):
     for seed, (name, (h, w)) in enumerate(sizes.items()):
         Image.fromarray(photo(h, w, seed)).save(folder / f'{name}.png')
     return folder
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])

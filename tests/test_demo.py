@@ -121,29 +121,7 @@ def test_existing_comparison_is_found_before_the_work(cli):
     assert Path('big-compare.png').read_bytes() == b'dear' and not Path('big.png').exists()
 
 
-# --- folders --------------------------------------------------------------------------------------------------------
-
-
-def test_folder_is_upscaled_file_by_file(cli):
-    os.mkdir('small')
-    for name in ('a.png', 'b.jpg', 'c.gif'):
-        picture().save(f'small/{name}')
-    Path('small/notes.txt').write_text('no picture')
-    assert cli('--input', 'small', '--scale', 2, '--output', 'big')[0] == 0
-    written = {path.name: Image.open(path).format for path in Path('big').iterdir()}
-    assert written == {'a.png': 'PNG', 'b.jpg': 'JPEG', 'c.gif.png': 'PNG'}  # GIF is not written
-
-
-def test_broken_files_are_listed_at_the_end_and_the_rest_goes_on(cli):
-    os.mkdir('small')
-    picture().save('small/a.png')
-    Path('small/b.png').write_bytes(Path('small/a.png').read_bytes()[:100])
-    Path('small/c.jpg').write_text('no picture')
-    picture(width=30).save('small/d.png')
-    code, _, err = cli('--input', 'small', '--resolution', '20,40', '--output', 'big')
-    assert sorted(os.listdir('big')) == ['a.png', 'd.png']
-    assert code == 2
-    assert ['b.png' in err[0], 'c.jpg' in err[1], '2 of 4' in err[2], len(err)] == [True, True, True, 3]
+# --- odd files -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png'])

@@ -135,6 +135,34 @@ def test_a_scheduler_that_signals_all_processes_of_a_job_loses_no_iteration(tmp_
     assert_close(project.checkpoint(), undisturbed.checkpoint())
 
 
+OWN_ENCODER = '''
+from torch import nn
+from models import register
+
+@register('with-a-head')
+class WithAHead(nn.Module):
+    out_dim, receptive_radius = 4, 1
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 10)  # a classifier's, of no use here
+
+    def forward(self, x):
+        return self.body(x)
+'''
+
+
+def test_an_own_encoder_with_an_idle_layer_trains_on_two_processes_as_on_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ENVIRONMENT, 'PYTHONPATH', str(tmp_path))
+    (tmp_path / 'idle_layer.py').write_text(OWN_ENCODER)
+    made = [Project(tmp_path / name, {**CHANGES, 'epoch_max': 2, 'model.args.encoder_spec': {'name': 'with-a-head'}})
+            for name in ('one', 'two')]
+    for processes, project in enumerate(made, 1):
+        run(project, '--import', 'idle_layer', processes=processes)
+    assert_close(made[1].checkpoint(), made[0].checkpoint())
+
+
 def test_machines_that_do_not_share_the_folder_are_an_error(tmp_path):
     machines = [Project(tmp_path / name, {**CHANGES, 'epoch_max': 1}) for name in ('first', 'second')]
     machines[0].train()

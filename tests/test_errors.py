@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from training import Project, before_step, error, forked, only_line, write_photos
 
-from utils import run_cli
+from utils import UserError, run_cli
 
 PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root_path_1': 'LR', 'root_path_2': 'HR'}},
         'train_dataset.wrapper': {'name': 'sr-implicit-paired', 'args': {'inp_size': 8, 'sample_q': 16}}}
@@ -75,6 +75,11 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'grad_clip': -1}, 'tiny.yaml: grad_clip must be above 0, not -1'),
     ({'eval_type': 'set5-2'}, "tiny.yaml: eval_type must be div2k-SCALE or benchmark-SCALE, not 'set5-2'"),
     ({'cosine_lr': {}, 'multi_step_lr': {'milestones': []}}, 'multi_step_lr and cosine_lr exclude each other'),
+    ({'cosine_lr': {'warmup': float('nan')}}, 'tiny.yaml: cosine_lr: warmup must be float, not nan'),
+    ({'cosine_lr': {'warmup': -1}}, 'tiny.yaml: cosine_lr: warmup and hold must be 0 or more, not -1'),
+    ({'optimizer.args.lr': float('nan')}, 'tiny.yaml: optimizer adam: lr must be float, not nan'),
+    ({'data_norm.inp.sub': [float('inf')]}, 'tiny.yaml: data_norm.inp: sub and div must hold a number or one for each'),
+    ({'data_norm': [1]}, 'tiny.yaml: data_norm must be dict or nothing, not [1]'),
     ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: warmup and hold must be below epoch_max, 3'),
 ])
 def test_a_mistake_in_the_config(project, changes, message):
@@ -133,6 +138,12 @@ def test_a_config_that_is_not_there(project):
     assert error(project, config='large.yaml') == 'large.yaml: cannot be read (No such file or directory)'
 
 
+def test_an_error_quotes_a_long_value_in_short(project):
+    values = ['x' * 100] * 1000
+    project.change({'model.args.imnet_spec.args.hidden_list': {'a': [values] * 50}})
+    assert len(error(project)) < 700
+
+
 # --- images ----------------------------------------------------------------------------------------
 
 
@@ -144,7 +155,7 @@ def test_a_missing_folder(project):
 def test_an_empty_folder(project):
     (project.folder / 'empty').mkdir()
     project.change({'val_dataset.dataset.args.root_path': 'empty'})
-    assert 'val_dataset: dataset image-folder: empty: holds no images (.bmp, ' in error(project)
+    assert 'val_dataset: dataset image-folder: empty: holds no images (.png, ' in error(project)
 
 
 @pytest.mark.parametrize('cache, workers', [('none', 0), ('none', 1), ('none', 2), ('in_memory', 0), ('bin', 0)])
@@ -242,6 +253,44 @@ def test_without_cuda_training_runs_on_the_cpu_and_says_so_in_one_line(project, 
 
 
 # --- runs ------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(project):
+    project.train()
+    for flags in ([], ['--resume'], ['--overwrite']):
+        assert error(project, '--name', '_tiny', *flags, config='large.yaml') == (
+            'large.yaml: cannot be read (No such file or directory)')
+
+
+@pytest.mark.parametrize('link', ['save', 'save/_tiny'])
+def test_a_save_folder_on_a_disk_that_is_not_mounted(project, link):
+    (project.folder / link).parent.mkdir(exist_ok=True)
+    (project.folder / link).symlink_to('/nowhere/disk')
+    assert error(project) == (f'{link}: is a link to /nowhere/disk, which is not there; mount its disk, or make the '
+                              'link another one')
+
+
+def test_a_save_folder_may_be_a_link_to_another_disk(project):
+    (project.folder / 'disk').mkdir()
+    (project.folder / 'save').symlink_to('disk')
+    project.train()
+    assert (project.folder / 'disk/_tiny/epoch-last.pth').exists()
+
+
+@pytest.mark.parametrize('rank, world', [('0', '2'), ('1', '2'), ('3', '1')])
+def test_several_processes_that_torchrun_did_not_start(project, monkeypatch, rank, world):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('WORLD_SIZE', world)
+    with pytest.raises(UserError, match=f'RANK is {rank} and WORLD_SIZE {world}, but not by torchrun: start several'):
+        project.train()
+
+
+def test_one_process_whose_environment_says_so_trains(project, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    project.change({'epoch_max': 1})
+    project.train()
+    assert project.checkpoint()['epoch'] == 1
 
 
 def test_a_run_that_is_there_already(project):

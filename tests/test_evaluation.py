@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
-from test import batched_predict, eval_psnr, evaluate, main
+from test import batched_predict, eval_psnr, evaluate, main, short_names
 from utils import UserError, calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
@@ -308,3 +308,82 @@ def test_what_was_measured_before_a_failure_is_in_the_json(roots, tmp_path, monk
     write_config(tmp_path / 'bad.yaml', roots[1], eval_type='div2k-18')
     error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'bad.yaml')
     assert 'bad.yaml: 1.png: ' in error and [result['config'] for result in results] == ['good.yaml']
+
+
+# --- what is not finite, or too small ------------------------------------------------------------------------------
+
+
+class Nowhere(Painter):
+    """Paints nothing that is a number in one corner."""
+
+    def query_rgb(self, coord, cell):
+        return torch.where((coord.sum(-1, keepdim=True) > 1.8), torch.nan, super().query_rgb(coord, cell))
+
+
+def test_a_prediction_that_is_not_finite_is_refused_with_the_images_name(roots, tmp_path):
+    write_config(tmp_path / 'a.yaml', roots[0])
+    with pytest.raises(UserError, match=r'a.yaml: 1.png: the prediction is not finite \(NaN\)'):
+        evaluate(tmp_path / 'a.yaml', Nowhere())
+    assert evaluate(tmp_path / 'a.yaml', Painter())['psnr'] > 0
+
+
+def add_tiny(root, name='0.png'):
+    Image.new('RGB', (50, 8), 'red').save(root / name)
+
+
+def test_an_image_too_small_for_its_border_is_told_and_left_out_of_the_mean(roots, tmp_path, capsys):
+    write_config(tmp_path / 'a.yaml', roots[0], eval_type='benchmark-4', scale=4)
+    alone = evaluate(tmp_path / 'a.yaml', models.Bicubic())
+    add_tiny(roots[0])
+    capsys.readouterr()
+    result = evaluate(tmp_path / 'a.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
+    assert (result['psnr'], result['ssim']) == (alone['psnr'], alone['ssim'])
+    assert [row['image'] for row in result['images'] if np.isnan(row['psnr'])] == ['0.png']
+    assert capsys.readouterr().err.count('a.yaml: 0.png: a 8x48 image has nothing left without its border of 4 pixels; '
+                                         'it is left out of the mean') == 1
+    assert len(list((tmp_path / 'out/a').iterdir())) == 2
+
+
+def evaluate_by_main(monkeypatch, tmp_path, *args):
+    """What test.py prints, and its JSON, read by rules that know no NaN."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', ['test.py', '--model', 'bicubic', '--gpu', 'cpu', '--json', 'out.json', *args])
+    main()
+
+    def refuse(word):
+        raise AssertionError(word)
+    return json.loads(Path('out.json').read_text(), parse_constant=refuse)['results']
+
+
+def test_in_json_what_is_not_finite_is_null_and_in_the_table_a_word(roots, tmp_path, monkeypatch, capsys):
+    for root in roots:
+        Image.new('RGB', (50, 10), 'red').save(root / '1.png')  # bicubic is exact, and SSIM has no 11 rows
+    write_config(tmp_path / 'a.yaml', roots[0])
+    write_config(tmp_path / 'b.yaml', roots[1])
+    results = evaluate_by_main(monkeypatch, tmp_path, '--config', 'a.yaml', 'b.yaml')
+    assert [(row['psnr'], row['ssim'], row['images'][0]['psnr']) for row in results] == [(None, None, None)] * 2
+    assert capsys.readouterr().out.count('PSNR infinite   SSIM none') == 2
+    evaluate_by_main(monkeypatch, tmp_path, '--config', 'a.yaml')
+    assert 'result: infinite\nSSIM: none\n' in capsys.readouterr().out
+
+
+def test_configs_of_one_name_write_to_two_folders_and_are_told_apart(roots, tmp_path, monkeypatch, capsys):
+    for root in roots:
+        write_config(root / 'set.yaml', root)
+    args = '--config', 'a/set.yaml', 'b/set.yaml', './a/set.yaml', '--save-dir', 'out'
+    results = evaluate_by_main(monkeypatch, tmp_path, *args)
+    assert [result['config'] for result in results] == ['./a/set.yaml', 'b/set.yaml']
+    assert [result['name'] for result in results] == ['a/set', 'b/set']
+    assert results[0]['psnr'] != results[1]['psnr']
+    pictures = [np.asarray(Image.open(f'out/{name}/set/1.png')) for name in 'ab']
+    assert not np.array_equal(*pictures)
+    lines = [line for line in capsys.readouterr().out.splitlines() if 'PSNR' in line]
+    assert [line.split()[0] for line in lines] == ['a/set', 'b/set']
+
+
+@pytest.mark.parametrize('paths, names', [
+    (['a/x.yaml', 'a/y.yaml'], ['x', 'y']), (['a/x.yaml', 'b/x.yaml', 'b/y.yaml'], ['a/x', 'b/x', 'b/y']),
+    (['x.yaml', 'x.yml'], ['x.yaml', 'x.yml']), (['a/c/x.yaml', 'b/c/x.yaml'], ['a/c/x', 'b/c/x']),
+    (['/x.yaml', '/a/x.yaml'], ['x', 'a/x']), (['x.yaml'], ['x'])])
+def test_configs_are_called_by_their_stems_after_as_many_folders_as_tell_them_apart(paths, names):
+    assert short_names(paths) == names

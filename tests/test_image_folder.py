@@ -1,106 +1,20 @@
-"""Image folders, alone and in pairs: files, formats, caches, errors."""
+"""Image folders, alone and in pairs: which files, splits, errors."""
 
 import json
-import os
-import pickle
-import shutil
-import struct
-import zlib
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import photo, save_photos
-from PIL import Image
+from photos import save_photos, truncate
 
 import datasets
-from datasets.image_folder import ImageFolder, PairedImageFolders
+from datasets.image_folder import ImageFolder, PairedImageFolders, tell_left_out
 from utils import UserError
 
 CACHES = ['none', 'bin', 'in_memory']
 
 
-def write_png16(path, image):
-    """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
-    def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    h, w = image.shape[:2]
-    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
-    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
-    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
-
-
-# --- reading images --------------------------------------------------------------------------------
-
-
-def test_an_image_is_uint8_rgb(folder):
-    image = ImageFolder(str(folder))[0]
-    assert image.dtype == np.uint8
-    assert np.array_equal(image, photo(70, 90))
-
-
-@pytest.mark.parametrize('name, mode', [('grey.png', 'L'), ('binary.png', '1'), ('grey_alpha.png', 'LA')])
-def test_grey_becomes_rgb(tmp_path, name, mode):
-    grey = np.where(photo(6, 9)[..., 0] > 128, 255, 0).astype(np.uint8)
-    Image.fromarray(grey).convert(mode).save(tmp_path / name)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey] * 3, axis=2))
-
-
-def test_palette_becomes_rgb(tmp_path):
-    image = Image.fromarray(np.array([[0, 1, 2], [2, 0, 1]], dtype=np.uint8), mode='P')
-    image.putpalette([250, 10, 20, 30, 40, 50, 0, 255, 128])
-    image.save(tmp_path / 'palette.png')
-    colours = np.array([[250, 10, 20], [30, 40, 50], [0, 255, 128]])
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], colours[[[0, 1, 2], [2, 0, 1]]])
-
-
-def test_alpha_is_dropped(tmp_path):
-    rgba = np.dstack([photo(6, 9), np.arange(54, dtype=np.uint8).reshape(6, 9)])
-    Image.fromarray(rgba).save(tmp_path / 'rgba.png')
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgba[..., :3])
-
-
-def test_cmyk_becomes_rgb(tmp_path):
-    Image.new('CMYK', (9, 6), (0, 255, 255, 0)).save(tmp_path / 'red.tif')
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.full((6, 9, 3), (255, 0, 0)))
-
-
-def test_of_16_bit_grey_the_high_byte_stays(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
-    write_png16(tmp_path / 'grey16.png', grey)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([grey // 256] * 3, axis=2))
-
-
-def test_of_a_16_bit_pgm_the_high_byte_stays(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
-    (tmp_path / 'grey16.pgm').write_bytes(b'P5 9 6 65535\n' + grey.astype('>u2').tobytes())
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], np.repeat((grey >> 8)[..., None], 3, axis=2))
-
-
-@pytest.mark.parametrize('dtype', [np.float32, np.int32])
-def test_pixels_of_other_than_8_or_16_bits_are_an_error_with_the_path(tmp_path, dtype):
-    Image.fromarray(np.full((6, 9), 70000, dtype)).save(tmp_path / 'odd.tif')
-    with pytest.raises(UserError, match='odd.tif: .*only 8 and 16 bits are known'):
-        ImageFolder(str(tmp_path))[0]
-
-
-def test_of_16_bit_rgb_the_high_byte_stays(tmp_path):
-    rgb = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9, 3), dtype=np.uint16)
-    write_png16(tmp_path / 'rgb16.png', rgb)
-    assert np.array_equal(ImageFolder(str(tmp_path))[0], rgb // 256)
-
-
-def test_files_that_are_no_images_are_left_out(folder):
-    for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
-        (folder / name).write_bytes(b'no image')
-    (folder / 'subfolder.png').mkdir()
-    assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+# --- damaged files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('content', [b'', b'no image', b'\x89PNG\r\n\x1a\n and then nothing'])
@@ -119,106 +33,24 @@ def test_a_truncated_image_is_an_error_with_its_path(folder, cache):
         ImageFolder(str(folder), cache=cache)[1]
 
 
-# --- caches ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('cache', CACHES)
-def test_images_and_sizes_are_the_same_in_each_cache(folder, cache):
-    dataset = ImageFolder(str(folder), cache=cache)
-    for i, size in enumerate([(70, 90), (85, 64), (64, 64)]):
-        assert np.array_equal(dataset[i], photo(*size, seed=i))
-        assert dataset.size(i) == size
-
-
-def test_in_memory_costs_3_bytes_a_pixel_and_reads_no_file_later(folder):
-    dataset = ImageFolder(str(folder), cache='in_memory')
-    (folder / 'a.png').unlink()
-    assert dataset[0].nbytes == 70 * 90 * 3
-
-
-def test_what_is_in_memory_cannot_be_changed(folder):
-    assert not ImageFolder(str(folder), cache='in_memory')[0].flags.writeable
-
-
-def test_workers_that_do_not_fork_share_what_is_in_memory(folder):
-    pickled = ForkingPickler.dumps(ImageFolder(str(folder), cache='in_memory'))  # what such a worker is sent
-    assert len(pickled) < 70 * 90
-    assert np.array_equal(pickle.loads(pickled)[1], photo(85, 64, seed=1))
-
-
-def test_without_cache_a_size_comes_from_the_header_alone(folder):
-    truncate(folder / 'b.png')
-    assert ImageFolder(str(folder)).size(1) == (85, 64)
-
-
-def test_bin_is_a_read_only_memory_map_beside_the_folder(folder):
-    image = ImageFolder(str(folder), cache='bin')[0]
-    assert isinstance(image, np.memmap)
-    assert not image.flags.writeable
-    assert sorted(p.name for p in (folder.parent / '_bin_images').iterdir()) == ['a.png.npy', 'b.png.npy', 'c.png.npy']
-
-
-def test_bin_is_made_once(folder):
-    ImageFolder(str(folder), cache='bin')
-    before = (folder.parent / '_bin_images/a.png.npy').stat()
-    ImageFolder(str(folder), cache='bin')
-    assert (folder.parent / '_bin_images/a.png.npy').stat() == before
-
-
-def test_bin_is_made_anew_for_a_newer_image(folder):
-    ImageFolder(str(folder), cache='bin')
-    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
-    later = (folder.parent / '_bin_images/a.png.npy').stat().st_mtime + 1
-    os.utime(folder / 'a.png', (later, later))
-    assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
-
-
-def test_bin_is_made_anew_for_an_older_image(folder):
-    ImageFolder(str(folder), cache='bin')
-    Image.fromarray(photo(30, 40, seed=9)).save(folder / 'a.png')
-    os.utime(folder / 'a.png', (1e9, 1e9))  # as cp -p and unzip leave it
-    for _ in range(2):
-        assert np.array_equal(ImageFolder(str(folder), cache='bin')[0], photo(30, 40, seed=9))
-
-
-def test_bin_of_a_folder_that_is_named_twice_is_made_of_each_image(folder):
-    for _ in range(5):
-        assert len(ImageFolder([str(folder), str(folder)], cache='bin')) == 6
-        shutil.rmtree(folder.parent / '_bin_images')
-
-
-def test_bin_of_linked_images_lies_beside_the_link(folder, tmp_path):
-    (tmp_path / 'load').mkdir()
-    (tmp_path / 'load/link').symlink_to(folder)
-    ImageFolder(str(tmp_path / 'load/link'), cache='bin')
-    assert (tmp_path / 'load/_bin_link/a.png.npy').exists()
-
-
-def test_bin_folder_that_cannot_be_written_is_an_error_with_its_path(folder):
-    (folder.parent / '_bin_images').write_text('in the way')
-    with pytest.raises(UserError, match='_bin_images: cannot be written .* in_memory'):
-        ImageFolder(str(folder), cache='bin')
-
-
-def test_a_truncated_bin_is_an_error_with_its_path(folder):
-    dataset = ImageFolder(str(folder), cache='bin')
-    truncate(folder.parent / '_bin_images/b.png.npy')
-    with pytest.raises(UserError, match='b.png.npy: cannot be read'):
-        dataset[1]
-
-
-def test_bin_never_loads_a_pickle(folder):
-    dataset = ImageFolder(str(folder), cache='bin')
-    np.save(folder.parent / '_bin_images/a.png.npy', np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match='a.png.npy: cannot be read'):
-        dataset[0]
-
-
 # --- which images ----------------------------------------------------------------------------------
 
 
 def names(dataset):
     return [path.name for path in dataset.files]
+
+
+def test_files_that_are_no_images_are_left_out_and_named_once(folder, capsys):
+    tell_left_out.cache_clear()
+    for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
+        (folder / name).write_bytes(b'no image')
+    (folder / 'subfolder.png').mkdir()
+    for _ in range(2):
+        assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
+    assert capsys.readouterr().out.splitlines() == [
+        f'note: {folder}: left out: .DS_Store, ._a.png (hidden)',
+        f'note: {folder}: left out: Thumbs.db, notes.txt (no suffix of an image)',
+        f'note: {folder}: left out: subfolder.png (a folder; only one level is searched)']
 
 
 def test_repeat_repeats_the_whole_list(folder):

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 import re
 import shutil
 import sys
@@ -125,6 +126,26 @@ def test_there_is_a_chart_with_both_curves_in_the_pages_own_colours(page):
     chart, = re.findall('<svg.*?</svg>', page, re.DOTALL)
     assert all(text in chart for text in ('Ours', 'Bicubic', '×2', '×3', 'PSNR (dB)', 'var(--accent)', 'var(--muted)'))
     assert not re.findall('#0[1234]0', chart)
+
+
+def test_an_infinite_psnr_is_shown_by_a_word_and_gains_nothing_over_another(tmp_path):
+    (tmp_path / 'images').mkdir()
+    Image.new('RGB', SIZE, 'red').save(tmp_path / 'images/red.png')
+    Image.new('RGB', (60, 4), 'red').save(tmp_path / 'images/tiny.png')
+    run('--config', *write_configs(tmp_path, tmp_path / 'images', SCALES), '--model', 'bicubic', '--report', tmp_path)
+    page = (tmp_path / 'index.html').read_text(encoding='utf-8')
+    assert [row[3:] for row in table(page, 'sets')] == [['infinite', 'infinite', '+0.00', '1.0000', '1.0000']] * 2
+    assert [row[3:] for row in table(page, 'images') if row[0] == 'tiny.png'] == [['none'] * 5] * 2
+    assert not re.search(r'\b(nan|inf)\b', page.split('<script>')[0])
+
+
+def test_a_chart_leaves_out_an_infinite_psnr_and_keeps_its_curve():
+    psnr = {2: 40., 3: math.inf, 4: 36., 6: 30.}
+    svg = report.chart([{'scale': scale, 'ours': {'psnr': value}, 'bicubic': {'psnr': 30. - scale}}
+                        for scale, value in psnr.items()])
+    curve, = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--accent\)[^>]*stroke-linecap: square', svg)[:1]
+    assert curve.count('M') == 1 and curve.count('L') == 2
+    assert all(f'×{scale}' in svg for scale in psnr)
 
 
 def test_large_images_show_their_centre_and_the_page_says_so(tmp_path, monkeypatch):

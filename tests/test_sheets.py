@@ -55,6 +55,27 @@ def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():
     assert_close(panel(sheet, 0, 1, 512), panel(sheet, 1, 1, 512), 2)  # Pillow rounds its weights
 
 
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_transparent_parts_are_on_a_checkerboard(cli, mode):
+    image = Image.new(mode, (40, 32))  # black where it is transparent
+    image.paste('white', (20, 0, 40, 32))
+    image.save('small.png')
+    assert cli('--input', 'small.png', '--scale', 4, '--output', 'big.png', '--compare', '--weights-map')[0] == 0
+    comparison, weights = Image.open('big-compare.png'), Image.open('big-weights.png')
+    panels = [panel(comparison, column, 0, 512) for column in (0, 1)] + [panel(weights, 0, 0, 512)]
+    for values in panels:
+        assert set(np.unique(values[4:360, 4:180])) == {204, 255}  # left of the rim, above the frame of the crop
+
+
+def test_what_is_hidden_is_no_detail():
+    values = np.full((160, 200, 4), 100, np.uint8)
+    values[..., 3] = 255
+    values[:20:2, :20:2, :3] = 140
+    values[140:, 180:, :3] = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
+    values[140:, 180:, 3] = 0
+    assert demo.most_detailed(Image.fromarray(values), (2, 2)) == (0, 0)
+
+
 def test_weights_map_of_known_weights(cli, weights, tmp_path):
     picture().save('small.png')
     colours = []

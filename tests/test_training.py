@@ -328,6 +328,7 @@ def test_log_txt_holds_a_line_for_each_epoch(project):
     project.train()
     start, *epochs = project.log()
     assert start.startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    assert start.endswith(f', {torch.get_num_threads()} threads')  # for as many the weights are the same, bit for bit
     events = project.events()
     for i, line in enumerate(epochs, 1):
         assert line.startswith(f'epoch {i}/3, train: loss={events["loss"][i]:.4f}, val: psnr={events["psnr"][i]:.4f}, ')

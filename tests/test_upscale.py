@@ -84,29 +84,12 @@ def test_palette_with_a_transparent_colour_becomes_rgba(bilinear):
     assert upscale_pil(bilinear, image, scale=2).mode == 'RGBA'
 
 
-@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
-def test_alpha_is_resized_by_bicubic_interpolation(bilinear, mode):
-    image = picture(mode)
-    big = upscale_pil(bilinear, image, size=(33, 20))
-    assert_close(big.getchannel('A'), image.getchannel('A').resize((20, 33), Image.BICUBIC), 0)
-
-
 def test_picture_of_several_bands_is_put_together(bilinear, monkeypatch):
     monkeypatch.setattr(predict, 'TILE', 4)
     image = picture('RGBA')
     big = upscale_pil(bilinear, image, scale=2)
     assert_close(big.convert('RGB'), interpolated(image.convert('RGB'), (20, 24)))
     assert_close(big.getchannel('A'), image.getchannel('A').resize((24, 20), Image.BICUBIC), 0)
-
-
-@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
-def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
-    image = Image.new(mode, (12, 10))
-    image.paste(Image.new(mode, (4, 10), 'white'), (4, 0))
-    big = upscale_pil(bilinear, image, scale=3)
-    visible = np.asarray(big.getchannel('A')) > 0
-    assert 120 < visible.sum() < 700
-    assert np.asarray(big.convert('L'))[visible].min() == 255
 
 
 @pytest.mark.parametrize('mode, dtype', [('I;16', '<u2'), ('I;16B', '>u2'), ('I', '<i4')])

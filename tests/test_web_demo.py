@@ -1,5 +1,6 @@
 """The page of web_demo.py: what it makes of a photo, and how it works in a browser without a network."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -52,7 +53,7 @@ def photo(folder, tmp_path):
 def upscale(model, path, scale=None, height=None, width=None):
     """What the page makes of the photo in the file `path`, by `scale`, or else to a size."""
     choice = web_demo.BY_SCALE if scale else web_demo.BY_SIZE
-    return web_demo.upscale(model, str(path), choice, scale, height, width)
+    return web_demo.upscale(model, str(path), choice, scale, height, width, path.parent)
 
 
 def pixels(image):
@@ -130,27 +131,34 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(folder, port):
+def start(folder, port, **environment):
     """web_demo.py, running in `folder`, and what it prints in the file web_demo.log there."""
+    environment = {**ENVIRONMENT, 'GRADIO_TEMP_DIR': str(folder / 'cache'), 'PYTHONUNBUFFERED': '1', **environment}
     command = [sys.executable, SCRIPT, '--model', 'model.pth', '--gpu', 'cpu', '--port', str(port)]
     with (folder / 'web_demo.log').open('w') as log:
-        return subprocess.Popen(command, cwd=folder, env={**ENVIRONMENT, 'GRADIO_TEMP_DIR': str(folder / 'cache')},
-                                stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
-@pytest.fixture(scope='module')
-def url(folder):
-    """Where web_demo.py serves its page."""
+@contextlib.contextmanager
+def serving(folder, **environment):
+    """Where web_demo.py serves its page, as long as the context lasts."""
     pytest.importorskip('gradio', reason='Gradio is not installed (requirements-web.txt)')
     port = free_port()
-    process = start(folder, port)
+    process = start(folder, port, **environment)
     deadline = time.monotonic() + 120
-    while socket.socket().connect_ex(('127.0.0.1', port)):
+    while 'Running on local URL' not in (folder / 'web_demo.log').read_text():
         assert process.poll() is None and time.monotonic() < deadline, (folder / 'web_demo.log').read_text()
         time.sleep(0.1)
     yield f'http://127.0.0.1:{port}/'
     process.terminate()
     process.wait()
+
+
+@pytest.fixture(scope='module')
+def url(folder):
+    """Where web_demo.py serves its page."""
+    with serving(folder) as url:
+        yield url
 
 
 @pytest.fixture

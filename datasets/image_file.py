@@ -1,0 +1,123 @@
+"""Image files: which ones are opened, by what guards, and how they are read as 8-bit RGB.
+
+Every image file that is opened in this project is opened here: for datasets, for the demos, for the scripts.
+"""
+
+import contextlib
+import ctypes
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from files import free_memory
+from utils import UserError
+
+try:
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+except ImportError:
+    pillow_heif = None
+
+Image.init()
+# Pixels, and nothing that runs a program (EPS would start Ghostscript) or needs one. TGA has no signature: it is last.
+FORMATS = [name for name in (
+    'PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'HEIF', 'GIF', 'BMP', 'DIB', 'PPM', 'JPEG2000', 'QOI', 'PSD', 'SGI', 'SUN',
+    'PCX', 'DDS', 'ICO', 'TGA') if name in Image.OPEN]
+SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items()
+            if name in FORMATS or name == 'MPO'}  # which is opened as a JPEG
+
+# Pillow's own guards are for servers, and refuse good pictures; `opened` asks what this machine can hold.
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes, of an ICC profile, too
+PngImagePlugin.MAX_TEXT_MEMORY = 2**28
+# What is damaged is told in one line, or read all the same.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+logging.getLogger('PIL').addHandler(logging.NullHandler())
+with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr by itself
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+PIXEL_BYTES = 8  # of an image while it is read: as decoded, and as RGB
+
+RAW = {'.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf',
+       '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f'}
+VECTORS = {'.ai', '.emf', '.eps', '.pdf', '.ps', '.svg', '.svgz', '.wmf'}
+HEIF = {'.heic', '.heics', '.heif', '.heifs', '.hif'}
+
+
+def why_not(path: Path) -> str | None:
+    """Why `path` is no image that can be opened, as its suffix has it; None where nothing speaks against it."""
+    suffix = path.suffix.lower()
+    if suffix in RAW:  # many are a TIFF, too, of which the preview would be opened
+        return 'RAW: export it as TIFF or PNG'
+    if suffix in VECTORS:
+        return 'no pixels: export it as PNG'
+    if suffix in HEIF and pillow_heif is None:
+        return 'HEIF: pip install pillow-heif, or export it as JPEG'
+    return None
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong inside into a UserError that names the image `path`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f'its content is none of {", ".join(sorted(FORMATS))}'
+        raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The image file at `path` as Pillow opens it: its header is read, and nothing decoded.
+
+    Raises UserError for what is not opened, or too large for the memory, and for what goes wrong inside.
+    """
+    if reason := why_not(Path(path)):
+        raise UserError(f'{path}: is not opened ({reason})')
+    with reading(path), Image.open(path, formats=FORMATS) as image:
+        need, free = PIXEL_BYTES * math.prod(image.size), free_memory()
+        if need > free:
+            raise UserError(f'{image.height}x{image.width} pixels take {need / 1e9:.1f} GB to read, but '
+                            f'{free / 1e9:.1f} GB of memory are free')
+        yield image
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped.
+
+    16 bits of grey are rounded to 8; of 16-bit colour the high byte stays, for Pillow gives no more.
+    """
+    with opened(path) as image:
+        if image.mode[0] in 'IF':
+            return np.repeat(to_8_bits(grey_16_bits(image))[..., None], 3, axis=2)
+        return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+
+
+def grey_16_bits(image: Image.Image) -> np.ndarray:
+    """An image of a mode that begins with I or F as uint16 (H, W); UserError where it has other than 16 bits."""
+    if image.mode == 'F':
+        raise UserError('pixels of mode F are not supported: convert the image to grey or RGB of 8 bits')
+    grey = np.asarray(image)  # a PGM's of 16 bits is an I, which has 32
+    if grey.min() < 0 or grey.max() > 65535:
+        raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
+    return grey.astype(np.uint16)
+
+
+def to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """uint16 as uint8 of any shape, rounded."""
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of the image file at `path`, from its header."""
+    with opened(path) as image:
+        return image.height, image.width

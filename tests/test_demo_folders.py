@@ -1,0 +1,203 @@
+"""demo.py on folders: which pictures, which names, and what happens at the second run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from upscaling import picture
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def make_folder(*names):
+    os.mkdir('small')
+    for name in names:
+        picture().save(f'small/{name}')
+
+
+def upscale(cli, *options, scale=2):
+    """Exit code, lines of stdout and stderr of demo.py from small/ to big/, and the files in big/."""
+    code, out, err = cli('--input', 'small', '--scale', scale, '--output', 'big', *options)
+    return code, out, err, sorted(os.listdir('big'))
+
+
+def test_folder_is_upscaled_file_by_file(cli):
+    os.mkdir('small')
+    for name in ('a.png', 'b.jpg', 'c.gif'):
+        picture().save(f'small/{name}')
+    Path('small/notes.txt').write_text('no picture')
+    assert cli('--input', 'small', '--scale', 2, '--output', 'big')[0] == 0
+    written = {path.name: Image.open(path).format for path in Path('big').iterdir()}
+    assert written == {'a.png': 'PNG', 'b.jpg': 'JPEG', 'c.gif.png': 'PNG'}  # GIF is not written
+
+
+def test_broken_files_are_listed_at_the_end_and_the_rest_goes_on(cli):
+    os.mkdir('small')
+    picture().save('small/a.png')
+    Path('small/b.png').write_bytes(Path('small/a.png').read_bytes()[:100])
+    Path('small/c.jpg').write_text('no picture')
+    picture(width=30).save('small/d.png')
+    code, _, err = cli('--input', 'small', '--resolution', '20,40', '--output', 'big')
+    assert sorted(os.listdir('big')) == ['a.png', 'd.png']
+    assert code == 2
+    assert ['b.png' in err[0], 'c.jpg' in err[1], '2 of 4' in err[2], len(err)] == [True, True, True, 3]
+
+
+def test_pictures_of_every_suffix_that_is_opened_are_found(cli):
+    make_folder('a.jfif', 'b.jpe', 'c.avif', 'd.tga', 'e.apng', 'f.TIF', 'g.sgi')
+    code, _, err, files = upscale(cli)
+    assert (code, err) == (0, [])
+    assert files == ['a.jfif', 'b.jpe', 'c.avif', 'd.tga.png', 'e.apng', 'f.TIF', 'g.sgi.png']
+
+
+def test_what_is_left_out_is_named_once_with_the_reason(cli):
+    make_folder('a.png')
+    for name in 'b.cr2', 'c.CR3', 'd.svg', 'e.txt', 'f', '._a.png':
+        Path('small', name).write_text('no picture')
+    os.mkdir('small/g.png')
+    Path('small/h.png').symlink_to('nowhere')
+    code, out, _, files = upscale(cli)
+    assert (code, files) == (0, ['a.png'])
+    told = [line.removeprefix('note: small: left out: ') for line in out if 'left out' in line]
+    assert sorted(told) == [
+        '._a.png (hidden)', 'b.cr2, c.CR3 (RAW: export it as TIFF or PNG)', 'd.svg (no pixels: export it as PNG)',
+        'e.txt, f (no suffix of an image)', 'g.png (a folder; only one level is searched)',
+        'h.png (no file, or a link to none)']
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_pictures_never_share_a_result(cli):
+    make_folder('a.gif', 'a.gif.png', 'a.png', 'a.png-compare.png')
+    code, out, _, files = upscale(cli, '--compare', '--overwrite')
+    assert code == 0 and len({line.split(':')[0] for line in out if '20x24' in line}) == 4
+    assert files == sorted({
+        'a.gif-2.png', 'a.gif-2.png-compare.png', 'a.gif.png', 'a.gif.png-compare.png', 'a.png', 'a.png-2-compare.png',
+        'a.png-compare.png', 'a.png-compare.png-compare.png'})
+    assert all(Image.open(f'big/{name}').size == (24, 20) for name in ('a.png-compare.png', 'a.gif.png', 'a.gif-2.png'))
+
+
+@pytest.mark.parametrize('name', ['x' * 239 + '.png', 'x' * 251 + '.png', 'x' * 251 + '.gif', '漢' * 83 + '.gif'])
+def test_names_may_be_as_long_as_the_file_system_allows(cli, name):
+    make_folder('a.png', name, 'z.png')
+    for _ in range(2):
+        code, _, err, files = upscale(cli, '--compare')
+        assert (code, err, len(files)) == (0, [], 6)
+
+
+def test_names_that_are_no_utf8_end_no_run(weights, tmp_path):
+    (tmp_path / 'small').mkdir()
+    for name in 'a', 'caf\udce9', 'z':
+        picture().save(tmp_path / f'small/{name}.png')
+    (tmp_path / 'small/caf\udce9.txt').write_text('')
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONIOENCODING': 'utf-8:strict'}
+    command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'bilinear.pth', '--input',
+               'small', '--output', 'big', '--scale', '2']
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'big/caf\\udce9.png: 20x24' in result.stdout
+    assert sorted(os.listdir(tmp_path / 'big')) == ['a.png', 'caf\udce9.png', 'z.png']
+
+
+@pytest.mark.parametrize('name', ['big.v2/', './big.v2/'])
+def test_a_folder_with_a_dot_is_one_where_a_slash_says_so(cli, name):
+    picture().save('small.png')
+    assert cli('--input', 'small.png', '--scale', 2, '--output', name)[0] == 0
+    assert os.listdir('big.v2') == ['small.png']
+
+
+# --- the pictures themselves -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('source, target', [
+    ('small.png', 'small.png'), ('small.png', 'other/../small.png'), ('small.png', 'link.png'),
+    ('link.png', 'small.png'), ('small.png', 'small.jpg/'), ('folder', 'folder'), ('folder', 'linked')])
+def test_a_picture_is_never_replaced_by_its_result(cli, source, target):
+    for folder in 'other', 'folder', 'small.jpg':
+        os.mkdir(folder)
+    for path in 'small.png', 'folder/a.png', 'folder/b.png':
+        picture().save(path)
+    os.symlink('small.png', 'link.png')
+    os.symlink('../small.png', 'small.jpg/small.png')
+    os.symlink('folder', 'linked')
+    before = {path: path.read_bytes() for path in Path().rglob('*.png')}
+    code, _, err = cli('--input', source, '--scale', 2, '--output', target, '--overwrite')
+    assert code == 2 and len(err) == 1 and 'itself, which is not replaced' in err[0]
+    assert {path: path.read_bytes() for path in Path().rglob('*.png')} == before
+
+
+# --- the second run --------------------------------------------------------------------------------------------------
+
+
+def times():
+    return {path.name: path.stat().st_mtime_ns for path in Path('big').iterdir()}
+
+
+def test_what_is_done_is_skipped_and_that_is_no_failure(cli):
+    make_folder('a.png', 'b.jpg')
+    upscale(cli)
+    before = times()
+    picture().save('small/c.png')
+    code, out, err, files = upscale(cli)
+    assert (code, err, files) == (0, [], ['a.png', 'b.jpg', 'c.png'])
+    assert before.items() < times().items()
+    assert 'note: 2 of 3 pictures are there already and were skipped (--overwrite makes them again)' in out
+
+
+def test_overwrite_does_all_again(cli):
+    make_folder('a.png')
+    upscale(cli)
+    before = times()
+    assert upscale(cli, '--overwrite')[0] == 0 and times() != before
+
+
+def test_a_picture_that_has_been_turned_is_skipped_too(cli):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    os.mkdir('small')
+    picture().save('small/a.jpg', exif=exif)
+    upscale(cli)
+    before = times()
+    assert upscale(cli)[0] == 0 and times() == before
+
+
+def test_what_has_another_size_is_not_taken_for_done(cli):
+    make_folder('a.png')
+    upscale(cli)
+    code, _, err, _ = upscale(cli, scale=3)
+    assert code == 2 and err[0] == 'error: big/a.png: exists already, with 20x24 pixels; --overwrite replaces it'
+
+
+def test_a_comparison_that_is_missing_is_made_and_the_result_stays(cli):
+    make_folder('a.png')
+    upscale(cli)
+    before = times()
+    code, _, _, files = upscale(cli, '--compare')
+    assert (code, files) == (0, ['a.png', 'a.png-compare.png']) and before.items() < times().items()
+
+
+def test_ctrl_c_is_one_line_leaves_whole_files_and_the_next_run_does_the_rest(weights, tmp_path):
+    (tmp_path / 'small').mkdir()
+    for i in range(3):
+        picture(width=200, height=200).save(tmp_path / f'small/{i}.png')
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
+               'small', '--output', 'big', '--scale', '4']
+    run = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and not (tmp_path / 'big/0.png').exists():
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate()
+    assert (run.returncode, err) == (130, 'interrupted\n')
+    done = os.listdir(tmp_path / 'big')
+    assert 0 < len(done) < 3 and all(Image.open(tmp_path / 'big' / name).size == (800, 800) for name in done)
+    for name in done:
+        Image.open(tmp_path / 'big' / name).load()
+    assert subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode == 0
+    assert sorted(os.listdir(tmp_path / 'big')) == [f'{i}.png' for i in range(3)]

@@ -1,0 +1,125 @@
+"""EXIF data, resolution and ICC profile of a picture arrive in the result, from any format in any."""
+
+import struct
+
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
+from upscaling import SRGB, picture
+
+DPI = 300, 150
+MAKER, ARTIST, DATE = 'the maker', 'José', '2020:01:01 00:00:00'
+
+
+def exif(orientation):
+    """EXIF data (bytes) of a camera, as a library other than ours or Pillow writes them: with an accent."""
+    data = Image.Exif()
+    data[0x010F], data[0x013B], data[0x9003], data[0x0100] = MAKER, 'Jos?', DATE, 12
+    data[0x8769] = {0x9003: DATE, 0xA002: 12, 0xA003: 10, 0x9286: b'ASCII\0\0\0hello', 0xA434: 'lens', 0x829A: 0.004,
+                    0xA005: {1: 'R98'}}
+    data[0x8825] = {0: b'\2\3\0\0', 1: 'N', 2: (1.0, 2.0, 3.5), 29: '2020:01:01'}
+    if orientation:
+        data[0x0112] = orientation
+    return data.tobytes().replace(b'Jos?\0', 'José\0'.encode('latin-1'))
+
+
+def with_text(key, data, **options):
+    """A PNG that carries EXIF `data` as ImageMagick does, in a text."""
+    def save(path):
+        text = PngImagePlugin.PngInfo()
+        text.add_text(key, f'\n{key.rsplit(" ")[-1]}\n{len(data):8}\n{data.hex()}\n', **options)
+        picture().save(path, pnginfo=text, dpi=DPI, icc_profile=SRGB)
+    return save
+
+
+def with_exif_behind_the_pixels(data):
+    def save(path):
+        picture().save(path, exif=data, dpi=DPI, icc_profile=SRGB)
+        content = path.read_bytes()
+        at = content.index(b'eXIf') - 4
+        chunk = content[at:at + 12 + struct.unpack('>I', content[at:at + 4])[0]]
+        content = content.replace(chunk, b'')
+        end = content.index(b'IEND') - 4
+        path.write_bytes(content[:end] + chunk + content[end:])
+    return save
+
+
+def plainly(data, **options):
+    return lambda path: picture().save(path, exif=data, dpi=DPI, icc_profile=SRGB, **options)
+
+
+SOURCES = {
+    'jpg': plainly, 'webp': lambda data: plainly(data, lossless=True), 'avif': plainly, 'tif': plainly, 'png': plainly,
+    'behind.png': with_exif_behind_the_pixels,
+    'text.png': lambda data: with_text('Raw profile type exif', data[6:]),
+    'zipped.png': lambda data: with_text('Raw profile type exif', data[6:], zip=True),
+    'app1.png': lambda data: with_text('Raw profile type APP1', data, zip=True)}
+
+
+@pytest.mark.parametrize('target', ['jpg', 'png', 'webp', 'tif', 'avif'])
+@pytest.mark.parametrize('source', SOURCES)
+@pytest.mark.parametrize('orientation', [None, 3, 6])
+def test_what_a_picture_says_arrives(cli, tmp_path, source, target, orientation):
+    SOURCES[source](exif(orientation))(tmp_path / f'small.{source}')
+    assert cli('--input', f'small.{source}', '--scale', 2, '--output', f'big.{target}')[0] == 0
+    with Image.open(f'big.{target}') as big:
+        big.load()
+        assert big.size == ((20, 24) if orientation == 6 else (24, 20))
+        assert big.info['icc_profile'] == SRGB
+        tags, camera, place = big.getexif(), big.getexif().get_ifd(0x8769), big.getexif().get_ifd(0x8825)
+        assert (tags[0x010F], tags[0x9003], tags.get(0x0112, 1)) == (MAKER, DATE, 1)
+        assert tags[0x013B] == ARTIST or source in ('tif', 'avif')  # of which Pillow itself has written 'Jos?'
+        assert (camera[0xA002], camera[0xA003]) == big.size and tags.get(0x0100, big.width) == big.width
+        assert (camera[0x9003], camera[0x9286], camera[0xA434]) == (DATE, b'ASCII\0\0\0hello', 'lens')
+        assert (camera[0x829A], place[2], place[29]) == (pytest.approx(0.004), (1.0, 2.0, 3.5), '2020:01:01')
+        if source not in ('webp', 'avif'):  # which hold a resolution in EXIF data only, and these have none
+            dpi = big.info.get('dpi') or (tags[0x011A], tags[0x011B])
+            assert dpi == pytest.approx(DPI[::-1] if orientation == 6 else DPI, abs=0.1)
+
+
+@pytest.mark.parametrize('target', ['webp', 'avif'])
+def test_a_resolution_without_exif_data_arrives_in_formats_that_have_no_other_place_for_it(cli, target):
+    picture().save('small.png', dpi=DPI)
+    assert cli('--input', 'small.png', '--scale', 2, '--output', f'big.{target}')[0] == 0
+    tags = Image.open(f'big.{target}').getexif()
+    assert (tags[0x011A], tags[0x011B]) == pytest.approx(DPI, abs=0.1) and tags[0x0128] == 2
+
+
+def test_a_resolution_in_centimetres_is_converted(cli):
+    data = Image.Exif()
+    data[0x011A], data[0x011B], data[0x0128] = 100.0, 50.0, 3
+    picture().save('small.webp', exif=data)
+    assert cli('--input', 'small.webp', '--scale', 2, '--output', 'big.png')[0] == 0
+    assert Image.open('big.png').info['dpi'] == pytest.approx((254, 127), abs=0.1)
+
+
+@pytest.mark.parametrize('target', ['jpg', 'tif'])
+def test_of_a_tiff_what_it_says_arrives_and_not_how_it_was_stored(cli, target):
+    picture().save('small.tif', compression='tiff_lzw', tiffinfo={0x013B: ARTIST.encode('latin-1')})
+    assert cli('--input', 'small.tif', '--scale', 2, '--output', f'big.{target}')[0] == 0
+    with Image.open(f'big.{target}') as big:
+        assert big.getexif()[0x013B] == ARTIST
+        assert big.info.get('compression') in (None, 'raw')
+        assert target == 'tif' or [*big.getexif()] == [0x013B]
+
+
+def test_the_thumbnail_of_the_small_picture_is_left_out(cli):
+    thumbnail = struct.pack('<H', 1) + struct.pack('<HHII', 0x0201, 4, 1, 8) + bytes(4)
+    tags = struct.pack('<H', 1) + struct.pack('<HHI4s', 0x010F, 2, 4, b'me!\0') + struct.pack('<I', 26)
+    picture().save('small.jpg', exif=b'Exif\0\0II*\0' + struct.pack('<I', 8) + tags + thumbnail)
+    assert Image.open('small.jpg').getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert cli('--input', 'small.jpg', '--scale', 2, '--output', 'big.jpg')[0] == 0
+    tags = Image.open('big.jpg').getexif()
+    assert tags[0x010F] == 'me!' and not tags.get_ifd(ExifTags.IFD.IFD1)
+
+
+def test_a_damaged_directory_costs_no_other_tags(cli):
+    data = exif(6).replace(struct.pack('>HHI', 0x8825, 4, 1), struct.pack('>HHI', 0x8825, 7, 1))
+    picture().save('small.jpg', exif=data)
+    assert cli('--input', 'small.jpg', '--scale', 2, '--output', 'big.jpg')[0] == 0
+    assert Image.open('big.jpg').size == (20, 24) and Image.open('big.jpg').getexif()[0x010F] == MAKER
+
+
+def test_a_comparison_has_the_pictures_icc_profile(cli):
+    picture().save('small.png', icc_profile=SRGB)
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--compare')[0] == 0
+    assert Image.open('big-compare.png').info['icc_profile'] == SRGB

@@ -1,0 +1,176 @@
+"""Pictures with alpha: rims are clean on any background, whatever lies under pixels of little alpha."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import skimage.data
+import tifffile
+from image_fuzz import mend_png
+from PIL import Image
+from upscaling import picture
+
+import web_demo
+from models import load_pretrained, predict, upscale_pil
+from pictures import plain, read, shown
+
+BACKGROUNDS = 0, 128, 255
+
+
+def over(image, background):
+    """What is seen of `image` on a grey background: float64 (H, W, 3)."""
+    values = np.asarray(image.convert('RGBA'), dtype=float)
+    alpha = values[..., 3:] / 255
+    return values[..., :3] * alpha + background * (1 - alpha)
+
+
+def disc(radius=20, edge=1.0, side=64):
+    """Alpha (side, side) of a disc, 0 to 255, whose edge is so many pixels wide."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    return (np.clip((radius - np.hypot(y, x)) / edge + 0.5, 0, 1) * 255).round()
+
+
+@pytest.fixture(scope='module')
+def model():
+    return load_pretrained('edsr-baseline-A-liif-pixel')
+
+
+def as_palette(image):
+    """`image`, RGBA, as palette indices with an alpha for each."""
+    palette = image.convert('RGB').convert('P', palette=Image.ADAPTIVE, colors=8)
+    indices = np.asarray(image.getchannel('A')) // 32 * 8 + np.asarray(palette) % 8
+    result = Image.fromarray(indices.astype(np.uint8), 'P')
+    colours = np.resize(palette.getpalette('RGB'), 24)
+    result.putpalette(np.tile(colours, 32)[:768].astype(np.uint8).tolist())
+    result.info['transparency'] = bytes(min(255, i // 8 * 36) for i in range(256))
+    return result
+
+
+@pytest.mark.parametrize('convert', [
+    lambda image: image, lambda image: image.convert('LA'), lambda image: image.convert('PA'), as_palette],
+    ids=['RGBA', 'LA', 'PA', 'palette with tRNS'])
+@pytest.mark.parametrize('alpha', [
+    disc(), np.maximum(disc(), 1), disc(edge=6), disc(edge=30)], ids=['hard', 'on alpha 1', 'soft', 'wide'])
+def test_black_under_little_alpha_is_not_seen_around_white(model, alpha, convert):
+    colours = np.where(alpha[..., None] <= 5, 0, 255).repeat(3, axis=2)
+    image = convert(Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8)))
+    ours = upscale_pil(model, image, scale=4)
+    weighted = plain(image).resize((256, 256), Image.BICUBIC)  # Pillow weights by alpha
+    assert over(ours, 255).min() >= over(weighted, 255).min() - 2  # of 255
+
+
+@pytest.mark.parametrize('alpha', [disc(100, 1, 256), disc(90, 40, 256)], ids=['hard', 'soft'])
+def test_rims_of_a_photo_are_nearer_to_the_truth_than_alpha_weighted_bicubic_interpolation(model, alpha):
+    truth = Image.fromarray(skimage.data.astronaut()[:256, 100:356])
+    truth.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+    small = np.array(truth.resize((64, 64), Image.BICUBIC))
+    hidden = small[..., 3] <= 5
+    small[hidden, :3] = np.random.default_rng(0).integers(0, 256, (hidden.sum(), 3))
+    small = Image.fromarray(small)
+    rim = small.getchannel('A').point(lambda a: 255 * (0 < a < 255)).resize((256, 256), Image.NEAREST)
+    ours, weighted = upscale_pil(model, small, scale=4), small.resize((256, 256), Image.BICUBIC)
+    for background in BACKGROUNDS:
+        errors = [np.square(over(image, background) - over(truth, background))[np.asarray(rim) > 0].mean()
+                  for image in (ours, weighted)]
+        assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
+    image = Image.new(mode, (12, 10))
+    image.paste(Image.new(mode, (4, 10), 'white'), (4, 0))
+    big = upscale_pil(bilinear, image, scale=3)
+    visible = np.asarray(big.getchannel('A')) > 0
+    assert 120 < visible.sum() < 700
+    assert np.asarray(big.convert('L'))[visible].min() == 255
+
+
+@pytest.mark.parametrize('alpha', [1, 40, 255])
+def test_where_alpha_is_even_colours_are_those_of_the_opaque_picture(model, alpha):
+    image = picture(width=40, height=30)
+    opaque = upscale_pil(model, image, scale=2)
+    image.putalpha(alpha)
+    assert np.array_equal(upscale_pil(model, image, scale=2).convert('RGB'), opaque)
+
+
+def test_tiles_leave_no_seams(model, monkeypatch):
+    image = picture(width=90, height=70)
+    image.putalpha(Image.fromarray(disc(40, 20, 90)[:70].astype(np.uint8)))
+    whole = upscale_pil(model, image, scale=2.5)
+    monkeypatch.setattr(predict, 'TILE', 32)
+    tiled = upscale_pil(model, image, scale=2.5)
+    for background in BACKGROUNDS:
+        assert abs(over(tiled, background) - over(whole, background)).max() <= 2  # roundings
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_alpha_is_resized_by_bicubic_interpolation(bilinear, mode):
+    image = picture(mode)
+    image.putalpha(picture('L', seed=1))
+    big = upscale_pil(bilinear, image, size=(33, 20))
+    assert np.array_equal(big.getchannel('A'), image.getchannel('A').resize((20, 33), Image.BICUBIC))
+
+
+# --- transparency as files have it -----------------------------------------------------------------------------------
+
+
+def png(path, depth, colour_type, row, transparent):
+    """A PNG of one row (bytes), 8 pixels wide, with a tRNS chunk; Pillow writes no such depths."""
+    chunks = [(b'IHDR', struct.pack('>IIBBBBB', 8, 1, depth, colour_type, 0, 0, 0)), (b'tRNS', transparent),
+              (b'IDAT', zlib.compress(b'\0' + row)), (b'IEND', b'')]
+    path.write_bytes(mend_png(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + bytes(4) for kind, data in chunks)))
+
+
+@pytest.mark.parametrize('depth', [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png_has_the_depth_of_its_pixels(tmp_path, depth):
+    values = [0, 1, 0, 1, 0, 1, 1, 0]
+    row = int(''.join(f'{value:0{depth}b}' for value in values), 2).to_bytes(depth, 'big')
+    png(tmp_path / 'a.png', depth, 0, row, struct.pack('>H', 1))
+    image = read(tmp_path / 'a.png')
+    assert image.mode == 'LA'
+    assert np.asarray(image.getchannel('A'))[0].tolist() == [0 if value else 255 for value in values]
+
+
+@pytest.mark.parametrize('depth, dtype', [(8, '>u1'), (16, '>u2')])
+def test_the_transparent_colour_of_a_png_has_the_depth_of_its_pixels(tmp_path, depth, dtype):
+    colours = np.array([[10, 200, 30], [250, 20, 9]] * 4) * (257 if depth == 16 else 1)
+    png(tmp_path / 'a.png', depth, 2, colours.astype(dtype).tobytes(), struct.pack('>3H', *colours[0]))
+    assert np.asarray(read(tmp_path / 'a.png').getchannel('A'))[0].tolist() == [0, 255] * 4
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_a_tiff_of_8_or_16_bits_keeps_its_alpha(tmp_path, dtype):
+    values = np.asarray(picture('RGBA'))
+    tifffile.imwrite(tmp_path / 'a.tif', values.astype(dtype) * (257 if dtype == np.uint16 else 1), photometric='rgb',
+                     extrasamples=['unassalpha'])
+    assert np.array_equal(read(tmp_path / 'a.tif'), values)
+
+
+# --- to look at ------------------------------------------------------------------------------------------------------
+
+
+def test_transparent_parts_are_shown_on_a_checkerboard():
+    image = Image.new('RGBA', (32, 32))
+    image.paste('red', (16, 0, 32, 32))
+    values = np.asarray(shown(image))
+    assert (values[:, 16:] == (255, 0, 0)).all()
+    assert {tuple(colour) for colour in values[:, :16].reshape(-1, 3)} == {(255,) * 3, (204,) * 3}
+    assert (values[0, 0] != values[0, 8]).all() and (values[0, 0] == values[8, 8]).all()
+
+
+def test_an_opaque_picture_is_shown_as_it_is():
+    assert np.array_equal(shown(picture()), picture())
+
+
+def test_colours_that_are_hidden_do_not_bleed_into_what_is_shown():
+    image = Image.fromarray(np.dstack([np.where(disc() > 0, 255, 0)] * 3 + [disc()]).astype(np.uint8))
+    assert np.asarray(shown(image, (256, 256))).min() >= 203
+
+
+def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
+    small = Image.new('LA', (30, 20), (255, 255))
+    small.paste((0, 0), (0, 0, 15, 20))
+    for side in web_demo.comparison(small, small.resize((120, 80)))[0]:
+        assert set(np.unique(np.asarray(side)[:, :50])) == {204, 255} and np.asarray(side)[:, 70:].min() == 255

@@ -1,0 +1,165 @@
+"""What the page's server gives to programs that send it requests of their own, with hostile paths above all."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import test_web_demo
+from PIL import Image
+
+from models import upscale_pil
+
+folder, model = test_web_demo.folder, test_web_demo.model  # fixtures
+META = {'meta': {'_type': 'gradio.FileData'}}
+# A company's proxies, none of which reaches this machine's own ports; for the second one httpx would need a package.
+PROXIES = {'http_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:9', 'ALL_PROXY': 'socks5://127.0.0.1:9'}
+
+
+@pytest.fixture(scope='module')
+def url(folder):
+    """Where web_demo.py serves, started with proxies in its environment, and none for this machine excluded."""
+    with test_web_demo.serving(folder, no_proxy='', NO_PROXY='', **PROXIES) as url:
+        yield f'{url}gradio_api/'
+
+
+@pytest.fixture
+def web(url):
+    """A client that sends requests to the server."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def private(folder):
+    """A photo that nobody uploaded, beside a file that lies where its result would go; both must stay as they are."""
+    private = folder / 'private'
+    private.mkdir()
+    shutil.copy(folder / 'photo.png', private / 'secret.png')
+    (private / 'secret-120x88.png').write_text('something of mine')
+    before = {path.name: path.read_bytes() for path in private.iterdir()}
+    yield private / 'secret.png'
+    assert {path.name: path.read_bytes() for path in private.iterdir()} == before
+    shutil.rmtree(private)
+
+
+def upload(web, path, name=None):
+    """Where the server puts the file `path`, uploaded under `name`."""
+    response = web.post('upload', files={'files': (name or path.name, path.read_bytes())})
+    return response.json()[0]
+
+
+def answer(web, data, scale=2):
+    """The event and the value of what `answer` gives for the photo `data`."""
+    event = web.post('call/answer', json={'data': [data, 'Scale', scale, None, None]}).json()['event_id']
+    kind, value = web.get(f'call/answer/{event}').text.strip().split('\n')[-2:]
+    return kind.removeprefix('event: '), json.loads(value.removeprefix('data: '))
+
+
+def download(web, value):
+    """The result's picture, fetched as the page does."""
+    return Image.open(io.BytesIO(web.get(f'file={value[2]["value"]["path"]}').raise_for_status().content))
+
+
+def test_an_uploaded_photo_is_upscaled_and_the_result_can_be_fetched(web, folder, model):
+    kind, value = answer(web, {'path': upload(web, folder / 'photo.png'), **META})
+    assert kind == 'complete'
+    expected = upscale_pil(model, Image.open(folder / 'photo.png'), scale=2)
+    assert np.array_equal(np.asarray(download(web, value)), np.asarray(expected))
+
+
+def test_results_go_into_new_folders_and_replace_nothing(web, folder):
+    """Another upload of this content and of the result's name lies where the result went, were it put beside."""
+    photo = upload(web, folder / 'photo.png')
+    mine = Path(upload(web, folder / 'photo.png', 'photo-120x88.png'))
+    assert mine.parent == Path(photo).parent
+    before = mine.read_bytes()
+    paths = {answer(web, {'path': photo, **META})[1][2]['value']['path'] for _ in range(2)}
+    assert mine.read_bytes() == before and str(mine) not in paths
+    assert len({Path(path).parent for path in paths}) == 2
+
+
+def hostile(private, photo):
+    """Names for the file `private`, by way of the uploaded `photo` where one is needed."""
+    link = Path(photo).with_name('link.png')
+    link.unlink(missing_ok=True)
+    link.symlink_to(private)
+    up = '../' * 30
+    return [str(private), str(private) + '.absent', 'private/secret.png', f'./{private}', f'file://{private}',
+            f'{photo}/../{up}{private}', str(Path(photo).parent / up) + str(private), str(link), str(link.parent),
+            f'{private}\0.png', f'/proc/self/root{private}', '/proc/self/cwd/private/secret.png', '/dev/stdin', '',
+            f'http://127.0.0.1:9/file={private}', f'file={private}', str(private).replace('/', '//')]
+
+
+@pytest.mark.parametrize('rest', [{}, META, {'url': None}, {'url': 'http://127.0.0.1:9/x.png', **META},
+                                  {'is_stream': True, **META}, {'orig_name': 'photo.png', 'size': 1, **META}])
+def test_a_photo_that_nobody_uploaded_is_refused_under_any_name(web, folder, private, rest):
+    for path in hostile(private, upload(web, folder / 'photo.png')):
+        assert answer(web, {'path': path, **rest})[0] == 'error', path
+    assert answer(web, {'path': None, **rest})[0] == 'error'
+
+
+@pytest.mark.parametrize('data', ['PATH', ['PATH'], {'path': ['PATH']}, {'path': {'path': 'PATH', **META}}, {}, 3])
+def test_a_photo_that_is_no_file_is_refused(web, private, data):
+    data = json.loads(json.dumps(data).replace('PATH', str(private)))
+    assert answer(web, data)[0] == 'error'
+
+
+@pytest.mark.parametrize('endpoint', ['run/answer', 'api/answer', 'run/predict', 'queue/join', 'call/v2/answer'])
+def test_other_ways_to_ask_are_refused_too(web, private, endpoint):
+    data = [{'path': str(private)}, 'Scale', 2, None, None]
+    body = {'data': data, 'fn_index': 1, 'session_hash': 'hash', 'event_data': None, 'trigger_id': None}
+    response = web.post(endpoint, json=body)
+    text = response.text
+    if endpoint == 'queue/join' and response.is_success:
+        with web.stream('GET', 'queue/data', params={'session_hash': 'hash'}) as stream:
+            text = next(line for line in stream.iter_lines() if 'process_completed' in line)
+    assert 'image.png' not in text and 'secret' not in text, text
+
+
+@pytest.mark.parametrize('position', range(1, 5))
+def test_a_file_in_place_of_another_field_is_refused(web, folder, private, position):
+    data = [{'path': upload(web, folder / 'photo.png'), **META}, 'Scale', 2, None, None]
+    for rest in ({}, META):
+        data[position] = {'path': str(private), **rest}
+        event = web.post('call/answer', json={'data': data}).json()['event_id']
+        text = web.get(f'call/answer/{event}').text
+        assert 'event: error' in text or position == 2 and 'secret' not in text
+
+
+@pytest.mark.parametrize('endpoint', ['file={}', 'file/{}', 'proxy={}', '../static/{}', '../assets/{}', '../svelte/{}',
+                                      'custom_component/x/client/y/{}'])
+def test_no_other_file_can_be_fetched(web, folder, private, endpoint):
+    for path in [*hostile(private, upload(web, folder / 'photo.png')), str(folder / 'photo.png'), 'model.pth']:
+        for name in (path, path.replace('/', '%2f'), path.replace('.', '%2e')):
+            try:
+                response = web.get(endpoint.format(name))
+            except httpx.InvalidURL:
+                continue
+            assert private.read_bytes() not in response.content, name
+            assert response.status_code >= 400 or b'<html' in response.content, name
+
+
+@pytest.mark.parametrize('name', ['../../../evil.png', '/tmp/evil.png', '..', '.', '..\\evil.png', 'a\0b.png',
+                                  'x' * 300, 'photo.png/../../evil.png', '%2e%2e%2fevil.png', 'ä/ö.png'])
+def test_an_upload_stays_in_the_cache_whatever_its_name(web, folder, name):
+    outside = {path for path in folder.parent.rglob('*') if 'cache' not in path.parts}
+    response = web.post('upload', files={'files': (name, (folder / 'photo.png').read_bytes())})
+    if response.is_success:
+        assert Path(response.json()[0]).resolve().is_relative_to((folder / 'cache').resolve())
+    assert {path for path in folder.parent.rglob('*') if 'cache' not in path.parts} == outside
+    assert not Path('/tmp/evil.png').exists()
+
+
+@pytest.mark.parametrize('scale', [0, -3, 1e300, 1e6, 'NaN', 'Infinity', '2', [2], {}, True])
+def test_a_scale_that_cannot_be_leaves_the_server_working(web, folder, scale):
+    photo = {'path': upload(web, folder / 'photo.png'), **META}
+    body = json.dumps({'data': [photo, 'Scale', scale, None, None]}).replace('"NaN"', 'NaN')
+    response = web.post('call/answer', content=body.replace('"Infinity"', 'Infinity'),
+                        headers={'Content-Type': 'application/json'})
+    if response.is_success:
+        web.get(f'call/answer/{response.json()["event_id"]}')
+    assert answer(web, photo)[0] == 'complete'
