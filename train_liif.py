@@ -13,7 +13,6 @@ A run writes save/_CONFIG_NAME/ (see --name, --tag): config.yaml, log.txt, tenso
 """
 
 import argparse
-import copy
 import math
 import signal
 import sys
@@ -22,22 +21,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
-from models.convert import from_published
-from models.decoder import USUAL_NORM
-from models.optim import make_optimizer
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
-from models.predict import normalisations, same_normalisation
-from models.registry import add_import_option, load_state, make_model
+from models.predict import normalisations
+from models.registry import add_import_option
 from models.run import Config, Log, lock, open_run, prepare_folder, run_folder
+from models.state import RunState
 from test import eval_images
-from utils import UserError, check_norm, located, run_cli, say, time_text, to_float
+from utils import UserError, located, run_cli, time_text, to_float
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
 SIGNALS = signal.SIGTERM, signal.SIGINT
@@ -47,24 +43,11 @@ class Stopped(Exception):
     """A signal asked for the end of the run; what the trainer holds can be saved."""
 
 
-class Trainer:
-    """Model, optimizer, average and position of a run: what a checkpoint holds. `config`'s keys: `models.run`.
-
-    `minutes`: how long the run is to take, in place of the config's epoch_max.
-    """
+class Trainer(RunState):
+    """Trains a run's model: step by step, epoch by epoch."""
 
     def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
-        self.config, self.parallel, self.folder = config, parallel, folder
-        torch.manual_seed(config.seed)
-        self.model = make_model(config.model).to(parallel.device)
-        if config.channels_last:
-            self.model.encoder.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
-        self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
-        self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
-        self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
-        self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
-        self.minutes, self.seconds, self.begin = minutes, 0., time.monotonic()  # trained before this process began
+        super().__init__(config, parallel, folder, minutes)
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
@@ -85,70 +68,6 @@ class Trainer:
     def stopped(self) -> bool:
         """Whether any process has had a signal."""
         return self.parallel.any(self.signal is not None)
-
-    def save(self, *names: str | int) -> None:
-        """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
-        if self.parallel.rank:
-            return
-        if not all(tensor.isfinite().all() for tensor in self.weights()):
-            raise UserError(f'the weights are not finite after epoch {self.epoch}, iteration {self.iteration}: lower '
-                            f'lr or set grad_clip; {self.folder} keeps what was saved before')
-        state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
-                 'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
-                 'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
-                 'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.minutes else {}),
-                 **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
-        for name in names:
-            checkpoints.write(state, self.folder / f'epoch-{name}.pth')
-
-    def weights(self) -> list[torch.Tensor]:
-        """All tensors of the model and of its average."""
-        return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
-
-    def restore(self, state: dict, same_run: bool) -> None:
-        """Takes up the state that `save` wrote, of another run from the beginning of the epoch.
-
-        Of checkpoints of other programs: the model, and the epoch if they tell it.
-        """
-        spec = from_published(state['model'])
-        load_state(self.model, spec['sd'])
-        if self.ema:
-            load_state(self.ema, state.get('ema') or spec['sd'])
-        self.epoch = state.get('epoch', 0)
-        self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
-        if 'iteration' not in state:
-            say('of this checkpoint model and epoch are taken; the optimizer begins anew')
-            return
-        if state['optimizer']['name'] != self.config.optimizer['name']:
-            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
-                            'it, or begin with the weights alone (weights_from)')
-        groups = self.optimizer.param_groups
-        own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
-        self.optimizer.load_state_dict(state['optimizer']['sd'])
-        for group, values in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(values)  # weight decay and the like are the config's, not the checkpoint's
-        torch.set_rng_state(state['rng'])
-        for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
-            setattr(self, key, state[key])
-        self.seconds = state.get('seconds', 0.) if same_run else 0.
-
-    def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
-        """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
-        check_norm(data_norm)
-        for key in keys:
-            if not same_normalisation(data_norm, self.config.data_norm, key):
-                theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
-                raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
-
-    def begin_as(self, other: nn.Module) -> None:
-        """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
-        norm = getattr(other, 'data_norm', USUAL_NORM)
-        self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
-        for model in filter(None, (self.model, self.ema)):
-            if self.config.encoder_from:
-                load_state(model.encoder, other.encoder.state_dict())
-            else:
-                load_state(model, other.state_dict())
 
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
         """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss.
@@ -175,10 +94,6 @@ class Trainer:
                 for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
                     ours.copy_(latest)
         return loss.detach()
-
-    def elapsed(self) -> float:
-        """Seconds that the run has taken so far."""
-        return self.seconds + time.monotonic() - self.begin
 
     def progress(self, length: int) -> float:
         """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""

@@ -2,7 +2,7 @@
 
 A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's. `ema`, where present, is the averaged
 weights' state dict, `data_norm` the normalisation of the training; what else training needs to go on, it keeps there by
-`Trainer.save`.
+`models.state`.
 """
 
 import io

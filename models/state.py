@@ -1,0 +1,107 @@
+"""What a training run is at any moment, and what its checkpoints hold: weights, their average, optimizer, position."""
+
+import copy
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models import checkpoint as checkpoints
+from models.convert import from_published
+from models.decoder import USUAL_NORM
+from models.optim import make_optimizer
+from models.parallel import Parallel
+from models.predict import same_normalisation
+from models.registry import load_state, make_model
+from models.run import Config
+from utils import UserError, check_norm, say
+
+
+class RunState:
+    """Model, optimizer, average and position of a run. `config`'s keys: `models.run`.
+
+    `minutes`: how long the run is to take, in place of the config's epoch_max.
+    """
+
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
+        self.config, self.parallel, self.folder = config, parallel, folder
+        torch.manual_seed(config.seed)
+        self.model = make_model(config.model).to(parallel.device)
+        if config.channels_last:
+            self.model.encoder.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
+        self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
+        self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
+        self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
+        self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
+        self.minutes, self.seconds, self.begin = minutes, 0., time.monotonic()  # trained before this process began
+
+    def save(self, *names: str | int) -> None:
+        """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
+        if self.parallel.rank:
+            return
+        if not all(tensor.isfinite().all() for tensor in self.weights()):
+            raise UserError(f'the weights are not finite after epoch {self.epoch}, iteration {self.iteration}: lower '
+                            f'lr or set grad_clip; {self.folder} keeps what was saved before')
+        state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
+                 'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
+                 'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
+                 'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.minutes else {}),
+                 **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
+        for name in names:
+            checkpoints.write(state, self.folder / f'epoch-{name}.pth')
+
+    def weights(self) -> list[torch.Tensor]:
+        """All tensors of the model and of its average."""
+        return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
+
+    def restore(self, state: dict, same_run: bool) -> None:
+        """Takes up the state that `save` wrote, of another run from the beginning of the epoch.
+
+        Of checkpoints of other programs: the model, and the epoch if they tell it.
+        """
+        spec = from_published(state['model'])
+        load_state(self.model, spec['sd'])
+        if self.ema:
+            load_state(self.ema, state.get('ema') or spec['sd'])
+        self.epoch = state.get('epoch', 0)
+        self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
+        if 'iteration' not in state:
+            say('of this checkpoint model and epoch are taken; the optimizer begins anew')
+            return
+        if state['optimizer']['name'] != self.config.optimizer['name']:
+            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
+                            'it, or begin with the weights alone (weights_from)')
+        groups = self.optimizer.param_groups
+        own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
+        self.optimizer.load_state_dict(state['optimizer']['sd'])
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)  # weight decay and the like are the config's, not the checkpoint's
+        torch.set_rng_state(state['rng'])
+        for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
+            setattr(self, key, state[key])
+        self.seconds = state.get('seconds', 0.) if same_run else 0.
+
+    def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
+        """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
+        check_norm(data_norm)
+        for key in keys:
+            if not same_normalisation(data_norm, self.config.data_norm, key):
+                theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
+                raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
+
+    def begin_as(self, other: nn.Module) -> None:
+        """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
+        norm = getattr(other, 'data_norm', USUAL_NORM)
+        self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
+        for model in filter(None, (self.model, self.ema)):
+            if self.config.encoder_from:
+                load_state(model.encoder, other.encoder.state_dict())
+            else:
+                load_state(model, other.state_dict())
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far."""
+        return self.seconds + time.monotonic() - self.begin
