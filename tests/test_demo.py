@@ -195,6 +195,13 @@ def test_output_beyond_the_memory_is_refused_before_the_work(cli, monkeypatch):
     assert code == 2 and len(err) == 1 and 'memory' in err[0]
 
 
+def test_output_beyond_the_disk_is_refused_before_the_picture_is_decoded(cli):
+    picture().save('small.png')
+    os.truncate('small.png', 100)
+    code, _, err = cli('--input', 'small.png', '--scale', 1e6, '--output', 'big.png')
+    assert code == 2 and len(err) == 1 and 'free on the disk' in err[0]
+
+
 def test_full_disk_is_one_line_and_leaves_nothing(cli, monkeypatch):
     def full(_):
         raise OSError(28, 'No space left on device')

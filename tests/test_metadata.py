@@ -76,6 +76,12 @@ def test_what_a_picture_says_arrives(cli, tmp_path, source, target, orientation)
             assert dpi == pytest.approx(DPI[::-1] if orientation == 6 else DPI, abs=0.1)
 
 
+def test_bytes_stay_of_the_type_undefined(cli):
+    picture().save('small.jpg', exif=exif(None).replace(struct.pack('>HH', 0x9286, 1), struct.pack('>HH', 0x9286, 7)))
+    assert cli('--input', 'small.jpg', '--scale', 2, '--output', 'big.jpg')[0] == 0
+    assert struct.pack('>HH', 0x9286, 7) in Image.open('big.jpg').info['exif']
+
+
 @pytest.mark.parametrize('target', ['webp', 'avif'])
 def test_a_resolution_without_exif_data_arrives_in_formats_that_have_no_other_place_for_it(cli, target):
     picture().save('small.png', dpi=DPI)

@@ -86,6 +86,14 @@ def test_what_is_hidden_does_not_reach_into_the_visible_edge(bilinear, mode):
     assert np.asarray(big.convert('L'))[visible].min() == 255
 
 
+def test_what_becomes_invisible_has_the_colours_beside_it(model):
+    """So that programs which interpolate without regard to alpha find nothing dark there."""
+    image = Image.fromarray(np.dstack([np.where(disc() > 0, 255, 0)] * 3 + [disc()]).astype(np.uint8))
+    big = upscale_pil(model, image, scale=4)
+    beside = (np.asarray(big.getchannel('A')) == 0) & (disc(86, 1, 256) > 0)
+    assert beside.sum() > 500 and np.asarray(big.convert('RGB'))[beside].min() > 200
+
+
 @pytest.mark.parametrize('alpha', [1, 40, 255])
 def test_where_alpha_is_even_colours_are_those_of_the_opaque_picture(model, alpha):
     image = picture(width=40, height=30)
@@ -135,7 +143,8 @@ def test_the_transparent_grey_of_a_png_has_the_depth_of_its_pixels(tmp_path, dep
 
 @pytest.mark.parametrize('depth, dtype', [(8, '>u1'), (16, '>u2')])
 def test_the_transparent_colour_of_a_png_has_the_depth_of_its_pixels(tmp_path, depth, dtype):
-    colours = np.array([[10, 200, 30], [250, 20, 9]] * 4) * (257 if depth == 16 else 1)
+    colours = np.array([[10, 200, 30], [250, 20, 9]] * 4)
+    colours = colours * 256 + 77 if depth == 16 else colours
     png(tmp_path / 'a.png', depth, 2, colours.astype(dtype).tobytes(), struct.pack('>3H', *colours[0]))
     assert np.asarray(read(tmp_path / 'a.png').getchannel('A'))[0].tolist() == [0, 255] * 4
 
