@@ -27,6 +27,8 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
             pairs = []
             for scale in SCALES:
                 size = min(SIZE, *(n // scale for n in image.shape[:2]))
+                if size == 0:  # an image of a pixel or two
+                    continue
                 y, x = ((n - size * scale) // 2 for n in image.shape[:2])
                 target = crop(image, y, x, size * scale)
                 pairs.append((scale, resize(target, (size, size)), target))

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -98,7 +99,11 @@ def as_number(value: object) -> object:
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """The folder of the run. UserError where it would lie behind a link to what is not there, as an unmounted disk."""
+    """The folder of the run. UserError for names that lead out of save/, and where save/ is a link to what is not there,
+    as an unmounted disk.
+    """
+    if any({'/', os.sep} & set(name or '') or name in ('.', '..') for name in (args.name, args.tag)):
+        raise UserError('--name and --tag are parts of the name of a folder in save/, without slashes')
     folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
     for path in (folder, *folder.parents):
         if path.is_symlink() and not path.exists():

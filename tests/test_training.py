@@ -241,6 +241,21 @@ def test_minutes_must_be_above_zero(tmp_path, minutes):
         Project(tmp_path).train('--minutes', minutes)
 
 
+@pytest.mark.parametrize('flags', [['--name', '../evil'], ['--name', '/tmp/evil'], ['--name', '..'], ['--tag', 'a/b']])
+def test_a_run_stays_in_the_folder_save(tmp_path, flags):
+    with pytest.raises(UserError, match='without slashes'):
+        Project(tmp_path).train(*flags)
+
+
+def test_validation_images_of_a_few_pixels_have_no_previews_at_scales_that_leave_nothing(tmp_path):
+    project = Project(tmp_path, {'epoch_max': 1, 'val_dataset.wrapper.args': {'scale_min': 1},
+                                 'val_dataset.dataset.args': {'root_path': 'narrow'}, 'val_dataset.batch_size': 1})
+    write_photos(tmp_path / 'narrow', 1, height=3, width=50)
+    project.train()
+    assert [tag for tag in project.events() if tag.startswith('preview/psnr')] == [
+        'preview/psnr_image1_x2', 'preview/psnr_image1_x3']
+
+
 # --- keys set on the command line ------------------------------------------------------------------
 
 
