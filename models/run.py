@@ -99,8 +99,9 @@ def as_number(value: object) -> object:
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """The folder of the run. UserError for names that lead out of save/, and where save/ is a link to what is not there,
-    as an unmounted disk.
+    """The folder of the run.
+
+    UserError for names that lead out of save/, and where it is a link to what is not there, as an unmounted disk.
     """
     if any({'/', os.sep} & set(name or '') or name in ('.', '..') for name in (args.name, args.tag)):
         raise UserError('--name and --tag are parts of the name of a folder in save/, without slashes')
