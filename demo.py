@@ -216,7 +216,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(job.target, size, image.mode)
 
-    big = upscale_pil(model, image, size=size, verbose=True)
+    big = upscale_pil(model, image, size=size, verbose=True, self_ensemble=args.self_ensemble)
     if job.target not in done:
         save(big, job.target)
     if job.comparison and job.comparison not in done:
@@ -238,6 +238,8 @@ def main() -> None:
                         help='a name in pretrained/, or a checkpoint (default: %(default)s)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--self-ensemble', action='store_true',
+                        help='the mean over 8 flips and transposes: a little better, eight times the work')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')
     parser.add_argument('--weights-map', action='store_true',
                         help='adds OUTPUT-weights.png (blue: below its mean, red: above)')

@@ -23,7 +23,7 @@ import models
 from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
-from models.predict import normalisations, upscale_whole
+from models.predict import normalisations, upscale_ensemble, upscale_whole
 from models.registry import add_import_option
 from pictures import to_picture
 from utils import (
@@ -68,7 +68,8 @@ class Scored(NamedTuple):
 
 
 def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_bsize: int | None = None,
-                verbose: bool = False) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+                verbose: bool = False,
+                upscale: Callable = upscale_whole) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields for each image its prediction and truth in [0, 1], as `Scored` has them.
 
     A `Decoder` makes whole images by `upscale`, in little memory; else `eval_bsize` queries are decoded at a time.
@@ -80,7 +81,7 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         gt = to_float(batch['gt'])
         if 'coord' not in batch and isinstance(model, Decoder):
-            preds = (upscale_whole(model, inp, gt.shape[-2:], data_norm).to(device) for inp in batch['inp'])
+            preds = (upscale(model, inp, tuple(gt.shape[-2:]), data_norm).to(device) for inp in batch['inp'])
         else:
             queries = (batch['coord'], batch['cell']) if 'coord' in batch else all_queries(gt)
             args = inp_norm.apply(to_float(batch['inp'])), *queries
@@ -175,19 +176,21 @@ def mean(values: Iterable[float]) -> float:
 
 
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
-             keep: Callable[[Scored], None] | None = None, name: str | None = None) -> dict:
+             keep: Callable[[Scored], None] | None = None, name: str | None = None,
+             self_ensemble: bool = False) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
     A model that knows the `data_norm` of its training has its own, not the config's. An image too small for the
     convention's border has nan for both, and no part in the means; a line on stderr says so. UserError where all are.
 
     `keep`, a function, is called with every image's `Scored`. `name`: of the config and, in `save_dir`, of the folder
-    with its pictures (default: its stem).
+    with its pictures (default: its stem). `self_ensemble`: the predictions are `upscale_ensemble`'s.
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path)
     data_norm = vars(model).get('data_norm', data_norm)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True)):
+    upscale = upscale_ensemble if self_ensemble else upscale_whole
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True, upscale=upscale)):
         image = images[i % len(images)]
         with located(f'{path}: {image}'):
             if (save_dir or keep) and pred.dim() != 3:
@@ -216,6 +219,16 @@ def image_names(files: Sequence[str | Path]) -> list[str]:
     return names if unique else [f'{i}-{name}' for i, name in enumerate(names, 1)]
 
 
+def scale_or_none(text: str) -> float | None:
+    """A scale of at least 1, or None for 'none'."""
+    if text in ('own', 'none'):
+        return text if text == 'own' else None
+    scale = float(text)
+    if not 1 <= scale < math.inf:
+        raise argparse.ArgumentTypeError(f'must be at least 1, or none, not {text}')
+    return scale
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
@@ -225,12 +238,18 @@ def main() -> None:
     parser.add_argument('--json', help="writes the numbers here, each image's too")
     parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--self-ensemble', action='store_true', help='the mean over 8 flips and transposes (EDSR+)')
+    parser.add_argument('--max-cell-scale', type=scale_or_none, default='own', metavar='SCALE',
+                        help="at larger scales the model sees this one's cell; none: no bound "
+                             "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
     add_import_option(parser)
     args = parser.parse_args()
 
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
+    if args.max_cell_scale != 'own':
+        model.max_cell_scale = args.max_cell_scale
     precision = mixed_precision(device, args.amp)
     results, report = [], None
     paths = list({os.path.abspath(path): path for path in args.config}.values())
@@ -243,7 +262,7 @@ def main() -> None:
         report = Report(args.report)
     for path, name in zip(paths, short_names(paths), strict=True):
         with precision:
-            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name))
+            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble))
         if report:
             report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name))
         if args.json:

@@ -6,6 +6,7 @@ weights' state dict, `data_norm` the normalisation of the training; what else tr
 """
 
 import io
+import math
 import re
 import warnings
 import zipfile
@@ -187,7 +188,7 @@ def final_spec(checkpoint: dict) -> dict:
 def load(path: str | Path) -> nn.Module:
     """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them.
 
-    Its `data_norm` is that of its training, where the checkpoint tells it.
+    Its `data_norm` and `scale_max` are those of its training, where the checkpoint tells them.
     """
     checkpoint = read(path)
     with located(path):
@@ -195,4 +196,7 @@ def load(path: str | Path) -> nn.Module:
         if 'data_norm' in checkpoint:
             check_norm(checkpoint['data_norm'])
             model.data_norm = checkpoint['data_norm']
+        scale = checkpoint.get('scale_max')
+        if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):
+            model.scale_max = scale
         return model

@@ -39,6 +39,11 @@ class Decoder(nn.Module):
 
     data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
 
+    # the largest scale whose cells the network sees in evaluation: at larger ones it sees those of this scale (LTE,
+    # LM-LIIF: 4, the largest of their training); None: no bound, as in LIIF
+    max_cell_scale: float | None = None
+    scale_max: float | None = 4  # the largest scale of its training, as far as it is known; the demos' bound for cells
+
     # how many features beyond the 3x3 around a code `hoist` and `decode` look at (math.inf: at all): large images are
     # decoded in bands, and each band needs them
     reach = 0

@@ -65,6 +65,7 @@ class Estimator(Decoder):
     """
 
     pixelwise = True
+    max_cell_scale = 4
     layout = staticmethod(pairs)
 
     def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual):

@@ -20,6 +20,8 @@ class MetaSR(Decoder):
     `cell_decode`, the query's height in latent pixels. The cell is required in any case.
     """
 
+    scale_max = None  # no bound for cells: they tell where a query's corner is
+
     def __init__(self, encoder_spec: dict, hidden_list: list[int] = (256,), local_ensemble: bool = False,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
         if local_ensemble:

@@ -16,7 +16,7 @@ from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, nearest
-from models.predict import Target, encode, largest_tile, normalisations, parts, upscale
+from models.predict import Target, encode, largest_tile, normalisations, parts, upscale, upscale_ensemble
 from models.sampling import grid
 from pictures import model_colours, plain, to_picture, to_tensor
 from transparency import rim
@@ -52,13 +52,13 @@ def target_size(shape: tuple, scale: float | None = None, size: tuple | None = N
 
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,
-                verbose: bool = False) -> Image.Image:
+                verbose: bool = False, self_ensemble: bool = False) -> Image.Image:
     """`image` `scale` times as large, or at `size` (height, width); made block by block to save memory.
 
     Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
-    `metadata.py` has them. `verbose` shows a progress bar on a terminal. Raises UserError for sizes below the image's
-    and unsupported modes.
+    `metadata.py` has them. `verbose` shows a progress bar on a terminal; `self_ensemble` takes the mean of 8 flips and
+    transposes. Raises UserError for sizes below the image's and unsupported modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
@@ -66,18 +66,20 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     big.info = resized(image.info, big.size)
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for left, top, block in blocks(model, image, (height, width)):
+        for left, top, block in blocks(model, image, (height, width), self_ensemble):
             big.paste(block, (left, top))
             bar.update(block.width * block.height)
     return big
 
 
-def blocks(model: Decoder, image: Image.Image, size: tuple) -> Iterator[tuple[int, int, Image.Image]]:
+def blocks(model: Decoder, image: Image.Image, size: tuple,
+           self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
     source, rgba = model_colours(image), None
     if 'A' in image.getbands():
         rgba, alpha = image.convert('RGBA'), image.getchannel('A').resize(size[::-1], Image.BICUBIC)
-    for top, left, colours in upscale(model, to_tensor(source), size, model.data_norm):
+    args = model, to_tensor(source), size, model.data_norm, True
+    for top, left, colours in [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args):
         box = left, top, left + colours.shape[2], top + colours.shape[1]
         if rgba is not None:
             colours = (colours + rim(rgba, source, size[::-1], box)).clamp(0, 1)

@@ -68,6 +68,12 @@ class Config:
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
+    def scale_max(self) -> float | None:
+        """The largest scale of the training's samples, where the config tells it."""
+        args = self.train_dataset.get('wrapper', {}).get('args') or {}
+        scale = args.get('scale_max', args.get('scale_min'))
+        return None if scale is None else float(scale)
+
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
                 assignments: Sequence[str] = ()) -> Config:

@@ -48,6 +48,7 @@ class RunState:
         state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
+                 **({'scale_max': scale} if (scale := self.config.scale_max()) else {}),
                  'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.minutes else {}),
                  **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
         for name in names:

@@ -48,7 +48,8 @@ def main():
         model = final_spec(checkpoint)
         written = {'model': {**model, 'sd': {k: v.float() for k, v in model['sd'].items()}}}
     args.target.parent.mkdir(parents=True, exist_ok=True)
-    write({**written, **{k: checkpoint[k] for k in ('epoch', 'data_norm') if k in checkpoint}}, args.target)
+    kept = {k: checkpoint[k] for k in ('epoch', 'data_norm', 'scale_max') if k in checkpoint}
+    write({**written, **kept}, args.target)
 
 
 if __name__ == '__main__':
