@@ -1,0 +1,68 @@
+"""Copies folders of photos as WebP into one that is no larger than so many megabytes: for a machine far away.
+
+    python scripts/shrink_photos.py load/photos2k/train_HR load/photos/OPEN240 load/photos/BSD400 \
+        --output load/small --megabytes 38
+
+Each folder becomes one of its name in --output. All photos get the same quality, the highest that fits, found on every
+tenth of them first; sides stay as they are.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets.image_file import read_image  # noqa: E402
+from datasets.image_folder import in_parallel, list_images  # noqa: E402
+from files import atomic_write  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
+
+QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50
+EACH = 10  # of so many photos one is looked at to choose the quality
+
+
+def webp(path: Path, quality: int) -> bytes:
+    """The photo at `path` as a WebP file."""
+    file = io.BytesIO()
+    Image.fromarray(read_image(path)).save(file, 'WEBP', quality=quality)
+    return file.getvalue()
+
+
+def choose_quality(paths: list[Path], limit: float) -> int:
+    """The highest of QUALITIES at which `paths` take at most `limit` bytes, by every tenth of them."""
+    some = paths[::EACH]
+    for quality in QUALITIES:
+        taken = sum(map(len, in_parallel(lambda path, quality=quality: webp(path, quality), some, f'at {quality}')))
+        if taken * len(paths) / len(some) <= limit:
+            return quality
+    raise UserError(f'{len(paths)} photos do not fit into {limit / 1e6:.0f} MB, not even at quality {QUALITIES[-1]}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folders', nargs='+', type=Path)
+    parser.add_argument('--output', type=Path, required=True)
+    parser.add_argument('--megabytes', type=float, default=38)
+    args = parser.parse_args()
+    if len({folder.resolve().name for folder in args.folders}) < len(args.folders):
+        raise UserError('two of the folders have one name')
+    paths = {folder: list_images(folder) for folder in args.folders}
+    everything = [path for found in paths.values() for path in found]
+    quality = choose_quality(everything, args.megabytes * 1e6 * 0.97)  # the rest may be harder than what was looked at
+    taken = 0
+    for folder, found in paths.items():
+        target = args.output / folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(found, in_parallel(lambda path: webp(path, quality), found, folder.name), strict=True):
+            with atomic_write(target / f'{path.stem}.webp') as file:
+                file.write(content)
+            taken += len(content)
+    print(f'{args.output}: {len(everything)} photos at quality {quality}, {taken / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    run_cli(main)
