@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
-from test import batched_predict, eval_psnr, evaluate, main, short_names
+from test import batched_predict, eval_psnr, evaluate, main, score, short_names
 from utils import UserError, calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
@@ -161,6 +161,15 @@ def test_whole_images_may_come_as_8_bit():
     batch = {key: (value * 255).byte() for key, value in batch_of(12, 15).items()}
     floats = {key: value / 255 for key, value in batch.items()}
     assert eval_psnr([batch], Painter()) == pytest.approx(psnr(*next(painted(floats))), abs=1e-4)
+
+
+@pytest.mark.parametrize('eval_type', [None, 'benchmark-2', 'div2k-2'])
+def test_psnr_and_ssim_are_the_same_where_models_run_in_bf16(eval_type):
+    pred, gt = torch.rand(2, 3, 40, 44, generator=torch.Generator().manual_seed(0))
+    expected = score(pred, gt, eval_type, ssim=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        scored = score(pred, gt, eval_type, ssim=True)
+    assert (scored.psnr, scored.ssim) == (expected.psnr, expected.ssim)
 
 
 @pytest.mark.parametrize('eval_bsize', [1, 37, 30000])
