@@ -40,6 +40,7 @@ from utils import (
     number_text,
     parse_eval_type,
     run_cli,
+    set_key,
     to_float,
     to_json,
 )
@@ -146,9 +147,14 @@ def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: st
     return test_dataset, data_norm, eval_type, eval_bsize
 
 
-def open_config(path: str | Path) -> tuple:
-    """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize."""
+def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
+    """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize.
+
+    `assignments`: those of `--set` (`utils.set_key`).
+    """
     keys = load_yaml(path)
+    for assignment in assignments:
+        set_key(keys, assignment)
     with located(path):
         test_dataset, *rest = config_keys(**check_args(config_keys, keys))
         return datasets.make_loader(test_dataset, seed=0), *rest
@@ -177,7 +183,7 @@ def mean(values: Iterable[float]) -> float:
 
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
              keep: Callable[[Scored], None] | None = None, name: str | None = None,
-             self_ensemble: bool = False) -> dict:
+             self_ensemble: bool = False, assignments: Sequence[str] = ()) -> dict:
     """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
 
     A model that knows the `data_norm` of its training has its own, not the config's. An image too small for the
@@ -185,8 +191,9 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
 
     `keep`, a function, is called with every image's `Scored`. `name`: of the config and, in `save_dir`, of the folder
     with its pictures (default: its stem). `self_ensemble`: the predictions are `upscale_ensemble`'s.
+    `assignments`: see `open_config`.
     """
-    loader, data_norm, eval_type, eval_bsize = open_config(path)
+    loader, data_norm, eval_type, eval_bsize = open_config(path, assignments)
     data_norm = vars(model).get('data_norm', data_norm)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     upscale = upscale_ensemble if self_ensemble else upscale_whole
@@ -219,6 +226,18 @@ def image_names(files: Sequence[str | Path]) -> list[str]:
     return names if unique else [f'{i}-{name}' for i, name in enumerate(names, 1)]
 
 
+def supplied(paths: Sequence[str]) -> list[str]:
+    """In place of the test configs `paths` those of the same sets' own low-resolution files, where there are any."""
+    found = {path: Path(path).parent / 'supplied-lr' / Path(path).name for path in paths}
+    for path, other in found.items():
+        if not other.exists():
+            print(f'{path} is left out: there is no {other}', file=sys.stderr)
+    others = [str(other) for other in found.values() if other.exists()]
+    if not others:
+        raise UserError('--lr supplied: none of these sets has low-resolution files of its own at these scales')
+    return others
+
+
 def scale_or_none(text: str) -> float | None:
     """A scale of at least 1, or None for 'none'."""
     if text in ('own', 'none'):
@@ -238,6 +257,11 @@ def main() -> None:
     parser.add_argument('--json', help="writes the numbers here, each image's too")
     parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--lr', choices=['pillow', 'matlab', 'supplied'], default='pillow',
+                        help="where low resolution comes from: reduced here, by Pillow or as by MATLAB's imresize, or "
+                             'files that came with the set (x2, x3, x4)')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                        help='in place of a key of each config, as eval_type=div2k-4; repeatable')
     parser.add_argument('--self-ensemble', action='store_true', help='the mean over 8 flips and transposes (EDSR+)')
     parser.add_argument('--max-cell-scale', type=scale_or_none, default='own', metavar='SCALE',
                         help="at larger scales the model sees this one's cell; none: no bound "
@@ -253,8 +277,11 @@ def main() -> None:
     precision = mixed_precision(device, args.amp)
     results, report = [], None
     paths = list({os.path.abspath(path): path for path in args.config}.values())
+    if args.lr == 'supplied':
+        paths = supplied(paths)
+    assignments = [*(['test_dataset.wrapper.args.reduction=matlab'] if args.lr == 'matlab' else []), *args.set]
     for path in paths:
-        open_config(path)  # what is wrong with the last is told before the first takes its hours
+        open_config(path, assignments)  # what is wrong with the last is told before the first takes its hours
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     if args.report:
@@ -262,9 +289,11 @@ def main() -> None:
         report = Report(args.report)
     for path, name in zip(paths, short_names(paths), strict=True):
         with precision:
-            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble))
+            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble,
+                                    assignments))
         if report:
-            report.add(results[-1], evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name))
+            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
+            report.add(results[-1], bicubic)
         if args.json:
             with atomic_write(args.json) as file:
                 file.write(to_json({'model': args.model, 'results': results}, indent=1).encode())

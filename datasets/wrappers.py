@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets import register
+from datasets.matlab import imresize
 from utils import UserError, check_positive, located, make_coord, say, to_float
 
 
@@ -154,17 +155,21 @@ class SRImplicitDownsampled(ImplicitWrapper):
         small_images: what becomes of images smaller than the largest crop: 'error'; 'skip', which leaves them out;
             'fit', which draws their scale from what fits, and where the batch has one scale lets another image, drawn
             at random, take the place of one that is too small for it. All sizes are checked here, at the start.
+        reduction: the bicubic filter that makes the input: 'pillow', or 'matlab', imresize's, by which DIV2K's and the
+            benchmarks' own low-resolution images were made.
     """
 
     def __init__(self, dataset, inp_size: int | None = None, scale_min: float = 1, scale_max: float | None = None,
                  augment: bool = False, sample_q: int | None = None,
-                 small_images: Literal['error', 'skip', 'fit'] = 'error'):
+                 small_images: Literal['error', 'skip', 'fit'] = 'error',
+                 reduction: Literal['pillow', 'matlab'] = 'pillow'):
         super().__init__(dataset, augment, sample_q)
         check_positive(inp_size=inp_size)
         scale_max = scale_min if scale_max is None else scale_max
         if not 1 <= scale_min <= scale_max < math.inf:
             raise UserError(f'scales must be 1 <= scale_min <= scale_max, not {scale_min:g} and {scale_max:g}')
         self.inp_size, self.scale_min, self.scale_max, self.small_images = inp_size, scale_min, scale_max, small_images
+        self.reduce = imresize if reduction == 'matlab' else resize
         self.dense = inp_size is not None and sample_q is None
         if inp_size and sample_q:
             check_sample_q(sample_q, self.target_size(scale_min), self.target_size(scale_min))
@@ -210,7 +215,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
             h, w = image.shape[:2]
             size = math.floor(h / scale + 1e-9), math.floor(w / scale + 1e-9)
             target = image[:round(size[0] * scale), :round(size[1] * scale)]
-        images = resize(target, size), target
+        images = self.reduce(target, size), target
         return flip_and_transpose(images, rng) if self.augment else images
 
 

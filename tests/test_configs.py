@@ -70,6 +70,28 @@ def test_every_encoder_decoder_set_and_scale_has_its_config():
         f'test-{name}-{scale}.yaml' for name in SETS for scale in SCALES.get(name, BENCHMARK_SCALES)}
 
 
+def test_sets_with_low_resolution_files_have_configs_that_read_them():
+    names = {f'test-{name}-{scale}.yaml' for name in SETS if name != 'photos2k' for scale in (2, 3, 4)}
+    assert {path.name for path in CONFIGS.glob('test/supplied-lr/*')} == names
+
+
+@each(sorted(CONFIGS.glob('test/supplied-lr/*.yaml')))
+def test_a_config_of_supplied_files_measures_as_that_of_reduced_ones(path, tmp_path, monkeypatch):
+    config, other = load_yaml(path), load_yaml(path.parents[1] / path.name)
+    assert {k: v for k, v in config.items() if k != 'test_dataset'} == {
+        k: v for k, v in other.items() if k != 'test_dataset'}
+    scale, args = int(path.stem.split('-')[-1]), config['test_dataset']['dataset']['args']
+    assert args['root_path_2'] == other['test_dataset']['dataset']['args']['root_path']
+    assert args['root_path_1'].endswith(f'LR_bicubic/X{scale}')
+    monkeypatch.chdir(tmp_path)
+    for root, side in ((args['root_path_1'], 20), (args['root_path_2'], 20 * scale)):
+        Path(root).mkdir(parents=True)
+        name = '1.png' if root == args['root_path_2'] else f'1x{scale}.png'
+        Image.new('RGB', (side, side)).save(Path(root) / name)
+    batch, _ = first_batch(config['test_dataset'])
+    assert batch['gt'].shape[-1] == scale * batch['inp'].shape[-1] == 20 * scale
+
+
 @each([*sorted(CONFIGS.glob('*/train*.yaml')), CONFIGS / 'finetune.yaml'])
 def test_train_config_has_known_keys_and_makes_its_model(path):
     config = Config(**check_args(Config, load_yaml(path)))
