@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -109,9 +108,10 @@ def run_folder(args: argparse.Namespace) -> Path:
 
     UserError for names that lead out of save/, and where it is a link to what is not there, as an unmounted disk.
     """
-    if any({'/', os.sep} & set(name or '') or name in ('.', '..') for name in (args.name, args.tag)):
-        raise UserError('--name and --tag are parts of the name of a folder in save/, without slashes')
-    folder = Path('save') / ((args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else ''))
+    name = (args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else '')
+    if Path(name).is_absolute() or '..' in Path(name).parts:
+        raise UserError(f'--name and --tag name a folder in save/, and {name} leads out of it')
+    folder = Path('save') / name
     for path in (folder, *folder.parents):
         if path.is_symlink() and not path.exists():
             raise UserError(f'{path}: is a link to {path.readlink()}, which is not there; mount its disk, or make the '

@@ -26,7 +26,7 @@ from models.registry import add_import_option  # noqa: E402
 from pictures import sheet, to_picture  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
-from utils import UserError, calc_psnr, luma, run_cli  # noqa: E402
+from utils import UserError, calc_psnr, luma, run_cli, to_float  # noqa: E402
 
 WING, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('wing', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
@@ -55,7 +55,7 @@ def crops(names, photos, scales, side, device):
     for (folder, i, (left, top)), scale in itertools.product(photos, scales):
         box = left, top, left + side, top + side
         batch = sample(folder, i, scale)
-        low = to_picture(batch['inp'][0], 'RGB')
+        low = to_picture(to_float(batch['inp'][0]), 'RGB')
         panels.append((f'LR, x{scale:g}', low.resize((side, side), Image.NEAREST, [x / scale for x in box])))
         for name, net in nets.items():
             (pred, truth), = predictions([batch], net, net.data_norm)
@@ -70,7 +70,7 @@ def crops(names, photos, scales, side, device):
 def weights(device):
     """How OURS mixes its functions where it restores the reduced photo."""
     batch = sample(*MIXED)
-    photo = to_picture(batch['inp'][0], 'RGB')
+    photo = to_picture(to_float(batch['inp'][0]), 'RGB')
     return weights_map(load_pretrained(OURS).to(device), photo, tuple(batch['gt'].shape[-2:]), view=photo.size)
 
 
