@@ -81,7 +81,8 @@ class Trainer(RunState):
             if 'coord' in batch:
                 pred = self.net(inp, batch['coord'], batch['cell'])
             else:  # every pixel of the targets
-                pred, gt = self.net(inp, size=tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
+                # (the size by position: DataParallel would give it to replicas that have no images)
+                pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
         loss = F.l1_loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * parallel.world).backward()  # the processes' gradients are averaged, their losses add up

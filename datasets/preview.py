@@ -31,7 +31,7 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
                     continue
                 y, x = ((n - size * scale) // 2 for n in image.shape[:2])
                 target = crop(image, y, x, size * scale)
-                pairs.append((scale, resize(target, (size, size)), target))
+                pairs.append((scale, getattr(samples, 'reduce', resize)(target, (size, size)), target))
         previews += [(f'image{i + 1}_x{scale}', whole_batch(lr, hr)) for scale, lr, hr in pairs]
     return previews
 

@@ -36,7 +36,7 @@ class ModulatedMLP(nn.Module):
             raise UserError('mod_scale and mod_shift must be true')
         dims = [in_dim] + [hidden_dim] * hidden_depth
         hidden = [module for i, o in zip(dims, dims[1:], strict=False) for module in (Linear(i, o), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))
+        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))  # its ReLUs number the published tensors
         self.hidden_dim, self.hidden_depth, self.out_dim = hidden_dim, hidden_depth, out_dim
         self.modulations = 2 * hidden_dim * hidden_depth
 
@@ -177,7 +177,8 @@ class LMLTE(Modulated):
     def decode(self, features, coord, cell):
         index, rel_coord, weights = self.neighbours(features, coord)
         rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
-        hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in features.hoisted}
+        names = ('modulation', 'coef', 'freq') if self.imphase is None else ('modulation', 'codes')
+        hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in names}
         coef, freq, phase = self.waves_of(hoisted)
         waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
         return ensemble(self.imnet(waves, hoisted['modulation']), weights)

@@ -58,10 +58,12 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     rows, cols = (Runs(axis.cpu(), size, model.local_ensemble).to(cell.device)
                   for axis, size in ((y, height), (x, width)))
     batch = len(features.feat)
-    a, b = rows.first - top, cols.first - left
-    features = model.hoist_cell(features, cell.expand(batch, 1, 2))
-    pixels = {name: maps[:, a:a + len(rows.rel), b:b + len(cols.rel)].flatten(0, 2)
-              for name, maps in features.hoisted.items()}
+    inside = [slice(runs.first - start, runs.first - start + len(runs.rel))
+              for runs, start in ((rows, top), (cols, left))]
+    features = Features(features.feat[:, :, *inside], features.inp, (rows.first, cols.first, height, width),
+                        {name: maps[:, *inside] for name, maps in features.hoisted.items()})
+    features = model.hoist_cell(features, cell.expand(batch, 1, 2))  # of the pixels concerned, not of the whole band
+    pixels = {name: maps.flatten(0, 2) for name, maps in features.hoisted.items()}
     rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 

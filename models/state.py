@@ -36,7 +36,8 @@ class RunState:
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
-        self.minutes, self.seconds, self.begin = minutes, 0., time.monotonic()  # trained before this process began
+        self.minutes, self.begin = minutes, time.monotonic()
+        self.seconds = 0.  # that the run had taken before this process began
 
     def save(self, *names: str | int) -> None:
         """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""

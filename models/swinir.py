@@ -6,8 +6,6 @@ whole windows, which stretches pictures (those of sizes that fit are the same); 
 (`relative_position_index`, `attn_mask`) are computed, and checkpoints' are left aside.
 """
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +17,6 @@ DROP_PATH = 0.1  # the last block's rate of stochastic depth; it grows evenly fr
 MASKED = -100.  # added to the products of queries and keys that are no neighbours in the picture
 
 
-@functools.lru_cache
 def relative_index(window: int) -> torch.Tensor:
     """Which row of the bias table a query and a key of a window share: (window^2, window^2), by their offset."""
     position = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij'), -1).flatten(0, 1)
@@ -58,9 +55,10 @@ class WindowAttention(nn.Module):
 
     def __init__(self, dim: int, window: int, heads: int):
         super().__init__()
-        self.window, self.heads = window, heads
+        self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer('index', relative_index(window).flatten(), persistent=False)
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -68,8 +66,7 @@ class WindowAttention(nn.Module):
         count, n, c = x.shape
         windows = 1 if mask is None else len(mask)
         q, k, v = self.qkv(x).view(-1, windows, n, 3, self.heads, c // self.heads).permute(3, 0, 1, 4, 2, 5)
-        index = relative_index(self.window).to(x.device)
-        bias = self.relative_position_bias_table[index.flatten()].view(n, n, -1).permute(2, 0, 1)
+        bias = self.relative_position_bias_table[self.index].view(n, n, -1).permute(2, 0, 1)
         if mask is not None:
             bias = bias + mask.unsqueeze(1)  # (windows, heads, N, N), for all images of the batch
         products = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5

@@ -97,8 +97,12 @@ def main() -> None:
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
-            trainer = Trainer(config, parallel, Path(folder))
-            rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+            try:
+                trainer = Trainer(config, parallel, Path(folder))
+                rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+            except torch.OutOfMemoryError:
+                print(f'batch {size}: out of memory')
+                break
             rates[f'batch {size}'] = rate
             print(f'batch {size}: {rate:.1f} samples/s', flush=True)
     rates['loader'] = loader_rate(config)

@@ -5,9 +5,9 @@
 The steps, each a process of its own, so that a kernel that fails leaves the others a sound GPU:
     kernel      compiles models/fused.py and compares it with the equation that it computes
     tests       the tests that need a GPU
-    tiles       times the kernel's tiles (scripts/tune_fused.py)
-    benchmark   published forms beside ours, decoding and training steps (scripts/benchmark.py)
     training    samples a second of the recipe of the weights, by batch size (scripts/benchmark_training.py)
+    benchmark   published forms beside ours, decoding and training steps (scripts/benchmark.py)
+    tiles       times the kernel's tiles (scripts/tune_fused.py)
 
 A step that fails, or that the time does not suffice for, is told and kept; the exit code is 1 if one failed. Without a
 GPU the steps run on the CPU, as far as they can, to try this script itself.
@@ -17,8 +17,10 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,8 +41,7 @@ def steps(output: Path) -> dict[str, list[str]]:
     test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
     return {
         'kernel': [*test, 'tests/test_fused.py'],
-        'tests': [*test, 'tests/test_distributed.py', 'tests/test_decoders.py', 'tests/test_predict.py',
-                  'tests/test_precision.py', '-k', 'gpu or equations or precision'],
+        'tests': [*test, 'tests/test_distributed.py', 'tests/test_gpu.py', '-k', 'gpu'],
         'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--json', str(output / 'training.json')],
         'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
         'tiles': ['scripts/tune_fused.py'],
@@ -52,14 +53,17 @@ def run_step(name: str, arguments: list[str], seconds: float) -> dict:
     start = time.monotonic()
     environment = {**os.environ, 'A_LIIF_KERNEL': '1', 'PYTHONUNBUFFERED': '1'}
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, errors='replace',
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
         try:
             text = process.communicate(timeout=seconds)[0]
             ended = 'passed' if process.returncode == 0 else f'failed with exit code {process.returncode}'
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started, too: it would go on using the GPU
             text = process.communicate()[0]
             ended = f'not finished after {seconds:.0f} s'
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     lines = [line.split('\r')[-1] for line in text.splitlines()]
     took = time.monotonic() - start
     print(f'{name}: {ended}, {took:.0f} s', *(lines[-LINES:] if ended != 'passed' else lines[-3:]), sep='\n    ')
@@ -77,23 +81,21 @@ def main() -> None:
 
     device = pick_device('0')
     name = re.sub(r'[^A-Za-z0-9]+', '-', device_name(device)).strip('-')
-    path = Path(args.output) / f'gpu-{name}.json'
-    folder = Path(args.output) / f'.gpu-{name}'
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(args.output).resolve() / f'gpu-{name}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
     report = {'device': device_name(device), 'pytorch': torch.__version__, 'cuda': torch.version.cuda, 'steps': {}}
     end = time.monotonic() + 60 * args.minutes
-    for step, arguments in steps(folder).items():
-        if args.only and step not in args.only:
-            continue
-        left = end - time.monotonic()
-        report['steps'][step] = run_step(step, arguments, left) if left > 5 else {'ended': 'no time left'}
-        numbers = folder / f'{step}.json'
-        if numbers.exists():
-            report['steps'][step]['numbers'] = json.loads(numbers.read_text())
-            numbers.unlink()
-        with atomic_write(path) as file:
-            file.write(json.dumps(report, indent=1).encode())
-    folder.rmdir()
+    with tempfile.TemporaryDirectory() as folder:
+        for step, arguments in steps(Path(folder)).items():
+            if args.only and step not in args.only:
+                continue
+            left = end - time.monotonic()
+            report['steps'][step] = run_step(step, arguments, left) if left > 5 else {'ended': 'no time left'}
+            numbers = Path(folder) / f'{step}.json'
+            if numbers.exists():
+                report['steps'][step]['numbers'] = json.loads(numbers.read_text())
+            with atomic_write(path) as file:
+                file.write(json.dumps(report, indent=1).encode())
     print(path)
     sys.exit(any(step['ended'].startswith('failed') for step in report['steps'].values()))
 

@@ -48,16 +48,19 @@ def main() -> None:
     parser.add_argument('--output', type=Path, required=True)
     parser.add_argument('--megabytes', type=float, default=38)
     args = parser.parse_args()
-    if len({folder.resolve().name for folder in args.folders}) < len(args.folders):
+    paths = {folder.resolve().name: list_images(folder) for folder in args.folders}
+    if len(paths) < len(args.folders):
         raise UserError('two of the folders have one name')
-    paths = {folder: list_images(folder) for folder in args.folders}
+    for name, found in paths.items():
+        if len({path.stem for path in found}) < len(found):
+            raise UserError(f'{name}: two of its photos have one name but for the suffix')
     everything = [path for found in paths.values() for path in found]
     quality = choose_quality(everything, args.megabytes * 1e6 * 0.97)  # the rest may be harder than what was looked at
     taken = 0
-    for folder, found in paths.items():
-        target = args.output / folder.name
+    for name, found in paths.items():
+        target = args.output / name
         target.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(found, in_parallel(lambda path: webp(path, quality), found, folder.name), strict=True):
+        for path, content in zip(found, in_parallel(lambda path: webp(path, quality), found, name), strict=True):
             with atomic_write(target / f'{path.stem}.webp') as file:
                 file.write(content)
             taken += len(content)
