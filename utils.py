@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import reprlib
 import signal
 import sys
@@ -54,6 +55,11 @@ def run_cli(main: Callable[[], None]) -> None:
     except torch.OutOfMemoryError:
         message = ('out of GPU memory: lower batch_size or sample_q to train, eval_bsize to validate samples, TILE in '
                    'models/predict.py to make whole images, or use more GPUs')
+    except RuntimeError as error:  # a worker's, in the words of PyTorch
+        if not re.search(r'shared memory|unable to (write to|open|mmap|resize) .*torch_', str(error)):
+            raise
+        message = ('shared memory is full (/dev/shm, 64 MB in Docker unless --shm-size says more): set num_workers: 0 '
+                   'in the config')
     except OSError as error:  # what cannot be read is a UserError already
         if error.filename is None:
             raise
