@@ -5,13 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import test_web_demo
 from PIL import Image
 
 from models import upscale_pil
+
+httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
 
 folder, model = test_web_demo.folder, test_web_demo.model  # fixtures
 META = {'meta': {'_type': 'gradio.FileData'}}
