@@ -30,20 +30,9 @@ from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.pretrained import DEFAULT, load_pretrained, mixing_weights, target_size, upscale_pil
 from models.registry import add_import_option
-from pictures import (
-    as_mode,
-    check_fits,
-    check_room,
-    model_colours,
-    note,
-    read,
-    save,
-    sheet,
-    shown,
-    to_tensor,
-    writing_errors,
-    written_suffixes,
-)
+from pictures.io import check_fits, check_room, read, save, writing_errors, written_suffixes
+from pictures.modes import as_mode, model_colours, note, to_tensor
+from pictures.sheets import sheet, shown
 from utils import UserError, located, run_cli
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -20,27 +20,23 @@ from tqdm import tqdm
 
 import datasets
 import models
+from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_ensemble, upscale_whole
 from models.registry import add_import_option
-from pictures import to_picture
+from pictures.modes import to_picture
 from utils import (
     TooSmall,
     UserError,
     calc_psnr,
     calc_ssim,
-    check_args,
-    check_norm,
-    check_positive,
-    load_yaml,
     located,
     make_coord,
     number_text,
     parse_eval_type,
     run_cli,
-    set_key,
     to_float,
     to_json,
 )
@@ -150,7 +146,7 @@ def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: st
 def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
     """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize.
 
-    `assignments`: those of `--set` (`utils.set_key`).
+    `assignments`: those of `--set` (`config.set_key`).
     """
     keys = load_yaml(path)
     for assignment in assignments:

@@ -1,4 +1,4 @@
-"""What models, datasets, training and evaluation share: errors, registry, coordinates, metrics, output.
+"""What models, datasets, training and evaluation share: errors, coordinates, metrics, output.
 
 The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
 `calc_psnr`.
@@ -6,7 +6,6 @@ The functions that LIIF users call keep their names and meaning: `make_coord`, `
 
 import contextlib
 import difflib
-import inspect
 import io
 import json
 import math
@@ -15,13 +14,11 @@ import re
 import reprlib
 import signal
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-import yaml
 
 # --- errors ----------------------------------------------------------------------------------------
 
@@ -102,202 +99,11 @@ def one_line(text: typing.Any) -> str:
     return ' '.join(str(text).split()) or type(text).__name__
 
 
-# --- configs and the registry ----------------------------------------------------------------------
-
-
-Node = typing.TypeVar('Node')
-LARGEST_FILE, LONGEST = 1 << 20, 3000  # of a config: bytes, and characters of one value
-MOST_VALUES, DEEPEST = 100_000, 50  # of a config, or of a checkpoint's spec
-
-
-class YAMLLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error, and so is more than a config can need."""
-
-    def construct_document(self, node):
-        check_extent(node, yaml_children)
-        return super().construct_document(node)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != 'tag:yaml.org,2002:merge':
-                key = self.construct_object(key_node)
-                if key in seen:
-                    raise UserError(f'key {shown(key)} is given twice, the second time in line '
-                                    f'{key_node.start_mark.line + 1}')
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def yaml_children(node: yaml.Node) -> list[yaml.Node]:
-    """The nodes in a YAML `node`; a scalar has none, and may not be too long for an error to show it."""
-    if isinstance(node, yaml.ScalarNode):
-        if len(node.value) > LONGEST:
-            raise UserError(f'line {node.start_mark.line + 1} has a text of {len(node.value)} characters, and a config '
-                            f'may have {LONGEST}')
-        return []
-    return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
-
-
-def load_yaml(path: str | os.PathLike) -> dict:
-    """The mapping in the YAML file at `path`."""
-    try:
-        with open(path, 'rb') as file:
-            content = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
-    if len(content) > LARGEST_FILE:
-        raise UserError(f'{path}: is no config: it has more than {LARGEST_FILE:,} bytes')
-    with located(path):
-        try:
-            config = yaml.load(content.decode(), YAMLLoader)
-        except UserError:
-            raise
-        except Exception as error:  # beside YAMLError whatever a bad number, date or nesting leads to
-            raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
-        if not isinstance(config, dict):
-            raise UserError('holds no keys')
-    return config
-
-
-def set_key(config: dict, assignment: str) -> None:
-    """Sets a key of a config as `--set` has it: 'optimizer.args.lr=1e-5'; the value is read as in YAML."""
-    path, equals, text = assignment.partition('=')
-    *parents, last = path.split('.')
-    if not equals or not all((*parents, last)):
-        raise UserError(f'--set takes KEY=VALUE, as optimizer.args.lr=1e-5, not {assignment!r}')
-    try:
-        value = yaml.load(text, YAMLLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f'--set {assignment}: is not valid YAML ({" ".join(str(error).split())})') from None
-    for i, key in enumerate(parents):
-        if config.get(key) is None:
-            config[key] = {}
-        config = config[key]
-        if not isinstance(config, dict):
-            raise UserError(f'--set {assignment}: {".".join(parents[:i + 1])} holds no keys')
-    config[last] = value
-
-
-def check_extent(root: Node, children: Callable[[Node], Iterable[Node]]) -> None:
-    """Raises a UserError unless `root` is shallow and small, all that it refers to counted as often as it does so.
-
-    `children` gives what a node refers to. So what is small in a file (aliases of aliases) and endless to walk through
-    is refused before anything does.
-    """
-    nodes, count = [(root, 0)], 0
-    while nodes:
-        node, depth = nodes.pop()
-        count += 1
-        if count > MOST_VALUES:
-            raise UserError(f'holds more than {MOST_VALUES:,} values, aliases counted as often as they are used')
-        if depth > DEEPEST:
-            raise UserError(f'is nested more than {DEEPEST} levels deep')
-        nodes += [(child, depth + 1) for child in children(node)]
-
-
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f', did you mean {near[0]!r}?' if near else ''
     return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')
-
-
-def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
-    """`value` as the type that `annotation` asks for; numbers that YAML reads as text (1e-4) become numbers."""
-    unions = types.UnionType, typing.Union
-    options = typing.get_args(annotation) if typing.get_origin(annotation) in unions else (annotation,)
-    if value is None and types.NoneType in options:
-        return None
-    for option in options:
-        if typing.get_origin(option) is typing.Literal:
-            if value in typing.get_args(option):
-                return value
-        elif option is bool or isinstance(value, bool):
-            if option is bool and isinstance(value, bool):
-                return value
-        elif option is int and isinstance(value, int):
-            return value
-        elif option in (int, float):
-            with contextlib.suppress(TypeError, ValueError, OverflowError):
-                number = float(value)
-                if not math.isnan(number) and (option is float or number == int(number)):
-                    return option(number)
-        elif typing.get_origin(option) is list and isinstance(value, list):
-            return [convert(v, *typing.get_args(option), f'{key}[{i}]') for i, v in enumerate(value)]
-        elif option is typing.Any or isinstance(value, typing.get_origin(option) or option):
-            return value
-    names = ' or '.join(
-        ' | '.join(map(repr, typing.get_args(o))) if typing.get_origin(o) is typing.Literal
-        else 'nothing' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
-    raise UserError(f'{key} must be {names}, not {shown(value)}')
-
-
-def check_args(function: Callable, args: dict) -> dict:
-    """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
-    if not isinstance(args, dict):
-        raise UserError(f'arguments must be given as key: value, not {shown(args)}')
-    parameters = {k: p for k, p in inspect.signature(function, eval_str=True).parameters.items()
-                  if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}  # a class without __init__ shows those
-    for key in args:
-        if key not in parameters:
-            raise unknown('key', key, parameters)
-    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in args]
-    if missing:
-        raise UserError(f'missing key {missing[0]!r}')
-    hints = {k: p.annotation for k, p in parameters.items() if p.annotation is not p.empty}
-    return {key: convert(value, hints[key], key) if key in hints else value for key, value in args.items()}
-
-
-def check_positive(**values: float | None) -> None:
-    """Raises a UserError for the first of `values` (None passes) that is below 1."""
-    for key, value in values.items():
-        if value is not None and value < 1:
-            raise UserError(f'{key} must be at least 1, not {shown(value)}')
-
-
-def check_norm(data_norm: dict | None) -> None:
-    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or three}}."""
-    def norm(sub: list[float], div: list[float]):
-        if not {len(sub), len(div)} <= {1, 3} or 0 in div or not all(map(math.isfinite, sub + div)):
-            raise UserError('sub and div must hold a number or one for each channel, in div not 0')
-
-    if not isinstance(data_norm, dict | None):
-        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
-    for key, values in (data_norm or {}).items():
-        if key not in ('inp', 'gt'):
-            raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
-        with located(f'data_norm.{key}'):
-            norm(**check_args(norm, values))
-
-
-class Registry:
-    """Classes by name. A spec, `{name: ..., args: {...}}` in a config, is made into an object here."""
-
-    def __init__(self, kind: str):
-        self.kind, self.classes = kind, {}
-
-    def register(self, name: str) -> Callable[[Callable], Callable]:
-        """A decorator that makes a class known as `name`, which must be new."""
-        def add(cls):
-            known = self.classes.get(name, cls)
-            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # the same: it is reloaded
-                raise UserError(f'{self.kind} {name!r} is registered already, by {known.__module__}')
-            self.classes[name] = cls
-            return cls
-        return add
-
-    def make(self, spec: dict, args: dict | None = None) -> typing.Any:
-        """The object that `spec` describes; `args` add to the spec's own and win over them."""
-        name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(own, dict):
-            raise UserError(f'a {self.kind} is given as name and args, not {shown(spec)}')
-        if name not in self.classes:
-            raise UserError(f'{unknown(self.kind, name, self.classes)}; one of your own is known by --import MODULE')
-        with located(f'{self.kind} {name}'):
-            for key in spec.keys() - {'name', 'args', 'sd'}:
-                raise unknown('key', key, ('name', 'args'))
-            return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
 
 
 # --- coordinates -----------------------------------------------------------------------------------

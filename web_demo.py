@@ -18,7 +18,8 @@ from models import load_pretrained, upscale_pil
 from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
 from models.registry import add_import_option
-from pictures import read, save, shown
+from pictures.io import read, save
+from pictures.sheets import shown
 from utils import UserError, run_cli
 
 os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import

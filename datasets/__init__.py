@@ -3,7 +3,7 @@
 To add one: a file beside these with a class under `@register('its-name')`, imported below.
 """
 
-from utils import Registry
+from config import Registry
 
 registry = Registry('dataset')
 register = registry.register

@@ -15,11 +15,12 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from config import check_positive
 from datasets import register
 from datasets.image_file import SUFFIXES, image_size, read_image, reading, why_not
 from datasets.pairs import pair_key, partners
 from files import atomic_write, file_name, sweep
-from utils import UserError, check_positive, say
+from utils import UserError, say
 
 # --- caches ----------------------------------------------------------------------------------------
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+from config import check_args, check_positive
 from datasets import make
 from datasets.wrappers import Draw
-from utils import UserError, check_args, check_positive, located
+from utils import UserError, located
 
 
 class GlobalBatches:

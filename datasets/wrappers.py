@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from config import check_positive
 from datasets import register
 from datasets.matlab import imresize
-from utils import UserError, check_positive, located, make_coord, say, to_float
+from utils import UserError, located, make_coord, say, to_float
 
 
 class Draw(NamedTuple):

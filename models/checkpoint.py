@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from config import check_extent, check_norm
 from files import atomic_write, free_memory
 from models.convert import BARE, bare_state, unwrapped
 from models.registry import make_model
-from utils import UserError, check_extent, check_norm, located, shown
+from utils import UserError, located, shown
 
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
 NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"

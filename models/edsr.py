@@ -8,8 +8,9 @@ import math
 import torch
 from torch import nn
 
+from config import check_positive
 from models.registry import register
-from utils import UserError, check_positive
+from utils import UserError
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from utils import Registry, UserError, check_args, located
+from config import Registry, check_args
+from utils import UserError, located
 
 optimizers = Registry('optimizer')
 Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning rate after t epochs

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from metadata import resized
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, nearest
 from models.predict import Target, encode, largest_tile, normalisations, parts, upscale, upscale_ensemble
 from models.sampling import grid
-from pictures import model_colours, plain, to_picture, to_tensor
-from transparency import rim
+from pictures.metadata import resized
+from pictures.modes import model_colours, plain, to_picture, to_tensor
+from pictures.transparency import rim
 from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -57,8 +57,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 
     Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
-    `metadata.py` has them. `verbose` shows a progress bar on a terminal; `self_ensemble` takes the mean of 8 flips and
-    transposes. Raises UserError for sizes below the image's and unsupported modes.
+    `pictures/metadata.py` has them. `verbose` shows a progress bar on a terminal; `self_ensemble` takes the mean of 8
+    flips and transposes. Raises UserError for sizes below the image's and unsupported modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)

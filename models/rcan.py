@@ -6,9 +6,10 @@ As in LIIF there is no mean shift, and with `no_upsampling` the features come ou
 import torch
 from torch import nn
 
+from config import check_positive
 from models.edsr import ResidualEncoder, conv
 from models.registry import register
-from utils import UserError, check_positive
+from utils import UserError
 
 
 class ChannelAttention(nn.Module):

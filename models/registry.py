@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from config import Registry
 from files import free_memory
 from models.convert import from_published
-from utils import Registry, UserError
+from utils import UserError
 
 registry = Registry('model')
 register = registry.register

@@ -14,9 +14,10 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import atomic_write, writing
 from models.optim import make_schedule
-from utils import UserError, check_args, check_norm, check_positive, load_yaml, located, parse_eval_type, set_key
+from utils import UserError, located, parse_eval_type
 
 FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
@@ -78,7 +79,7 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
                 assignments: Sequence[str] = ()) -> Config:
     """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out.
 
-    `assignments`: those of `--set` (`utils.set_key`).
+    `assignments`: those of `--set` (`config.set_key`).
     """
     keys = load_yaml(path)
     for assignment in assignments:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from config import check_norm
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.decoder import USUAL_NORM
@@ -16,7 +17,7 @@ from models.parallel import Parallel
 from models.predict import same_normalisation
 from models.registry import load_state, make_model
 from models.run import Config
-from utils import UserError, check_norm, say
+from utils import UserError, say
 
 
 class RunState:

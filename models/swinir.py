@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from config import check_positive
 from models.registry import register
-from utils import UserError, check_positive
+from utils import UserError
 
 DROP_PATH = 0.1  # the last block's rate of stochastic depth; it grows evenly from 0 at the first block
 MASKED = -100.  # added to the products of queries and keys that are no neighbours in the picture

@@ -23,13 +23,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
+from config import load_yaml  # noqa: E402
 from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
 from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
 from scripts.results import update_readme, write_rows  # noqa: E402
 from test import eval_psnr  # noqa: E402
-from utils import UserError, load_yaml, run_cli  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
 
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
 SEEDS = 0, 1

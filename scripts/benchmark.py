@@ -36,13 +36,14 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
+from config import check_positive, load_yaml  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models import a_liif  # noqa: E402
 from models.mlp import linear  # noqa: E402
 from models.parallel import device_name, has_bf16, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
 from models.sampling import sample  # noqa: E402
-from utils import UserError, check_positive, load_yaml, make_coord, run_cli  # noqa: E402
+from utils import UserError, make_coord, run_cli  # noqa: E402
 
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image

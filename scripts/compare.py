@@ -14,7 +14,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.image_file import read_image  # noqa: E402
-from pictures import sheet  # noqa: E402
+from pictures.sheets import sheet  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 

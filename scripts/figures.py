@@ -23,7 +23,8 @@ from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT, load_pretrained  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
-from pictures import sheet, to_picture  # noqa: E402
+from pictures.modes import to_picture  # noqa: E402
+from pictures.sheets import sheet  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, calc_psnr, luma, run_cli, to_float  # noqa: E402

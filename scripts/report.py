@@ -20,10 +20,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from config import load_yaml
 from files import atomic_write
 from models.parallel import device_name
-from pictures import to_picture
-from utils import UserError, load_yaml, number_text, parse_eval_type
+from pictures.modes import to_picture
+from utils import UserError, number_text, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer

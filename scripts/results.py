@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
+from config import load_yaml  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
-from utils import UserError, load_yaml, number_text, run_cli, to_json  # noqa: E402
+from utils import UserError, number_text, run_cli, to_json  # noqa: E402
 
 CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')

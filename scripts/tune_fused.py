@@ -16,8 +16,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
+from config import load_yaml  # noqa: E402
 from models.a_liif import fused_kernel  # noqa: E402
-from utils import UserError, load_yaml, make_coord, run_cli  # noqa: E402
+from utils import UserError, make_coord, run_cli  # noqa: E402
 
 SIDE, SCALE = 256, 4  # of the input
 

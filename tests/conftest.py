@@ -10,7 +10,7 @@ from training import Project
 from upscaling import RANDOM, make_checkpoint, silence
 
 import demo
-import pictures
+import pictures.modes
 from models import load_pretrained
 from utils import run_cli
 
@@ -72,7 +72,7 @@ def cli(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
 
     def call(*args, model='bilinear.pth'):
-        pictures.note.cache_clear()
+        pictures.modes.note.cache_clear()
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
         try:
             run_cli(demo.main)

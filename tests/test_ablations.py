@@ -10,8 +10,9 @@ import yaml
 from training import CONFIG, REPOSITORY, Project
 
 import models
+from config import load_yaml
 from scripts import ablations
-from utils import UserError, load_yaml
+from utils import UserError
 
 README = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
 

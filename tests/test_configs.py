@@ -11,10 +11,10 @@ from PIL import Image
 
 import datasets
 import models
+from config import check_args, load_yaml
 from models.pretrained import DEFAULT
 from models.run import Config
 from test import config_keys, parse_eval_type
-from utils import check_args, load_yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))

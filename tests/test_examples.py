@@ -9,8 +9,9 @@ import torch
 import yaml
 from training import REPOSITORY, changed, forked, write_photos
 
+from config import Registry, check_args, load_yaml
 from models.registry import import_module
-from utils import Registry, UserError, check_args, load_yaml
+from utils import UserError
 
 SHORT = {'train_dataset.dataset.args': {'count': 24}, 'val_dataset.dataset.args.count': 4, 'epoch_max': 1}
 CHECKPOINT = 'save/_own_model/epoch-last.pth'

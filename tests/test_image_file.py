@@ -12,10 +12,10 @@ import pytest
 from photos import photo
 from PIL import Image, ImageCms, PngImagePlugin
 
-import pictures
 from datasets import image_file
 from datasets.image_file import image_size, read_image
 from datasets.image_folder import ImageFolder
+from pictures.io import read
 from utils import UserError
 
 
@@ -96,9 +96,9 @@ def test_of_16_bit_rgb_the_high_byte_stays(tmp_path):
 def refusal(path):
     """The line in which the image `path` is refused, by all that read images."""
     lines = []
-    for read in image_size, read_image, pictures.read:
+    for reader in image_size, read_image, read:
         with pytest.raises(UserError) as info:
-            read(path)
+            reader(path)
         lines.append(str(info.value))
     assert len(set(lines)) == 1 and '\n' not in lines[0] and lines[0].startswith(f'{path}: ')
     return lines[0]
@@ -148,7 +148,7 @@ def test_a_png_with_a_large_chunk_is_read(tmp_path, kind):
     else:
         text.add_text('workflow', 'node ' * 300_000, zip=kind == 'zTXt')
     Image.fromarray(photo(6, 9)).save(tmp_path / 'a.png', pnginfo=text, **options)
-    for image in read_image(tmp_path / 'a.png'), pictures.read(tmp_path / 'a.png'):
+    for image in read_image(tmp_path / 'a.png'), read(tmp_path / 'a.png'):
         assert np.array_equal(image, photo(6, 9))
 
 
@@ -176,18 +176,18 @@ def test_the_limit_of_a_process_counts_as_its_memory(tmp_path):
 @pytest.mark.filterwarnings('ignore')  # pytest undoes what image_file.py has set
 def test_damaged_files_of_every_format_are_read_or_refused_in_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(image_file, 'free_memory', lambda: 2e7)
-    path, read = tmp_path / 'a', 0
+    path, count = tmp_path / 'a', 0
     for seed in range(400):
         path.write_bytes(image_fuzz.mutated(seed))
-        for reader in image_size, read_image, pictures.read:
+        for reader in image_size, read_image, read:
             try:
                 reader(path)
-                read += 1
+                count += 1
             except UserError as error:
                 assert len(str(error).splitlines()) == 1, seed
             except Exception as error:
                 raise AssertionError(f'seed {seed}') from error
-    assert 300 < read < 900
+    assert 300 < count < 900
     assert capfd.readouterr().err == ''
 
 
@@ -196,4 +196,4 @@ def test_the_same_files_undamaged_are_read(tmp_path):
     for i, data in enumerate(image_fuzz.samples()):
         (tmp_path / str(i)).write_bytes(data)
         read_image(tmp_path / str(i))
-        pictures.read(tmp_path / str(i))
+        read(tmp_path / str(i))

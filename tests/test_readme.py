@@ -15,9 +15,9 @@ from training import forked
 
 import models
 import train_liif
+from config import load_yaml
 from models import load_pretrained, upscale_pil
 from models.run import read_config
-from utils import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]

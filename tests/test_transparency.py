@@ -13,7 +13,9 @@ from upscaling import picture
 
 import web_demo
 from models import load_pretrained, predict, upscale_pil
-from pictures import plain, read, shown
+from pictures.io import read
+from pictures.modes import plain
+from pictures.sheets import shown
 
 BACKGROUNDS = 0, 128, 255
 

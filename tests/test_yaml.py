@@ -7,7 +7,8 @@ import pytest
 import yaml
 from training import CONFIG
 
-from utils import UserError, load_yaml
+from config import load_yaml
+from utils import UserError
 
 
 def nine(i):

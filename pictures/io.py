@@ -1,0 +1,111 @@
+"""Reading and writing picture files: what each format holds, and what of a picture arrives in it."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from datasets.image_file import opened
+from files import atomic_write, free_memory
+from pictures.metadata import save_options
+from pictures.modes import as_mode, note, plain
+from utils import UserError
+
+
+class Format(NamedTuple):
+    """What a file format holds: modes, pixels along a side, bytes; and the options to write it with."""
+
+    modes: tuple
+    side: int = 2**31 - 1
+    bytes: int = 2**63
+    options: dict = {}
+
+
+FORMATS = {
+    'PNG': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16')),
+    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16'), bytes=2**32 - 2**16),
+    'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
+    'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
+    'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
+    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no larger
+}
+NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
+                 'I;16': ('I;16', 'L', 'RGB')}
+
+
+def written_suffixes() -> set[str]:
+    """The suffixes of the formats that can be written."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+
+
+def format_name(path: Path) -> str:
+    """The name in FORMATS of the format that the suffix of `path` stands for."""
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name not in FORMATS:
+        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp, .avif)')
+    return name
+
+
+def read(path: str | Path) -> Image.Image:
+    """The picture in the file `path`, as `plain` makes it."""
+    with opened(path) as image:
+        if getattr(image, 'is_animated', False):
+            note('of several frames or pages the first one is read')
+        return plain(image)
+
+
+@contextlib.contextmanager
+def writing_errors(path: str | Path) -> Iterator[None]:
+    """Turns what goes wrong inside into a UserError that names `path`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # Pillow's encoders raise both
+        raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
+
+
+def written_mode(name: str, mode: str) -> str:
+    """The mode in which the format `name` takes a `plain` picture of `mode`."""
+    return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
+
+
+def check_room(path: Path, pixels: int, mode: str) -> None:
+    """Raises a UserError if a `plain` picture of so many pixels is too large for the memory, or for the disk."""
+    written = written_mode(format_name(path), mode)
+    stored = pixels * (2 if written == 'I;16' else len(written))
+    held = pixels * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
+                              (held, free_memory(), 'of memory are free')):
+        if need > limit:
+            raise UserError(f'{path}: {pixels / 1e6:,.0f} million pixels take up to {need / 1e9:.1f} GB, but '
+                            f'{limit / 1e9:.1f} GB {what}; choose a smaller size')
+
+
+def check_fits(path: Path, size: tuple, mode: str) -> None:
+    """Raises a UserError if a `plain` picture of `size` (H, W) is too large for its format, the disk or the memory."""
+    name, (height, width) = format_name(path), size
+    fmt, written = FORMATS[name], written_mode(name, mode)
+    if max(size) > fmt.side:
+        raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
+    if height * width * (2 if written == 'I;16' else len(written)) > fmt.bytes:
+        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
+    check_room(path, height * width, mode)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
+    name = format_name(path)
+    mode = written_mode(name, image.mode)
+    if image.mode == 'I;16' and mode != 'I;16':
+        note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
+    if image.mode.endswith('A') and not mode.endswith('A'):
+        note(f'{name} holds no alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
+    kept = save_options(image.info, name, mode)
+    if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
+        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF, WebP and AVIF hold it)')
+        kept.pop('exif')
+    with writing_errors(path), atomic_write(path) as file:
+        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)

@@ -1,0 +1,35 @@
+"""Pictures to look at: parts on a checkerboard, side by side on sheets."""
+
+import math
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pictures.modes import as_mode
+from pictures.transparency import checkerboard
+
+
+def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.BICUBIC,
+          box: tuple | None = None) -> Image.Image:
+    """The part `box` (left, top, right, bottom) of a `plain` picture at `size` (W, H), as RGB.
+
+    Transparency is shown by a checkerboard behind it. Without `size` or `box` those of the picture.
+    """
+    image = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB').resize(size or image.size, resample, box)
+    return Image.composite(image.convert('RGB'), checkerboard(image.size), image.getchannel('A')) \
+        if image.mode == 'RGBA' else image
+
+
+def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image:
+    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right.
+
+    Captions stand above their pictures, or `below`.
+    """
+    (width, height), bar, gap = panels[0][2].size, 28, 8
+    rows = math.ceil(len(panels) / columns)
+    result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
+    draw, font = ImageDraw.Draw(result), ImageFont.load_default(18)
+    for i, (caption, colour, panel) in enumerate(panels):
+        left, top = i % columns * (width + gap), i // columns * (height + bar + gap)
+        draw.text((left + 4, top + 2 + below * height), caption, colour, font)
+        result.paste(panel, (left, top + (not below) * bar))
+    return result
