@@ -4,8 +4,9 @@
 
 The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
 trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
-between the markers in README.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic interpolation's.
-What the JSON has is not trained again; it says in which precision each was, since a CPU may have no bf16.
+between the markers in docs/results.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic
+interpolation's. What the JSON has is not trained again; it says in which precision each was, since a CPU may have no
+bf16.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from datasets import make_loader  # noqa: E402
 from models.checkpoint import read  # noqa: E402
 from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
-from scripts.results import update_readme, write_rows  # noqa: E402
+from scripts.results import update_page, write_rows  # noqa: E402
 from test import eval_psnr  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
@@ -135,9 +136,9 @@ def table(rows):
 
 
 def publish(rows):
-    """Writes the JSON and the README's table."""
+    """Writes the JSON and the table in docs/results.md."""
     write_rows(RESULTS, rows)
-    update_readme('ablations', table(rows))
+    update_page('ablations', table(rows))
 
 
 def main():

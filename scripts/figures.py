@@ -1,16 +1,16 @@
-"""Shows what the weights in pretrained/ do: results/wing.png, results/crops.png and results/weights.png.
+"""Shows what the weights in pretrained/ do: results/photos.png, results/crops.png and results/weights.png.
 
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
-The first has one crop by the demo's model, the second crops of several photos at two scales by every model, the third
-how A-LIIF mixes its functions over a photo. Where the photos are not in load/, a line says so.
+The first has parts of three photos by the demo's model, the second parts of others at two scales by every model, the
+third how A-LIIF mixes its functions over a photo. Where the photos are not in load/, a line says so.
 """
 
 import argparse
-import itertools
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from torch.utils.data import default_collate
@@ -29,14 +29,27 @@ from scripts.results import digests, load_models  # noqa: E402
 from test import predictions  # noqa: E402
 from utils import UserError, calc_psnr, luma, run_cli, to_float  # noqa: E402
 
-WING, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('wing', 'crops', 'weights'))
+PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
-BUTTERFLY = SET14, 10, (330, 170)
-PHOTOS = (SET14, 6, (250, 150)), (SET14, 13, (470, 240)), (B100, 46, (120, 60))  # number, left and top of the crop
-SCALES = 4, 3.7
-ZOOM = 2  # how large a pixel of a crop is shown
+OPEN, PHOTOS2K = 'load/photos/valid_open', 'load/photos2k/valid_HR'
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and how far it is reduced before
 OURS = DEFAULT
+
+
+class Part(NamedTuple):
+    """A square of a photo: its folder and number, left, top and side in pixels, and how far the photo is reduced."""
+
+    folder: str
+    number: int
+    left: int
+    top: int
+    side: int
+    scale: float
+
+
+FEW = Part(SET14, 10, 330, 170, 128, 4), Part(OPEN, 2, 280, 80, 128, 4), Part(PHOTOS2K, 5, 200, 300, 512, 12)
+MANY = [Part(*part, 96, scale) for part in ((SET14, 6, 250, 150), (SET14, 13, 470, 240), (B100, 46, 120, 60))
+        for scale in (4, 3.7)]
 
 
 def sample(folder, i, scale):
@@ -47,25 +60,29 @@ def sample(folder, i, scale):
     return default_collate([SRImplicitDownsampled(dataset, scale_min=scale)[i]])
 
 
-def crops(names, photos, scales, side, device):
-    """A row for each photo and scale: crops of the reduced photo, of what the models make of it, and of the truth.
+def crops(names, parts, side, device):
+    """A row for each of `parts`: the reduced photo, what the models make of it, and the truth, `side` pixels a side.
 
-    Below each stands its PSNR: of this crop, of `side` pixels a side, on Y.
+    Below each stands its PSNR: of this part, on Y.
     """
     nets, panels = load_models(names, device), []
-    for (folder, i, (left, top)), scale in itertools.product(photos, scales):
-        box = left, top, left + side, top + side
-        batch = sample(folder, i, scale)
+
+    def add(caption, picture):
+        nearest = picture.width <= side  # its pixels are to be seen as they are
+        panels.append((caption, 'black', picture.resize((side, side), Image.NEAREST if nearest else Image.LANCZOS)))
+
+    for part in parts:
+        box = part.left, part.top, part.left + part.side, part.top + part.side
+        batch = sample(part.folder, part.number, part.scale)
         low = to_picture(to_float(batch['inp'][0]), 'RGB')
-        panels.append((f'LR, x{scale:g}', low.resize((side, side), Image.NEAREST, [x / scale for x in box])))
+        add(f'LR, x{part.scale:g}', low.resize((side, side), Image.NEAREST, [x / part.scale for x in box]))
         for name, net in nets.items():
             (pred, truth), = predictions([batch], net, net.data_norm)
             pred, truth = (image[:, box[1]:box[3], box[0]:box[2]].cpu() for image in (pred, truth))
             psnr = calc_psnr(luma(pred), luma(truth))
-            panels.append((f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB')))
-        panels.append(('truth', to_picture(truth, 'RGB')))
-    shown = [(caption, 'black', crop.resize((side * ZOOM, side * ZOOM), Image.NEAREST)) for caption, crop in panels]
-    return sheet(shown, len(nets) + 2, below=True)
+            add(f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB'))
+        add('truth', to_picture(truth, 'RGB'))
+    return sheet(panels, len(nets) + 2, below=True)
 
 
 def weights(device):
@@ -81,8 +98,8 @@ def main():
     add_import_option(parser)
     device = pick_device(parser.parse_args().gpu)
     set_precision(tf32=False)
-    for path, draw in ((WING, partial(crops, ('bicubic', OURS), [BUTTERFLY], [4], 128)),
-                       (CROPS, partial(crops, digests(), PHOTOS, SCALES, 96)),
+    for path, draw in ((PHOTOS, partial(crops, ('bicubic', OURS), FEW, 256)),
+                       (CROPS, partial(crops, digests(), MANY, 192)),
                        (WEIGHTS, weights)):
         try:
             figure = draw(device)

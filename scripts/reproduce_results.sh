@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes results/ and the README's table again from the weights in pretrained/: bash scripts/reproduce_results.sh [GPU]
+# Makes results/ and the table in docs/results.md again from the weights in pretrained/: bash scripts/reproduce_results.sh [GPU]
 # Sets that are named behind it are measured alone: bash scripts/reproduce_results.sh cpu set5 set14
 set -euo pipefail
 cd "$(dirname "$0")/.."

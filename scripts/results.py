@@ -2,9 +2,9 @@
 
     python scripts/results.py [--gpu 0] [--sets set5 set14] [--import examples.own_model]
 
-Writes results/results.json, the table between the markers in README.md, and results/psnr.png, all below the working
-directory. What the JSON has of the same weights, told by their SHA-256, is not measured again, so that a run which was
-interrupted goes on; what it has of others is dropped.
+Writes results/results.json, the table between the markers in docs/results.md, and results/psnr.png, all below the
+working directory. What the JSON has of the same weights, told by their SHA-256, is not measured again, so that a run
+which was interrupted goes on; what it has of others is dropped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
 from utils import UserError, number_text, run_cli, to_json  # noqa: E402
 
-CONFIGS, PRETRAINED, README = Path('configs/test'), Path('pretrained'), Path('README.md')
+CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
 SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
         'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # in configs' names: (title, number of images)
@@ -49,14 +49,14 @@ def insert(text, name, content):
     start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
     text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
     if found != 1:
-        raise UserError(f'{README}: must have {start} and {end} once, where the table goes, not {found} times')
+        raise UserError(f'{PAGE}: must have {start} and {end} once, where the table goes, not {found} times')
     return text
 
 
-def update_readme(name, content):
-    """Writes README.md with `content` between the markers of this `name`."""
-    text = insert(README.read_text(encoding='utf-8'), name, content)
-    with atomic_write(README) as file:
+def update_page(name, content):
+    """Writes docs/results.md with `content` between the markers of this `name`."""
+    text = insert(PAGE.read_text(encoding='utf-8'), name, content)
+    with atomic_write(PAGE) as file:
         file.write(text.encode())
 
 
@@ -70,7 +70,7 @@ def scale_of(config):
 def configs_of(name):
     """The test configs of the set `name`, by scale."""
     if not (paths := sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)):
-        raise UserError(f'{CONFIGS} has no test configs of {name} here: run it in the repository, as README says')
+        raise UserError(f'{CONFIGS} has no test configs of {name} here: run it in the repository')
     return paths
 
 
@@ -192,10 +192,10 @@ def draw(results, sha256):
 
 
 def publish(results, sha256):
-    """Writes results/ and the README's table."""
+    """Writes results/ and the table in docs/results.md."""
     write_results(results, sha256)
     results = read_results(sha256)
-    update_readme('results', table(results, sha256))
+    update_page('results', table(results, sha256))
     with atomic_write(FIGURE) as file:
         draw(results, sha256).savefig(file, dpi=120)
 

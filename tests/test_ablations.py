@@ -14,14 +14,15 @@ from config import load_yaml
 from scripts import ablations
 from utils import UserError
 
-README = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
+PAGE = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
 
 
 def run_small(tmp_path, monkeypatch, variant='K = 1'):
     """Runs the script for one variant in a project that takes no time."""
     Project(tmp_path)
     (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
-    (tmp_path / 'README.md').write_text(README)
+    (tmp_path / 'docs').mkdir(exist_ok=True)
+    (tmp_path / 'docs/results.md').write_text(PAGE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
     monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.ONE, 'bicubic': None})
@@ -47,7 +48,7 @@ def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp
     assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
     assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
     assert 5 < rows[1]['psnr'] != rows[0]['psnr']  # on the crops of seed 0, too
-    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in (tmp_path / 'README.md').read_text()
+    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in (tmp_path / 'docs/results.md').read_text()
     monkeypatch.setattr(ablations.subprocess, 'run', None)
     ablations.main()
 
@@ -68,7 +69,7 @@ def test_bicubic_is_measured_on_the_same_crops(tmp_path, monkeypatch):
 
 def test_readme_shows_the_committed_results():
     rows = json.loads((REPOSITORY / ablations.RESULTS).read_text())
-    assert ablations.table(rows) in (REPOSITORY / 'README.md').read_text()
+    assert ablations.table(rows) in (REPOSITORY / 'docs/results.md').read_text()
 
 
 def test_the_table_compares_the_seeds_that_a_variant_and_the_base_have():

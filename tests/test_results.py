@@ -26,7 +26,7 @@ COMMITTED = json.loads((ROOT / 'results/results.json').read_text())
 SCALES = ['2', '2.5', '3', '3.7', '4', '6', '8']
 TITLES = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'urban100': 'Urban100', 'div2k': 'DIV2K',
           'photos2k': 'photos2k'}
-README = '# Title\n\nbefore\n\n<!-- results -->\nold\n<!-- /results -->\n\nafter \\1\n'
+PAGE = '# Title\n\nbefore\n\n<!-- results -->\nold\n<!-- /results -->\n\nafter \\1\n'
 
 
 def read_table(text):
@@ -55,7 +55,7 @@ def expected_table(rows):
 
 
 def test_readme_shows_the_committed_results():
-    assert read_table((ROOT / 'README.md').read_text(encoding='utf-8')) == expected_table(COMMITTED)
+    assert read_table((ROOT / 'docs/results.md').read_text(encoding='utf-8')) == expected_table(COMMITTED)
 
 
 def test_committed_results_name_configs_and_weights_of_the_repository():
@@ -94,7 +94,7 @@ def write_weights(path, seed):
 
 
 def fill(folder):
-    """Puts into `folder` the repository's configs, a small model, Set5, a part of Set14, and a README."""
+    """Puts into `folder` the repository's configs, a small model, Set5, a part of Set14, and a page."""
     for name in ('configs', 'scripts'):
         (folder / name).symlink_to(ROOT / name)
     (folder / 'pretrained').mkdir()
@@ -105,7 +105,8 @@ def fill(folder):
         for i in range(count):
             noise = Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8))
             noise.resize((60, 50), Image.BICUBIC).save(images / f'{i}.png')
-    (folder / 'README.md').write_text(README)
+    (folder / 'docs').mkdir()
+    (folder / 'docs/results.md').write_text(PAGE)
 
 
 @pytest.fixture(scope='module')
@@ -176,9 +177,9 @@ def test_every_config_and_model_is_measured_as_by_test_py(made, monkeypatch):
 
 def test_table_stands_between_the_markers_of_the_readme(made, monkeypatch):
     monkeypatch.chdir(made[0])
-    text = Path('README.md').read_text()
+    text = Path('docs/results.md').read_text()
     assert read_table(text) == expected_table(read_rows())
-    assert text.startswith(README[:README.index('old')]) and text.endswith(README[README.index('old') + 3:])
+    assert text.startswith(PAGE[:PAGE.index('old')]) and text.endswith(PAGE[PAGE.index('old') + 3:])
 
 
 def test_figure_is_drawn(made):
@@ -211,7 +212,7 @@ def test_what_another_process_measured_meanwhile_stays(work, monkeypatch):
     monkeypatch.setattr(results, 'measure', slow)
     run(monkeypatch)
     assert len(read_rows()) == 2 * len(SET5) + 1
-    assert len(read_table((work / 'README.md').read_text())) == 2 * len(SET5) + 1
+    assert len(read_table((work / 'docs/results.md').read_text())) == 2 * len(SET5) + 1
 
 
 def test_outside_the_repository_there_are_no_configs(tmp_path, monkeypatch):
@@ -232,12 +233,12 @@ def test_results_of_weights_that_are_gone_are_dropped(work, monkeypatch):
     (work / 'pretrained/small.pth').unlink()
     run(monkeypatch)
     assert {row['model'] for row in read_rows()} == {'bicubic'}
-    assert 'small' not in (work / 'README.md').read_text()
+    assert 'small' not in (work / 'docs/results.md').read_text()
 
 
 def test_interrupted_run_keeps_what_it_has_and_shows_a_dash_for_the_rest(work, monkeypatch):
     run(monkeypatch, last=3)
-    text = (work / 'README.md').read_text()
+    text = (work / 'docs/results.md').read_text()
     assert read_table(text) == {('Set5', 'bicubic', '2'): '20.00', ('Set5', 'small', '2'): '20.00',
                                 ('Set5', 'bicubic', '2.5'): '20.00'}
     assert text.count('–') == 2 * len(SCALES) - 3
@@ -251,9 +252,9 @@ def test_sets_that_are_named_are_measured_alone(work, monkeypatch):
     assert {stem for stem, _ in run(monkeypatch)} == {f'test-photos2k-{scale}' for scale in (6, 12, 18, 24, 30)}
 
 
-@pytest.mark.parametrize('text', ['no markers', '<!-- /results --> <!-- results -->', README + README])
-def test_readme_without_one_place_for_the_table_is_an_error(text):
-    with pytest.raises(UserError, match='README.md: must have <!-- results --> and <!-- /results --> once'):
+@pytest.mark.parametrize('text', ['no markers', '<!-- /results --> <!-- results -->', PAGE + PAGE])
+def test_page_without_one_place_for_the_table_is_an_error(text):
+    with pytest.raises(UserError, match='docs/results.md: must have <!-- results --> and <!-- /results --> once'):
         results.insert(text, 'results', 'table')
 
 
@@ -266,9 +267,13 @@ def panel(sheet, column, row):
     return np.asarray(sheet, dtype=float)[top:top + 20, left:left + 20]
 
 
+def parts(photos):
+    return [figures.Part(str(photos), 2, 24, 16, 10, scale) for scale in (4, 3.7)]
+
+
 def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work):
     photos = work / 'load/benchmark/Set5/HR'
-    sheet = figures.crops(['bicubic', 'small'], [(str(photos), 2, (24, 16))], [4, 3.7], 10, torch.device('cpu'))
+    sheet = figures.crops(['bicubic', 'small'], parts(photos), 20, torch.device('cpu'))
     photo = Image.open(photos / '2.png')
     for row, (width, height, scale) in enumerate(((15, 12, 4), (16, 13, 3.7))):
         size = round(width * scale), round(height * scale)
@@ -282,11 +287,19 @@ def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work):
         assert np.ptp(panel(sheet, 2, row)) < 255 and not np.array_equal(panel(sheet, 2, row), shown)
 
 
+def test_a_part_that_is_larger_than_it_is_shown_is_reduced(work):
+    photos = work / 'load/benchmark/Set5/HR'
+    part = figures.Part(str(photos), 2, 0, 0, 40, 4)
+    sheet = figures.crops(['bicubic'], [part], 20, torch.device('cpu'))
+    truth = Image.open(photos / '2.png').crop((0, 0, 40, 40)).resize((20, 20), Image.LANCZOS)
+    np.testing.assert_allclose(panel(sheet, 2, 0), np.asarray(truth), atol=1)
+
+
 def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
     captions = []
     monkeypatch.setattr(figures, 'sheet', lambda panels, columns, below: captions.extend(c for c, *_ in panels))
     photos = work / 'load/benchmark/Set5/HR'
-    figures.crops(['bicubic', 'small'], [(str(photos), 2, (24, 16))], [4, 3.7], 10, torch.device('cpu'))
+    figures.crops(['bicubic', 'small'], parts(photos), 20, torch.device('cpu'))
     photo = Image.open(photos / '2.png').crop((0, 0, 60, 48))
     images = photo, photo.resize((15, 12), Image.BICUBIC).resize((60, 48), Image.BICUBIC)
     y = [np.asarray(image, float)[16:26, 24:34] @ [65.738, 129.057, 25.064] / 256 for image in images]
@@ -309,5 +322,5 @@ def test_pictures_of_photos_that_are_absent_are_told_and_not_made(work, monkeypa
     monkeypatch.setattr(sys, 'argv', ['figures.py', '--gpu', 'cpu'])
     figures.main()
     assert [line.split(':')[0] for line in capsys.readouterr().err.splitlines()] == [
-        f'results/{name}.png is not made' for name in ('wing', 'crops', 'weights')]
+        f'results/{name}.png is not made' for name in ('photos', 'crops', 'weights')]
     assert not Path('results').exists()
