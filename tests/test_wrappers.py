@@ -300,19 +300,19 @@ def test_sample_q_larger_than_an_image_is_an_error_with_its_path(folder):
 
 def test_lr_and_hr_whose_sizes_do_not_fit_are_an_error_with_both_files(pair):
     Image.fromarray(photo(66, 99)).save(pair[1] / 'b.png')
-    with pytest.raises(UserError, match='lr/bx3.png and .*hr/b.png: LR is 22x18, HR 66x99'):
+    with pytest.raises(UserError, match='lr/bx3.png and .*hr/b.png: LR is 18x22, HR 99x66'):
         SRImplicitPaired(PairedImageFolders(*map(str, pair)))
 
 
 def test_hr_smaller_than_lr_is_an_error(pair):
     for path in pair[0].iterdir():
         path.rename(path.with_name(path.name.replace('x3', '')))
-    with pytest.raises(UserError, match='hr/a.png and .*lr/a.png: LR is 61x77, HR 20x25'):
+    with pytest.raises(UserError, match='hr/a.png and .*lr/a.png: LR is 77x61, HR 25x20'):
         SRImplicitPaired(PairedImageFolders(*map(str, reversed(pair))))
 
 
 def test_inp_size_larger_than_an_lr_image_is_an_error_with_its_path(pair):
-    with pytest.raises(UserError, match='lr/bx3.png and .*: LR is 22x18, but inp_size takes 20x20'):
+    with pytest.raises(UserError, match='lr/bx3.png and .*: LR is 18x22, but inp_size takes 20x20'):
         SRImplicitPaired(PairedImageFolders(*map(str, pair)), inp_size=20)
 
 
