@@ -84,7 +84,7 @@ def run(*args, **kwargs):
 
 
 def test_help_does_not_wait_for_pytorch():
-    code = 'import sys, demo; sys.argv = ["demo.py", "--help"]\ntry: demo.main()\nfinally: print("torch" in sys.modules)'
+    code = 'import sys, demo; sys.argv[1:] = ["--help"]\ntry: demo.main()\nfinally: print("torch" in sys.modules)'
     result = run('-c', code)
     assert 'python demo.py photo.jpg' in result.stdout and result.stdout.endswith('False\n')
 
