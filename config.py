@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import yaml
 
-from utils import UserError, located, one_line, shown, unknown
+from errors import UserError, located, one_line, shown, unknown
 
 Node = typing.TypeVar('Node')
 LARGEST_FILE, LONGEST = 1 << 20, 3000  # of a config: bytes, and characters of one value

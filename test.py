@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 import datasets
 import models
+from cli import add_import_option
 from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
 from models.predict import normalisations, upscale_ensemble, upscale_whole
-from models.registry import add_import_option
 from pictures.modes import to_picture
 from utils import (
     TooSmall,

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
+from cli import add_import_option
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
 from models.predict import normalisations
-from models.registry import add_import_option
 from models.run import Config, Log, lock, open_run, prepare_folder, run_folder
 from models.state import RunState
 from test import eval_images

@@ -1,110 +1,20 @@
-"""What models, datasets, training and evaluation share: errors, coordinates, metrics, output.
+"""What models, datasets, training and evaluation share: coordinates, metrics, output; errors, from errors.py.
 
 The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
 `calc_psnr`.
 """
 
-import contextlib
-import difflib
-import io
 import json
 import math
 import os
-import re
-import reprlib
-import signal
-import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-# --- errors ----------------------------------------------------------------------------------------
-
-
-class UserError(Exception):
-    """A mistake of the user's, told in one line: what is wrong, where, and what is allowed."""
-
-
-@contextlib.contextmanager
-def located(where: str | os.PathLike) -> Iterator[None]:
-    """Puts `where` (a file, a key, a model's name) in front of any UserError raised inside."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f'{where}: {error}') from None
-
-
-def run_cli(main: Callable[[], None]) -> None:
-    """Runs `main`; a UserError, or what amounts to one, ends it with one line on stderr and exit code 2.
-
-    Ctrl-C ends it with one line and exit code 130. Names of files that no encoding fits are printed with escapes.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors='backslashreplace')
-    try:
-        main()
-    except UserError as error:
-        # An error from a data worker arrives wrapped in the worker's traceback; its last line is the error's own.
-        message = str(error).strip().splitlines()[-1].removeprefix('utils.UserError: ')
-    except torch.OutOfMemoryError:
-        message = ('out of GPU memory: lower batch_size or sample_q to train, eval_bsize to validate samples, TILE in '
-                   'models/predict.py to make whole images, or use more GPUs')
-    except RuntimeError as error:  # a worker's, in the words of PyTorch
-        if not re.search(r'shared memory|unable to (write to|open|mmap|resize) .*torch_', str(error)):
-            raise
-        message = ('shared memory is full (/dev/shm, 64 MB in Docker unless --shm-size says more): set num_workers: 0 '
-                   'in the config')
-    except OSError as error:  # what cannot be read is a UserError already
-        if error.filename is None:
-            raise
-        message = f'{error.filename}: cannot be written ({error.strerror}); free space, or write elsewhere'
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the end of the first
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)  # as shells have it: 128 + SIGINT
-    else:
-        return
-    print(f'error: {message}', file=sys.stderr)
-    sys.exit(2)
-
-
-class Short(reprlib.Repr):
-    """Python's `repr` in one line, of deep, wide and cyclic values their beginnings alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 3, 4, 4, 4, 4
-        self.maxstring, self.maxother = 80, 80
-
-    def repr1(self, x: typing.Any, level: int) -> str:
-        if isinstance(x, dict):
-            return self.repr_dict(x, level)  # of subclasses, too, whose own would be endless
-        try:
-            return one_line(super().repr1(x, level))
-        except ValueError:  # a whole number with more digits than Python writes
-            return f'a number of {x.bit_length()} bits'
-
-
-def shown(value: typing.Any) -> str:
-    """`value`, whatever it is, as an error message quotes it."""
-    text = Short().repr(value)
-    return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
-
-
-def one_line(text: typing.Any) -> str:
-    """`text` with its lines joined to one, or what it is an instance of where it is empty."""
-    return ' '.join(str(text).split()) or type(text).__name__
-
-
-def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the `known` ones."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f', did you mean {near[0]!r}?' if near else ''
-    return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')
-
+from cli import run_cli  # noqa: F401
+from errors import UserError, located, one_line, shown, size_text, unknown  # noqa: F401
 
 # --- coordinates -----------------------------------------------------------------------------------
 
@@ -166,7 +76,7 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
         raise unknown('convention', dataset, ('benchmark', 'div2k'))
     shave = math.ceil(scale) + (6 if dataset == 'div2k' else 0)
     if min(hr.shape[-2:]) <= 2 * shave:
-        raise TooSmall(f'a {hr.shape[-2]}x{hr.shape[-1]} image has nothing left without its border of {shave} pixels')
+        raise TooSmall(f'a {size_text(hr.shape[-2:])} image has nothing left without its border of {shave} pixels')
     if dataset == 'benchmark' and hr.shape[-3] == 3:
         sr, hr = luma(sr), luma(hr)
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
@@ -205,7 +115,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
     h, w = x.shape[-2:]
     if min(h, w) < 11:
-        raise UserError(f'SSIM needs 11x11 pixels, not {h}x{w}')
+        raise UserError(f'SSIM needs 11x11 pixels, not {w}x{h}')
     taps = torch.exp(-(torch.arange(11, dtype=x.dtype, device=x.device) - 5) ** 2 / (2 * 1.5 ** 2))
     taps = taps / taps.sum()
 

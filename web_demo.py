@@ -13,11 +13,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from cli import add_import_option
 from datasets.image_file import image_size
 from models import load_pretrained, upscale_pil
 from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
-from models.registry import add_import_option
 from pictures.io import read, save
 from pictures.sheets import shown
 from utils import UserError, run_cli

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from errors import UserError
 from files import free_memory
-from utils import UserError
 
 try:
     import pillow_heif
@@ -86,7 +86,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     with reading(path), Image.open(path, formats=FORMATS) as image:
         need, free = PIXEL_BYTES * math.prod(image.size), free_memory()
         if need > free:
-            raise UserError(f'{image.height}x{image.width} pixels take {need / 1e9:.1f} GB to read, but '
+            raise UserError(f'{image.width}x{image.height} pixels take {need / 1e9:.1f} GB to read, but '
                             f'{free / 1e9:.1f} GB of memory are free')
         yield image
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from config import check_positive
 from datasets import register
 from datasets.matlab import imresize
-from utils import UserError, located, make_coord, say, to_float
+from utils import UserError, located, make_coord, say, size_text, to_float
 
 
 class Draw(NamedTuple):
@@ -78,7 +78,7 @@ def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator) -
 def check_sample_q(sample_q: int, h: int, w: int) -> None:
     """Raises a UserError if a target of h x w has fewer than `sample_q` pixels."""
     if sample_q > h * w:
-        raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {h}x{w}, not {sample_q}')
+        raise UserError(f'sample_q must be at most {h * w}, the pixels of a target of {w}x{h}, not {sample_q}')
 
 
 def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,7 +192,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         elif small:
             first = min(small)
             h, w = self.dataset.size(first)
-            raise UserError(f'{files[first]}: {h}x{w} pixels, but a crop takes {least}x{least} '
+            raise UserError(f'{files[first]}: {w}x{h} pixels, but a crop takes {least}x{least} '
                             f'({len(small)} of {len(files)} images are too small); ' + {
                 'error': 'small_images: skip leaves them out, small_images: fit draws their scale from what fits',
                 'skip': 'lower inp_size or scale_max',
@@ -224,7 +224,7 @@ def paired_scale(lr: tuple, hr: tuple) -> int:
     """The whole number between two images' shapes (h, w, ...); of HR less than half an LR image may be left over."""
     scale = hr[0] // lr[0]
     if scale < 1 or not all(scale <= large / small < scale + 0.5 for small, large in zip(lr[:2], hr[:2], strict=True)):
-        raise UserError(f'LR is {lr[0]}x{lr[1]}, HR {hr[0]}x{hr[1]}: HR must be 1, 2, 3, ... times LR both ways')
+        raise UserError(f'LR is {size_text(lr)}, HR {size_text(hr)}: HR must be 1, 2, 3, ... times LR both ways')
     return scale
 
 
@@ -246,7 +246,7 @@ class SRImplicitPaired(ImplicitWrapper):
                 lr, hr = dataset.size(i)
                 paired_scale(lr, hr)
                 if inp_size and inp_size > min(lr):
-                    raise UserError(f'LR is {lr[0]}x{lr[1]}, but inp_size takes {inp_size}x{inp_size}')
+                    raise UserError(f'LR is {size_text(lr)}, but inp_size takes {inp_size}x{inp_size}')
 
     def cut(self, images, i, rng, batch_rng):
         lr, hr = images

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from errors import UserError, size_text, unknown
 from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
@@ -20,7 +21,6 @@ from models.sampling import grid
 from pictures.metadata import resized
 from pictures.modes import model_colours, plain, to_picture, to_tensor
 from pictures.transparency import rim
-from utils import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
@@ -36,24 +36,29 @@ def load_pretrained(name: str | Path) -> Decoder:
     return load(path)
 
 
-def target_size(shape: tuple, scale: float | None = None, size: tuple | None = None) -> tuple:
-    """The size (H, W) of a picture of `shape` (h, w) upscaled by `scale`, or `size` itself where it can be had."""
+def target_size(shape: tuple, scale: float | None = None, size: tuple | int | None = None) -> tuple:
+    """The size (H, W) of a picture of `shape` (h, w) upscaled by `scale`, or to `size`: (H, W), or the longer side.
+
+    Raises UserError for a size that is smaller than the picture.
+    """
     if (scale is None) == (size is None):
         raise UserError('either a scale or a size is needed')
     if size is None:
         if not 1 <= scale <= LARGEST:
             raise UserError(f'scale must be at least 1 and at most {LARGEST:g}, not {scale:g}')
         return tuple(round(n * scale) for n in shape)
+    if isinstance(size, int):
+        size = tuple(max(1, round(n * size / max(shape))) if size > 0 else 0 for n in shape)
     if min(size) < 1:
-        raise UserError(f'size must be at least 1x1, not {size[0]}x{size[1]}')
+        raise UserError(f'size must be at least 1x1, not {size_text(size)}')
     if any(n < old for n, old in zip(size, shape, strict=True)):
-        raise UserError(f'size {size[0]}x{size[1]} is smaller than the image, {shape[0]}x{shape[1]} (height, width)')
+        raise UserError(f'size {size_text(size)} is smaller than the picture, {size_text(shape)} (width x height)')
     return tuple(size)
 
 
-def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | None = None,
+def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | int | None = None,
                 verbose: bool = False, self_ensemble: bool = False) -> Image.Image:
-    """`image` `scale` times as large, or at `size` (height, width); made block by block to save memory.
+    """`image` `scale` times as large, or at `size`, (height, width) or the longer side; made block by block.
 
     Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as

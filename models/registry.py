@@ -1,8 +1,6 @@
-"""Models by name: `register` one, `make` it from a spec, import a user's own."""
+"""Models by name: `register` one, `make` it from a spec."""
 
-import argparse
 import contextlib
-import importlib
 import math
 import re
 from collections.abc import Iterator
@@ -83,29 +81,3 @@ def load_state(model: nn.Module, state: dict) -> None:
         rest = sum(map(len, kinds)) - len(told)
         raise UserError(f'the weights do not fit the model: {", ".join(told)}{f", and {rest} more" if rest else ""}')
     model.load_state_dict(state)
-
-
-def import_module(name: str) -> None:
-    """Imports the user's Python module `name`, whose classes register themselves."""
-    if not all(part.isidentifier() for part in name.split('.')):
-        raise UserError(f'--import: {name!r} is no name of a module; examples/own_model.py is examples.own_model')
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if f'{name}.'.startswith(f'{error.name}.'):  # not one that the module itself asks for
-            raise UserError(f'--import: there is no module {name!r}; its folder must be that of the '
-                            'script, or in PYTHONPATH') from None
-        raise
-
-
-class Import(argparse.Action):
-    """Imports the module that the option names. As a `type`, argparse would take the module's own errors for its."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        import_module(values)
-
-
-def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --import to an argparse `parser`. It is an option, since a config or checkpoint must not run code."""
-    parser.add_argument('--import', action=Import, metavar='MODULE',
-                        help='a Python module that registers models, datasets or optimizers, as examples.own_model')

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from datasets.image_file import opened
+from errors import UserError, size_text
 from files import atomic_write, free_memory
 from pictures.metadata import save_options
 from pictures.modes import as_mode, note, plain
-from utils import UserError
 
 
 class Format(NamedTuple):
@@ -89,9 +89,9 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     name, (height, width) = format_name(path), size
     fmt, written = FORMATS[name], written_mode(name, mode)
     if max(size) > fmt.side:
-        raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {height}x{width}; choose .png')
+        raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {size_text(size)}; choose .png')
     if height * width * (2 if written == 'I;16' else len(written)) > fmt.bytes:
-        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {height}x{width}; choose .png')
+        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {size_text(size)}; choose .png')
     check_room(path, height * width, mode)
 
 

@@ -22,11 +22,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cli import add_import_option  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models import load_pretrained  # noqa: E402
 from models.predict import normalisations  # noqa: E402
 from models.pretrained import DEFAULT  # noqa: E402
-from models.registry import add_import_option  # noqa: E402
 from models.swinir import SwinIR  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cli import add_import_option  # noqa: E402
 from models.checkpoint import final_spec, read, read_bare, write  # noqa: E402
-from models.registry import add_import_option, make_model  # noqa: E402
+from models.registry import make_model  # noqa: E402
 from models.run import read_config  # noqa: E402
 from utils import located, run_cli  # noqa: E402
 

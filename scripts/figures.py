@@ -17,12 +17,12 @@ from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
+from cli import add_import_option  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
-from demo import weights_map  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT, load_pretrained  # noqa: E402
-from models.registry import add_import_option  # noqa: E402
+from pictures.compare import weights_map  # noqa: E402
 from pictures.modes import to_picture  # noqa: E402
 from pictures.sheets import sheet  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
 import test  # noqa: E402
+from cli import add_import_option  # noqa: E402
 from config import load_yaml  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
-from models.registry import add_import_option  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
 from utils import UserError, number_text, run_cli, to_json  # noqa: E402
 

@@ -11,8 +11,8 @@ from upscaling import RANDOM, make_checkpoint, silence
 
 import demo
 import pictures.modes
+from cli import run_cli
 from models import load_pretrained
-from utils import run_cli
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
-import demo
 from models import parallel
+from pictures import upscaling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -26,7 +26,7 @@ def test_each_format_is_read_and_written(cli, suffix, name):
     picture().save(f'small{suffix}', lossless=True)
     code, out, err = cli('--input', f'small{suffix}', '--scale', 2.5, '--output', f'big{suffix}')
     assert (code, err) == (0, [])
-    assert 'big' in out[-1] and '25x30' in out[-1]
+    assert 'big' in out[-2] and '30x25' in out[-2]
     with Image.open(f'small{suffix}') as small, Image.open(f'big{suffix}') as big:
         assert big.format == name
         assert_as_written(big, interpolated(small, (25, 30)), suffix)
@@ -149,6 +149,7 @@ SCALE = '--scale', '2'
     ('float.tif', 'big.png', SCALE, ('float.tif', 'mode F')),
     ('empty', 'big', SCALE, ('empty', 'no images')),
     ('photos', 'text.png', SCALE, ('text.png', 'is a file')),
+    ('photos', 'big.png', SCALE, ('big.png', 'photos is a folder', 'ends in /')),
     ('small.png', 'big.xyz', SCALE, ('big.xyz', 'known: .bmp')),
     ('small.png', 'big.gif', SCALE, ('big.gif', 'known: .bmp')),
     ('small.png', 'text.png/big.png', SCALE, ('text.png', 'cannot be written')),
@@ -157,9 +158,11 @@ SCALE = '--scale', '2'
     ('small.png', 'big.png', ('--scale', 'nan'), ('at least 1', 'nan')),
     ('small.png', 'big.png', ('--scale', 'two'), ('--scale', "'two'")),
     ('small.png', 'big.png', ('--scale', '1e308'), ('at most 1e+06',)),
-    ('small.png', 'big.png', ('--resolution', '0,24'), ('at least 1x1', '0x24')),
-    ('small.png', 'big.png', ('--resolution', '9,24'), ('small.png', '9x24', '10x12')),
-    ('small.png', 'big.png', ('--resolution', '24'), ('HEIGHT,WIDTH', "'24'")),
+    ('small.png', 'big.png', ('--resolution', '0,24'), ('at least 1x1', '24x0')),
+    ('small.png', 'big.png', ('--resolution', '9,24'), ('small.png', '24x9', '12x10', 'width x height')),
+    ('small.png', 'big.png', ('--resolution', '11'), ('small.png', '11x9', '12x10')),
+    ('small.png', 'big.png', ('--resolution', '0'), ('at least 1x1',)),
+    ('small.png', 'big.png', ('--resolution', '24;9'), ('HEIGHT,WIDTH or WIDTHxHEIGHT', "'24;9'")),
     ('photos', 'big', ('--scale', '0.5'), ('at least 1', '0.5')),
     ('small.png', 'big.jpg', ('--resolution', '10,65501'), ('big.jpg', '65500', '.png')),
     ('small.png', 'big.webp', ('--resolution', '16384,12'), ('big.webp', '16383', '.png')),
@@ -171,7 +174,7 @@ SCALE = '--scale', '2'
     ('small.png', 'big.png', (*SCALE, '--model', 'text.png'), ('text.png', 'not a checkpoint')),
 ])
 def test_error_is_one_line_before_the_work(cli, monkeypatch, source, target, rest, told):
-    monkeypatch.setattr(demo, 'upscale_pil', lambda *_, **__: pytest.fail('the work has begun'))
+    monkeypatch.setattr(upscaling, 'upscale_pil', lambda *_, **__: pytest.fail('the work has begun'))
     picture().save('small.png')
     os.mkdir('empty')
     os.mkdir('photos')

@@ -76,7 +76,7 @@ def test_what_is_left_out_is_named_once_with_the_reason(cli):
 def test_two_pictures_never_share_a_result(cli):
     make_folder('a.gif', 'a.gif.png', 'a.png', 'a.png-compare.png')
     code, out, _, files = upscale(cli, '--compare', '--overwrite')
-    assert code == 0 and len({line.split(':')[0] for line in out if '20x24' in line}) == 4
+    assert code == 0 and len({line.split(':')[0] for line in out if '24x20' in line}) == 4
     assert files == sorted({
         'a.gif-2.png', 'a.gif-2.png-compare.png', 'a.gif.png', 'a.gif.png-compare.png', 'a.png', 'a.png-2-compare.png',
         'a.png-compare.png', 'a.png-compare.png-compare.png'})
@@ -101,7 +101,7 @@ def test_names_that_are_no_utf8_end_no_run(weights, tmp_path):
                'small', '--output', 'big', '--scale', '2']
     result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert 'big/caf\\udce9.png: 20x24' in result.stdout
+    assert 'big/caf\\udce9.png: 24x20' in result.stdout
     assert sorted(os.listdir(tmp_path / 'big')) == ['a.png', 'caf\udce9.png', 'z.png']
 
 
@@ -171,7 +171,7 @@ def test_what_has_another_size_is_not_taken_for_done(cli):
     make_folder('a.png')
     upscale(cli)
     code, _, err, _ = upscale(cli, scale=3)
-    assert code == 2 and err[0] == 'error: big/a.png: exists already, with 20x24 pixels; --overwrite replaces it'
+    assert code == 2 and err[0] == 'error: big/a.png: exists already, with 24x20 pixels; --overwrite replaces it'
 
 
 def test_a_comparison_that_is_missing_is_made_and_the_result_stays(cli):

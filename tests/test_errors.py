@@ -65,7 +65,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'train_dataset.wrapper.args.sample_q': 65}, 'sample_q must be at most 64, the pixels of a target of 8x8, not 65'),
     ({'train_dataset.wrapper.args.scale_min': 4}, 'scales must be 1 <= scale_min <= scale_max, not 4 and 3'),
     ({'train_dataset.wrapper.args.scale_min': 0.5}, 'scales must be 1 <= scale_min <= scale_max, not 0.5 and 3'),
-    ({'train_dataset.wrapper.args.inp_size': 48}, 'photos/0.png: 40x50 pixels, but a crop takes 144x144 (5 of 5 '),
+    ({'train_dataset.wrapper.args.inp_size': 48}, 'photos/0.png: 50x40 pixels, but a crop takes 144x144 (5 of 5 '),
     ({'train_dataset.batch_size': 0}, 'tiny.yaml: train_dataset: batch_size must be at least 1, not 0'),
     ({'train_dataset.wrapper.args.inp_size': None}, 'samples of several sizes make no batch: set inp_size, or batch'),
     ({'epoch_val': -1}, 'tiny.yaml: epoch_val must be at least 1, not -1'),
@@ -168,7 +168,7 @@ def test_a_corrupt_image(project, cache, workers):
 
 def test_a_mistake_that_shows_in_a_worker(project):
     project.change({'train_dataset.wrapper.args': {'sample_q': 2001}, 'train_dataset.num_workers': 1})
-    assert re.fullmatch(r'photos/\d.png: sample_q must be at most 2000, the pixels of a target of 40x50, not 2001',
+    assert re.fullmatch(r'photos/\d.png: sample_q must be at most 2000, the pixels of a target of 50x40, not 2001',
                         error(project))
 
 
@@ -202,7 +202,7 @@ def test_paired_folders_whose_names_do_not_match(project):
 def test_pairs_whose_sizes_do_not_fit(project):
     paired(project)
     Image.new('RGB', (75, 40)).save(project.folder / 'HR/1.png')
-    assert 'LR/1.png and HR/1.png: LR is 20x25, HR 40x75: HR must be 1, 2, 3, ... times LR' in error(project)
+    assert 'LR/1.png and HR/1.png: LR is 25x20, HR 75x40: HR must be 1, 2, 3, ... times LR' in error(project)
 
 
 # --- devices ---------------------------------------------------------------------------------------

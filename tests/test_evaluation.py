@@ -293,7 +293,7 @@ def test_pictures_of_samples_are_an_error(roots, tmp_path):
 
 def test_an_image_that_cannot_be_scored_is_named(roots, tmp_path):
     write_config(tmp_path / 'large.yaml', roots[0], eval_type='div2k-18')
-    with pytest.raises(UserError, match=r'large.yaml: 1.png: a 40x50 image has nothing left without its border of 24'):
+    with pytest.raises(UserError, match=r'large.yaml: 1.png: a 50x40 image has nothing left without its border of 24'):
         evaluate(tmp_path / 'large.yaml', models.Bicubic())
 
 
@@ -348,7 +348,7 @@ def test_an_image_too_small_for_its_border_is_told_and_left_out_of_the_mean(root
     result = evaluate(tmp_path / 'a.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
     assert (result['psnr'], result['ssim']) == (alone['psnr'], alone['ssim'])
     assert [row['image'] for row in result['images'] if np.isnan(row['psnr'])] == ['0.png']
-    assert capsys.readouterr().err.count('a.yaml: 0.png: a 8x48 image has nothing left without its border of 4 pixels; '
+    assert capsys.readouterr().err.count('a.yaml: 0.png: a 48x8 image has nothing left without its border of 4 pixels; '
                                          'it is left out of the mean') == 1
     assert len(list((tmp_path / 'out/a').iterdir())) == 2
 

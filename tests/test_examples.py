@@ -9,8 +9,8 @@ import torch
 import yaml
 from training import REPOSITORY, changed, forked, write_photos
 
+from cli import import_module
 from config import Registry, check_args, load_yaml
-from models.registry import import_module
 from utils import UserError
 
 SHORT = {'train_dataset.dataset.args': {'count': 24}, 'val_dataset.dataset.args.count': 4, 'epoch_max': 1}
@@ -58,7 +58,7 @@ def test_an_own_model_is_evaluated(folder, trained):
 def test_an_own_model_upscales_pictures(folder, trained):
     result = run(folder, 'python', 'demo.py', '--input', 'load/benchmark/Set5/HR/0.png', '--scale', '2.5', '--output',
                  'big.png', '--model', CHECKPOINT, '--import', 'examples.own_model')
-    assert 'big.png: 100x125' in result.stdout + result.stderr
+    assert 'big.png: 125x100' in result.stdout + result.stderr
 
 
 def test_without_the_import_an_own_model_is_unknown(folder, trained):

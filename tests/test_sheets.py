@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
 
-import demo
+from pictures import compare
 
 # Panels are 640 pixels long, below a caption of 28, 8 apart.
 
@@ -51,7 +51,7 @@ def test_pictures_of_one_name_in_a_folder_have_a_comparison_each(cli):
 def test_zoomed_crop_is_that_of_the_whole_bicubic_picture():
     image = picture(width=100, height=80)
     big = image.resize((370, 296), Image.BICUBIC)  # so both sides of the sheet must be the same
-    sheet = demo.compare(image, big, 'ours')
+    sheet = compare.compare(image, big, 'ours')
     assert_close(panel(sheet, 0, 1, 512), panel(sheet, 1, 1, 512), 2)  # Pillow rounds its weights
 
 
@@ -73,7 +73,7 @@ def test_what_is_hidden_is_no_detail():
     values[:20:2, :20:2, :3] = 140
     values[140:, 180:, :3] = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
     values[140:, 180:, 3] = 0
-    assert demo.most_detailed(Image.fromarray(values), (2, 2)) == (0, 0)
+    assert compare.most_detailed(Image.fromarray(values), (2, 2)) == (0, 0)
 
 
 def test_weights_map_of_known_weights(cli, weights, tmp_path):
@@ -97,8 +97,8 @@ def test_weights_map_of_known_weights(cli, weights, tmp_path):
 def test_weights_map_shows_where_which_function_rules(monkeypatch):
     weights = torch.zeros(2, 640, 640)
     weights[0, :, :320], weights[1, :, 320:] = -0.9, 0.8
-    monkeypatch.setattr(demo, 'mixing_weights', lambda *_: weights)
-    sheet = demo.weights_map(None, Image.new('L', (5, 5)), (10, 10))
+    monkeypatch.setattr(compare, 'mixing_weights', lambda *_: weights)
+    sheet = compare.weights_map(None, Image.new('L', (5, 5)), (10, 10))
 
     ruler, first, second = (panel(sheet, column, 0, 640) for column in (1, 2, 3))
     left, right = ruler[:, :320], ruler[:, 320:]

@@ -214,7 +214,7 @@ def mixed(tmp_path):
 
 
 def test_small_images_are_an_error_when_the_wrapper_is_made(mixed):
-    with pytest.raises(UserError, match=r'b.png: 100x40 pixels, .*64x64 \(2 of 3 .*: skip .*: fit '):
+    with pytest.raises(UserError, match=r'b.png: 40x100 pixels, .*64x64 \(2 of 3 .*: skip .*: fit '):
         SRImplicitDownsampled(mixed, inp_size=16, scale_max=4)
 
 
@@ -232,7 +232,7 @@ def test_of_several_processes_the_first_says_what_is_skipped(mixed, capsys, monk
 
 
 def test_skipping_all_images_is_an_error(mixed):
-    with pytest.raises(UserError, match=r'a.png: 70x64 pixels, .*160x160 \(3 of 3'):
+    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3'):
         SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='skip')
 
 
@@ -250,7 +250,7 @@ def test_fit_leaves_the_samples_of_large_images_as_they_are(mixed):
 
 
 def test_fit_is_an_error_where_not_even_the_smallest_crop_fits(mixed):
-    with pytest.raises(UserError, match=r'b.png: 100x40 pixels, .*48x48 \(1 of 3'):
+    with pytest.raises(UserError, match=r'b.png: 40x100 pixels, .*48x48 \(1 of 3'):
         SRImplicitDownsampled(mixed, inp_size=16, scale_min=3, scale_max=4, sample_q=50, small_images='fit')
 
 
@@ -270,12 +270,12 @@ def test_without_sample_q_large_images_take_the_place_of_those_too_small_for_the
 
 
 def test_without_sample_q_one_image_must_be_large_enough_for_the_largest_scale(mixed):
-    with pytest.raises(UserError, match=r'a.png: 70x64 pixels, .*160x160 \(3 of 3'):
+    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3'):
         SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='fit')
 
 
 def test_an_image_with_no_input_pixel_at_a_test_scale_is_an_error(mixed):
-    with pytest.raises(UserError, match='b.png: 100x40'):
+    with pytest.raises(UserError, match='b.png: 40x100'):
         SRImplicitDownsampled(mixed, scale_min=41)
 
 
@@ -300,19 +300,19 @@ def test_sample_q_larger_than_an_image_is_an_error_with_its_path(folder):
 
 def test_lr_and_hr_whose_sizes_do_not_fit_are_an_error_with_both_files(pair):
     Image.fromarray(photo(66, 99)).save(pair[1] / 'b.png')
-    with pytest.raises(UserError, match='lr/bx3.png and .*hr/b.png: LR is 22x18, HR 66x99'):
+    with pytest.raises(UserError, match='lr/bx3.png and .*hr/b.png: LR is 18x22, HR 99x66'):
         SRImplicitPaired(PairedImageFolders(*map(str, pair)))
 
 
 def test_hr_smaller_than_lr_is_an_error(pair):
     for path in pair[0].iterdir():
         path.rename(path.with_name(path.name.replace('x3', '')))
-    with pytest.raises(UserError, match='hr/a.png and .*lr/a.png: LR is 61x77, HR 20x25'):
+    with pytest.raises(UserError, match='hr/a.png and .*lr/a.png: LR is 77x61, HR 25x20'):
         SRImplicitPaired(PairedImageFolders(*map(str, reversed(pair))))
 
 
 def test_inp_size_larger_than_an_lr_image_is_an_error_with_its_path(pair):
-    with pytest.raises(UserError, match='lr/bx3.png and .*: LR is 22x18, but inp_size takes 20x20'):
+    with pytest.raises(UserError, match='lr/bx3.png and .*: LR is 18x22, but inp_size takes 20x20'):
         SRImplicitPaired(PairedImageFolders(*map(str, pair)), inp_size=20)
 
 

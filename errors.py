@@ -1,0 +1,61 @@
+"""A user's mistakes, and how a message quotes what was wrong. Needs no PyTorch, which takes seconds to import."""
+
+import contextlib
+import difflib
+import os
+import reprlib
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one line: what is wrong, where, and what is allowed."""
+
+
+@contextlib.contextmanager
+def located(where: str | os.PathLike) -> Iterator[None]:
+    """Puts `where` (a file, a key, a model's name) in front of any UserError raised inside."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{where}: {error}') from None
+
+
+class Short(reprlib.Repr):
+    """Python's `repr` in one line, of deep, wide and cyclic values their beginnings alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 3, 4, 4, 4, 4
+        self.maxstring, self.maxother = 80, 80
+
+    def repr1(self, x: typing.Any, level: int) -> str:
+        if isinstance(x, dict):
+            return self.repr_dict(x, level)  # of subclasses, too, whose own would be endless
+        try:
+            return one_line(super().repr1(x, level))
+        except ValueError:  # a whole number with more digits than Python writes
+            return f'a number of {x.bit_length()} bits'
+
+
+def shown(value: typing.Any) -> str:
+    """`value`, whatever it is, as an error message quotes it."""
+    text = Short().repr(value)
+    return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
+
+
+def size_text(size: Sequence[int]) -> str:
+    """A size (H, W) as people write it: width x height."""
+    return f'{size[1]}x{size[0]}'
+
+
+def one_line(text: typing.Any) -> str:
+    """`text` with its lines joined to one, or what it is an instance of where it is empty."""
+    return ' '.join(str(text).split()) or type(text).__name__
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among the `known` ones."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f', did you mean {near[0]!r}?' if near else ''
+    return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')

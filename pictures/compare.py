@@ -1,0 +1,79 @@
+"""Sheets that show what a model does: beside bicubic interpolation, and which of its functions rules where."""
+
+import colorsys
+import math
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from models.decoder import Decoder
+from models.pretrained import mixing_weights
+from pictures.modes import as_mode, model_colours, to_tensor
+from pictures.sheets import sheet, shown
+
+PANEL = 640  # longest side of a panel
+ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
+
+
+def panel_size(size: tuple) -> tuple:
+    """(W, H) of a picture of `size` when its longest side is PANEL."""
+    return tuple(max(1, round(n * PANEL / max(size))) for n in size)
+
+
+def most_detailed(image: Image.Image, grid: tuple) -> tuple:
+    """(column, row) of the cell with most fine detail, where `grid` (columns, rows) of them divide `image`."""
+    grey = as_mode(image, 'L')
+    detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1)))
+    if 'A' in image.getbands():
+        detail = ImageChops.multiply(detail, image.getchannel('A'))  # what is seen of it
+    detail = detail.resize(grid, Image.BOX)
+    row, column = divmod(int(np.asarray(detail).argmax()), grid[0])
+    return column, row
+
+
+def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
+    """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
+    view = panel_size(big.size)
+    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
+    cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
+    left, top = ((n - p) * i // max(1, count - 1)
+                 for n, p, i, count in zip(big.size, part, most_detailed(image, cells), cells, strict=True))
+    box = left, top, left + part[0], top + part[1]
+    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
+    frame = [b * n // m for b, n, m in zip(box, view * 2, big.size * 2, strict=True)]
+
+    wholes = [shown(image, view), shown(big, view, Image.LANCZOS)]
+    for whole in wholes:
+        ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
+    crops = [shown(image, part, box=source), shown(big, part, box=box)]
+    crops = [crop.resize(view, Image.NEAREST) for crop in crops]
+    captions = 'bicubic', name, *(f'{n}, {view[0] / part[0]:.3g} times enlarged' for n in ('bicubic', name))
+    result = sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
+    result.info['icc_profile'] = big.info.get('icc_profile')  # what its colours mean
+    return result
+
+
+def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
+    """A sheet of the input, of the function that rules (has the largest weight, of either sign), and of all weights.
+
+    Weights are blue below their mean over the image, red above. `size` (H, W) is the output's, `view` (W, H)
+    its panels'.
+    """
+    view = view or panel_size(size[::-1])
+    weights = mixing_weights(model, to_tensor(model_colours(image)), size, view[::-1]).numpy()
+    colours = [colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))]
+    colours = (np.array(colours) * 255).round().astype(np.uint8)
+    ruler = np.abs(weights).argmax(axis=0)
+    panels = [('input', 'black', shown(image, view)),
+              ('the function that rules', 'black', Image.fromarray(colours[ruler]))]
+    for k, weight in enumerate(weights):
+        mean, deviation = weight.mean(), weight.std()
+        caption = f'{k}: rules {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
+        panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
+    return sheet(panels, 4)
+
+
+def heat_map(values: np.ndarray) -> Image.Image:
+    """`values` (H, W) as a picture from blue (-1) over white (0) to red (1)."""
+    ends = (33, 247, 178), (102, 247, 24), (172, 247, 43)
+    return Image.fromarray(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1).round().astype(np.uint8))

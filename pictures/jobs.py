@@ -1,0 +1,73 @@
+"""Which pictures are read and which files are written for what was asked."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.image_folder import list_images
+from errors import UserError
+from files import file_name
+from pictures.io import written_suffixes
+
+
+class Job(NamedTuple):
+    """A picture to read, and the files to write: the result, its comparison and its map of weights, or None."""
+
+    source: Path
+    target: Path
+    comparison: Path | None = None
+    weights: Path | None = None
+
+    def written(self) -> list[Path]:
+        return [path for path in self[1:] if path]
+
+
+def beside(source: Path, ending: str) -> str:
+    """The --output of which nothing is said: a PNG, or of a folder a folder, beside `source`, with `ending` added."""
+    if source.is_dir():
+        return f'{source.resolve().parent / file_name(source.resolve().name, ending)}{os.sep}'
+    return str(source.with_name(file_name(source.stem, f'{ending}.png')))
+
+
+def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> list[Job]:
+    """What there is to do for the input and --output, each a file or a folder, and --compare and --weights-map."""
+    target, taken = Path(output), set()
+    if not source.exists():
+        raise UserError(f'{source}: no such file or folder')
+    named_folder = target.is_dir() or output.endswith(('/', os.sep))
+    if source.is_dir() and (target.is_file() or target.suffix.lower() in written_suffixes() and not named_folder):
+        raise UserError(f'--output {output} is a file, but {source} is a folder: give a folder (one to be made ends '
+                        'in /)')
+    into_folder = source.is_dir() or named_folder or not target.suffix
+
+    def free(stem, ending):
+        names = (file_name(stem, f'-{i}{ending}' if i > 1 else ending) for i in itertools.count(1))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        return name
+
+    sources = list_images(source) if source.is_dir() else [source]
+    kept = {path: path.name for path in sources if path.suffix.lower() in written_suffixes()}
+    taken.update(kept.values())
+    jobs = []
+    for path in sources:
+        name = (kept.get(path) or free(path.name, '.png')) if into_folder else target.name
+        folder = target if into_folder else target.parent
+        stem = name if source.is_dir() else Path(name).stem  # a folder may have an a.jpg and an a.png
+        extras = [folder / free(stem, f'-{kind}.png') if wanted else None
+                  for kind, wanted in (('compare', compare), ('weights', weights_map))]
+        jobs.append(Job(path, folder / name, *extras))
+    return jobs
+
+
+def check_apart(jobs: list[Job]) -> None:
+    """Raises a UserError if what is to be written is one of the pictures to read."""
+    def identity(path):
+        return path.stat().st_dev, path.stat().st_ino
+
+    sources = {identity(job.source): job.source for job in jobs}
+    for path in (path for job in jobs for path in job.written() if path.exists()):
+        if identity(path) in sources:
+            raise UserError(f'{path}: is the picture {sources[identity(path)]} itself, which is not replaced; '
+                            'give another --output')

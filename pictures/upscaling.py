@@ -1,0 +1,123 @@
+"""From the options of demo.py to its files: each picture is read, upscaled and saved, and so are its sheets."""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.image_file import image_size
+from errors import UserError, located, size_text
+from models.decoder import Decoder
+from models.parallel import mixed_precision, pick_device, set_precision
+from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
+from pictures.compare import compare, weights_map
+from pictures.io import check_fits, check_room, read, save, writing_errors
+from pictures.jobs import Job, beside, check_apart, find_jobs
+from pictures.modes import note
+from utils import time_text
+
+
+def upscale_all(args: argparse.Namespace) -> None:
+    """What demo.py does with its options."""
+    args.model = args.model or DEFAULT
+    target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
+    jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
+    check_apart(jobs)
+    device = pick_device(args.gpu)
+    set_precision(tf32=False)
+    model = load_pretrained(args.model).to(device)
+    if args.weights_map and getattr(model, 'expansion', None) is None:
+        raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
+    precision = mixed_precision(device, args.amp)
+
+    failures, skipped = [], 0
+    for job in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
+        try:
+            with precision:
+                skipped += not process(job, model, args)
+        except UserError as error:
+            if not args.input.is_dir():
+                raise
+            failures.append(error)
+    if skipped:
+        note(f'{skipped} of {len(jobs)} pictures are there already and were skipped (--overwrite makes them again)')
+    if failures:
+        print(*(f'error: {error}' for error in failures), sep='\n', file=sys.stderr)
+        raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above')
+    print(f'next: {next_step(jobs, args)}')
+
+
+def size_ending(args: argparse.Namespace) -> str:
+    """What the name of a result says of its size: -x4, -1920x1080 (width x height), or -1920, its longer side."""
+    if isinstance(args.resolution, tuple):
+        return f'-{size_text(args.resolution)}'
+    return f'-{args.resolution}' if args.resolution else f'-x{args.scale:g}'
+
+
+def next_step(jobs: list[Job], args: argparse.Namespace) -> str:
+    """What one may do after `jobs`."""
+    if jobs[0].comparison:
+        return f'look at {jobs[0].comparison}: bicubic interpolation and the model side by side'
+    shown = jobs[0].target.parent if args.input.is_dir() else jobs[0].target
+    again = '' if args.input.is_dir() else ' --overwrite'
+    return f'look at {shown}; the same command with --compare{again} adds a sheet beside bicubic interpolation'
+
+
+def asked_size(path: Path, args: argparse.Namespace) -> tuple[int, int]:
+    """(H, W) of the result for the picture `path`, by its header: an EXIF orientation may still exchange them."""
+    if isinstance(args.resolution, tuple):
+        return args.resolution
+    shape = image_size(path)
+    with located(path):
+        return target_size(shape, args.scale, args.resolution)
+
+
+def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
+    """Those of the files to write that are there and stay: of a folder's pictures, with the size that is asked for."""
+    there = [path for path in job.written() if path.exists() and not args.overwrite]
+    if not there:
+        return []
+    if not args.input.is_dir() or job.target not in there:
+        raise UserError(f'{there[0]}: exists already; --overwrite replaces it')
+    size = image_size(job.target)
+    if sorted(size) != sorted(asked_size(job.source, args)):
+        raise UserError(f'{job.target}: exists already, with {size_text(size)} pixels; --overwrite replaces it')
+    return there
+
+
+def tell_stretch(path: Path, shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Says so if `size` (H, W) does not have, to a pixel, the aspect ratio of the picture `path` of `shape` (h, w)."""
+    (h, w), (height, width) = shape, size
+    if abs(width - w * height / h) >= 1 and abs(height - h * width / w) >= 1:
+        wider = width * h / (height * w)
+        how = f'{wider:.3g} times as wide' if wider > 1 else f'{1 / wider:.3g} times as high'
+        note(f'{path}: {size_text(size)} is another aspect ratio than {size_text(shape)}: all becomes {how}')
+
+
+def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
+    """Does `job`, unless it is done, and says so; what can be checked is checked before. Whether there was work."""
+    done, start = find_done(job, args), time.monotonic()
+    if len(done) == len(job.written()):
+        return False
+    check_room(job.target, math.prod(asked_size(job.source, args)), 'L')  # before it is decoded
+    image = read(job.source)
+    shape = image.height, image.width
+    with located(job.source):
+        size = target_size(shape, args.scale, args.resolution)
+    with writing_errors(job.target.parent):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    check_fits(job.target, size, image.mode)
+    tell_stretch(job.source, shape, size)
+
+    big = upscale_pil(model, image, size=size, verbose=True, self_ensemble=args.self_ensemble)
+    if job.target not in done:
+        save(big, job.target)
+    if job.comparison and job.comparison not in done:
+        save(compare(image, big, Path(args.model).stem), job.comparison)
+    if job.weights and job.weights not in done:
+        save(weights_map(model, image, size), job.weights)
+    tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
+    return True

@@ -1,0 +1,95 @@
+"""demo.py's options: what is made when little is said, sizes in all ways to write them, and what is told."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from upscaling import picture
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_a_picture_alone_is_made_four_times_as_large_beside_it(cli):
+    os.mkdir('photos')
+    picture().save('photos/photo.jpg')
+    code, out, err = cli('photos/photo.jpg')
+    assert (code, err) == (0, [])
+    with Image.open('photos/photo-x4.png') as big:
+        assert (big.format, big.size) == ('PNG', (48, 40))
+    assert any(line.startswith('photos/photo-x4.png: 48x40') for line in out)
+    assert out[-1].startswith('next: look at photos/photo-x4.png') and '--compare' in out[-1]
+
+
+def test_a_folder_alone_becomes_a_folder_beside_it(cli):
+    os.mkdir('photos')
+    picture().save('photos/a.jpg')
+    assert cli('photos/', '--scale', 2.5)[0] == 0
+    assert os.listdir('photos-x2.5') == ['a.jpg'] and os.listdir('photos') == ['a.jpg']
+
+
+def test_the_folder_one_is_in_becomes_one_beside_it(cli, monkeypatch):
+    os.mkdir('photos')
+    picture().save('photos/a.jpg')
+    monkeypatch.chdir('photos')
+    assert cli('.', '--scale', 2)[0] == 0
+    assert os.listdir('../photos-x2') == ['a.jpg']
+
+
+@pytest.mark.parametrize('text, name, size', [
+    ('30,60', 'photo-60x30.png', (60, 30)), ('60x30', 'photo-60x30.png', (60, 30)), ('36', 'photo-36.png', (36, 30))])
+def test_a_resolution_is_height_and_width_or_width_x_height_or_the_longer_side(cli, text, name, size):
+    picture().save('photo.jpg')
+    assert cli('photo.jpg', '--resolution', text)[0] == 0
+    assert Image.open(name).size == size
+
+
+def test_the_longer_side_is_that_of_the_picture_as_it_is_seen(cli):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save('photo.jpg', exif=exif)
+    assert cli('photo.jpg', '--resolution', 24)[0] == 0
+    assert Image.open('photo-24.png').size == (20, 24)
+
+
+@pytest.mark.parametrize('resolution, told', [
+    ('24x40', '2 times as high'), ('60x25', '2 times as wide'), ('31x25', None), ('30x25', None), ('40', None)])
+def test_another_aspect_ratio_is_said_in_a_line(cli, resolution, told):
+    picture().save('photo.png')
+    code, out, _ = cli('photo.png', '--resolution', resolution)
+    lines = [line for line in out if 'aspect ratio' in line]
+    assert code == 0 and len(lines) == (told is not None)
+    assert told is None or 'photo.png' in lines[0] and '12x10' in lines[0] and lines[0].endswith(told)
+
+
+def test_the_last_line_of_a_comparison_names_it(cli):
+    picture().save('photo.jpg')
+    out = cli('photo.jpg', '--compare')[1]
+    assert out[-1].startswith('next: look at photo-x4-compare.png')
+
+
+@pytest.mark.parametrize('args', [(), ('a.png', '--input', 'b.png'), ('a.png', '--scale', 2, '--resolution', 9)])
+def test_no_picture_two_pictures_and_two_sizes_are_errors(cli, args):
+    code, _, err = cli(*args)
+    assert code == 2 and err[-1].startswith('demo.py: error: ')
+
+
+# --- real processes --------------------------------------------------------------------------------------------------
+
+
+def run(*args, **kwargs):
+    return subprocess.run([sys.executable, *args], cwd=REPOSITORY, capture_output=True, text=True, **kwargs)
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = 'import sys, demo; sys.argv[1:] = ["--help"]\ntry: demo.main()\nfinally: print("torch" in sys.modules)'
+    result = run('-c', code)
+    assert 'python demo.py photo.jpg' in result.stdout and result.stdout.endswith('False\n')
+
+
+def test_without_the_environment_one_line_says_how_to_enter_it(tmp_path):
+    result = run('-S', 'demo.py', str(tmp_path))  # -S: without the packages of .venv
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert 'source .venv/bin/activate' in result.stderr
