@@ -48,7 +48,8 @@ def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp
     assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
     assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
     assert 5 < rows[1]['psnr'] != rows[0]['psnr']  # on the crops of seed 0, too
-    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in (tmp_path / 'docs/results.md').read_text()
+    page = (tmp_path / 'docs/results.md').read_text()
+    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in page
     monkeypatch.setattr(ablations.subprocess, 'run', None)
     ablations.main()
 

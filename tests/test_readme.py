@@ -1,5 +1,8 @@
-"""Every command and line of Python that the README shows works; a new one needs its place here."""
+"""Every command and line of Python that README.md and docs/ show works; a new one needs its place here."""
 
+import importlib
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import readme
 import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
 from specs import a_liif
@@ -18,15 +22,18 @@ import train_liif
 from config import load_yaml
 from models import load_pretrained, upscale_pil
 from models.run import read_config
+from utils import make_coord
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]
 RUN_ELSEWHERE = {'scripts/test-div2k.sh': 'test_scripts', 'scripts/test-benchmark.sh': 'test_scripts',
                  'scripts/prepare_data.py': 'test_prepare_data', 'scripts/export_onnx.py': 'test_onnx',
                  'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'test_web_demo',
-                 'examples.own_model': 'test_examples',
-                 'scripts/benchmark.py': 'test_benchmark'}
-BY_HAND = 'scripts/make_venv.sh', 'scripts/quickstart.sh', 'scripts/run_tests.sh'  # CI runs the first and the last
+                 'examples.own_model': 'test_examples', 'scripts/slurm.sh': 'test_slurm',
+                 'scripts/shrink_photos.py': 'test_shrink_photos', 'scripts/benchmark.py': 'test_benchmark'}
+BY_HAND = ('-m venv', 'pip install', 'scripts/quickstart.sh', 'scripts/run_tests.sh',  # CI runs the first and the last
+           'scripts/check_gpu.py')
+DEMO = [readme.commands('python demo.py ', pages) for pages in ([readme.README], readme.DOCS)]
 
 
 def of(script):
@@ -36,14 +43,15 @@ def of(script):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with photo.jpg and photos/, one image of Set5, and a checkpoint where training puts it."""
+    """A folder with the pictures that commands name, one image of Set5, and checkpoints where training puts them."""
     small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)).resize((36, 27))
-    for path in ('photo.jpg', 'photos/1.png', 'load/benchmark/Set5/HR/1.png'):
+    for path in ('photo.jpg', 'photos/1.png', 'examples/lighthouse.png', 'load/benchmark/Set5/HR/1.png'):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         small.save(tmp_path / path)
-    run = tmp_path / 'save/_train_edsr-baseline-A-liif'
-    run.mkdir(parents=True)
-    torch.save({'model': {**a_liif(), 'sd': models.make(a_liif()).state_dict()}}, run / 'epoch-last.pth')
+    for name in ('_train_edsr-baseline-A-liif', '_finetune'):
+        (tmp_path / 'save' / name).mkdir(parents=True)
+        torch.save({'model': {**a_liif(), 'sd': models.make(a_liif()).state_dict()}},
+                   tmp_path / 'save' / name / 'epoch-last.pth')
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -53,26 +61,26 @@ def folder(tmp_path, monkeypatch):
 def test_every_command_has_a_test_that_runs_it(command):
     here = ('demo.py', 'test.py', 'train_liif.py')
     elsewhere = [test for word, test in RUN_ELSEWHERE.items() if word in command]
-    assert any(word in command for word in here + BY_HAND) or elsewhere or command[:3] == ['pip', 'install', '-r']
+    assert any(word in ' '.join(command) for word in here + BY_HAND) or elsewhere
     for test in elsewhere:
         text = (ROOT / f'tests/{test}.py').read_text()
         script, = (word for word, name in RUN_ELSEWHERE.items() if name == test and word in command)
         assert Path(script).stem in text or script in text
     for path in command:
         if path.startswith(('scripts/', 'configs/', 'examples/', 'requirements')):
-            assert (ROOT / path).exists()
+            assert (ROOT / path.replace('-x4', '')).exists()
 
 
-@of('demo.py')
-def test_demo_commands(folder, command):
-    size = {'2160,3840': '216,384'}  # a hundredth of the pixels
-    assert forked(folder, *(size.get(word, word) for word in command[1:]), '--gpu', 'cpu').returncode == 0
-    written = {str(path.relative_to(folder)) for path in folder.rglob('*big*') if path.is_file()}
-    expected = {'--scale': {'big.png'}, '--compare': {'big.png', 'big-compare.png', 'big-weights.png'}}
-    if 'photos/' in command:
-        assert Image.open('big/1.png').size == (72, 54)
-    else:
-        assert written == expected['--compare' if '--compare' in command else '--scale']
+@pytest.mark.parametrize('commands', DEMO, ids=['README', 'docs'])
+def test_demo_commands_work_one_after_the_other(folder, commands):
+    size = {'3840x2160': '384x216'}  # a hundredth of the pixels
+    for command in commands:
+        done = forked(folder, *(size.get(word, word) for word in command[1:]), '--gpu', 'cpu')
+        assert done.returncode == 0, (command, done.stderr)
+    assert Image.open('big/1.png').size == (72, 54)
+    assert Image.open('big.png').size == (384, 216) and Path('big-compare.png').exists()
+    if commands is DEMO[0]:
+        assert Image.open('examples/lighthouse-x4.png').size == (144, 108) == Image.open('fine.png').size
 
 
 @of('test.py')
@@ -88,7 +96,9 @@ def test_training_commands(command, monkeypatch):
         command = ['python', parsed.training_script, *parsed.training_script_args]
     monkeypatch.setattr(sys, 'argv', command[1:])
     args = train_liif.parse_args()
-    assert read_config(ROOT / args.config).epoch_max == (10 if 'finetune' in args.config else 1000)
+    epochs = {'finetune.yaml': 10, 'train-photos': 80, 'train-div2k': 1000}
+    assert read_config(ROOT / args.config, assignments=args.set).epoch_max == next(
+        epochs[key] for key in epochs if key in args.config)
 
 
 def test_the_config_that_is_explained_is_the_shipped_one():
@@ -102,3 +112,37 @@ def test_lines_for_a_notebook(folder):
     exec(code, lines)
     expected = upscale_pil(load_pretrained('edsr-baseline-A-liif-pixel'), Image.open('photo.jpg'), size=(100, 133))
     assert np.array_equal(np.asarray(lines['big']), np.asarray(expected))
+
+
+def test_own_encoder_and_decoder(tmp_path, monkeypatch):
+    code, = readme.blocks('my-decoder')
+    (tmp_path / 'mine.py').write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module('mine')
+    model = models.make({'name': 'my-decoder', 'args': {'encoder_spec': {'name': 'my-encoder', 'args': {}}}})
+    big = upscale_pil(model.eval(), Image.new('RGB', (9, 7)), scale=2.5)
+    assert big.size == (22, 18)
+    inp, coord = torch.rand(1, 3, 4, 4), make_coord((4, 4))[None]  # a query at a code's centre has that code's colour
+    expected = model.linear(F.unfold(model.encoder(inp), 3, padding=1).transpose(1, 2))
+    colours = model(inp, coord, torch.full_like(coord, 0.5))
+    inner = torch.arange(16).view(4, 4)[:3, :3].flatten()  # at the last rows LIIF's ensemble mixes in a neighbour
+    torch.testing.assert_close(colours[:, inner], expected[:, inner])
+
+
+@pytest.mark.parametrize('page', [readme.README, *readme.DOCS], ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page):
+    for target in re.findall(r'\]\(([^)#]+)', page.read_text(encoding='utf-8')):
+        assert target.startswith('https://') or (page.parent / target).exists(), target
+    for target in re.findall(r'\]\(#([^)]+)\)', page.read_text(encoding='utf-8')):
+        headings = re.findall(r'^#+ (.*)$', page.read_text(encoding='utf-8'), re.MULTILINE)
+        assert target in [heading.lower().replace(' ', '-') for heading in headings], target
+
+
+def test_table_of_models_has_the_measured_numbers():
+    rows = json.loads((ROOT / 'results/results.json').read_text())
+    psnr = {(row['config'], row['model']): row['psnr'] for row in rows}
+    text = readme.README.read_text(encoding='utf-8')
+    for model in ('bicubic', *(path.stem for path in (ROOT / 'pretrained').glob('*.pth'))):
+        cells = ' / '.join(f'{psnr[f"configs/test/test-set5-{scale}.yaml", model]:.2f}' for scale in (2, 3, 4))
+        line, = (line for line in text.splitlines() if line.startswith('|') and f' {cells} ' in line)
+        assert model in line
