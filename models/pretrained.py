@@ -7,6 +7,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -18,8 +19,9 @@ from models.features import Features
 from models.geometry import centre, nearest
 from models.predict import Target, encode, largest_tile, normalisations, parts, upscale, upscale_ensemble
 from models.sampling import grid
+from pictures.deep import Deep
 from pictures.metadata import resized
-from pictures.modes import model_colours, plain, to_picture, to_tensor
+from pictures.modes import blank, model_colours, plain, resized_alpha, rgba_pixels, to_picture, to_tensor
 from pictures.transparency import rim
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
@@ -57,17 +59,18 @@ def target_size(shape: tuple, scale: float | None = None, size: tuple | int | No
 
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | int | None = None,
-                verbose: bool = False, self_ensemble: bool = False) -> Image.Image:
+                verbose: bool = False, self_ensemble: bool = False) -> Image.Image | Deep:
     """`image` `scale` times as large, or at `size`, (height, width) or the longer side; made block by block.
 
-    Grey stays grey, 16-bit grey 16 bits, alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
+    Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.save`
+    writes), alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
     `pictures/metadata.py` has them. `verbose` shows a progress bar on a terminal; `self_ensemble` takes the mean of 8
     flips and transposes. Raises UserError for sizes below the image's and unsupported modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
-    big = Image.new(image.mode, (width, height))
+    big = blank(image.mode, (width, height))
     big.info = resized(image.info, big.size)
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
@@ -80,18 +83,17 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 def blocks(model: Decoder, image: Image.Image, size: tuple,
            self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
-    source, rgba = model_colours(image), None
-    if 'A' in image.getbands():
-        rgba, alpha = image.convert('RGBA'), image.getchannel('A').resize(size[::-1], Image.BICUBIC)
+    source, part = model_colours(image), None
+    transparent = 'A' in image.getbands()
+    if transparent:
+        rgba, alpha = rgba_pixels(image), resized_alpha(image, size[::-1])
     args = model, to_tensor(source), size, model.data_norm, True
     for top, left, colours in [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args):
         box = left, top, left + colours.shape[2], top + colours.shape[1]
-        if rgba is not None:
-            colours = (colours + rim(rgba, source, size[::-1], box)).clamp(0, 1)
-        block = to_picture(colours, image.mode)
-        if rgba is not None:
-            block.putalpha(alpha.crop(box))
-        yield left, top, block
+        if transparent:
+            colours = (colours + rim(rgba, np.asarray(source), size[::-1], box)).clamp(0, 1)
+            part = alpha[box[1]:box[3], box[0]:box[2]]
+        yield left, top, to_picture(colours, image.mode, part)
 
 
 @torch.no_grad()

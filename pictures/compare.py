@@ -25,7 +25,7 @@ def most_detailed(image: Image.Image, grid: tuple) -> tuple:
     grey = as_mode(image, 'L')
     detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1)))
     if 'A' in image.getbands():
-        detail = ImageChops.multiply(detail, image.getchannel('A'))  # what is seen of it
+        detail = ImageChops.multiply(detail, as_mode(image, 'RGBA').getchannel('A'))  # what is seen of it
     detail = detail.resize(grid, Image.BOX)
     row, column = divmod(int(np.asarray(detail).argmax()), grid[0])
     return column, row

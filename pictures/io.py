@@ -11,6 +11,7 @@ from PIL import Image
 from datasets.image_file import opened
 from errors import UserError, size_text
 from files import atomic_write, free_memory
+from pictures.deep import Deep, write_png, write_tiff
 from pictures.metadata import save_options
 from pictures.modes import as_mode, note, plain
 
@@ -24,16 +25,18 @@ class Format(NamedTuple):
     options: dict = {}
 
 
+SIXTEEN = 'I;16', *Deep.MODES.values()
 FORMATS = {
-    'PNG': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16')),
-    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16'), bytes=2**32 - 2**16),
+    'PNG': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN)),
+    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN), bytes=2**32 - 2**16),
     'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
     'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no larger
 }
 NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
-                 'I;16': ('I;16', 'L', 'RGB')}
+                 'I;16': ('I;16', 'L', 'RGB'), 'LA;16': ('LA;16', 'LA', 'RGBA', 'L'), 'RGB;16': ('RGB;16', 'RGB'),
+                 'RGBA;16': ('RGBA;16', 'RGBA', 'RGB')}
 
 
 def written_suffixes() -> set[str]:
@@ -49,7 +52,7 @@ def format_name(path: Path) -> str:
     return name
 
 
-def read(path: str | Path) -> Image.Image:
+def read(path: str | Path) -> Image.Image | Deep:
     """The picture in the file `path`, as `plain` makes it."""
     with opened(path) as image:
         if getattr(image, 'is_animated', False):
@@ -71,11 +74,16 @@ def written_mode(name: str, mode: str) -> str:
     return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
 
 
+def pixel_bytes(mode: str) -> int:
+    """Bytes of a pixel of a `plain` picture's `mode` in a file that is not compressed."""
+    return len(mode.removesuffix(';16')) * (2 if ';16' in mode else 1)
+
+
 def check_room(path: Path, pixels: int, mode: str) -> None:
     """Raises a UserError if a `plain` picture of so many pixels is too large for the memory, or for the disk."""
     written = written_mode(format_name(path), mode)
-    stored = pixels * (2 if written == 'I;16' else len(written))
-    held = pixels * {'L': 1, 'I;16': 2}.get(mode, 4)  # in Pillow
+    stored = pixels * pixel_bytes(written)
+    held = pixels * (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4)  # in Pillow
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
                               (held, free_memory(), 'of memory are free')):
@@ -90,22 +98,25 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     fmt, written = FORMATS[name], written_mode(name, mode)
     if max(size) > fmt.side:
         raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {size_text(size)}; choose .png')
-    if height * width * (2 if written == 'I;16' else len(written)) > fmt.bytes:
+    if height * width * pixel_bytes(written) > fmt.bytes:
         raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {size_text(size)}; choose .png')
     check_room(path, height * width, mode)
 
 
-def save(image: Image.Image, path: Path) -> None:
+def save(image: Image.Image | Deep, path: Path) -> None:
     """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
     name = format_name(path)
     mode = written_mode(name, image.mode)
-    if image.mode == 'I;16' and mode != 'I;16':
-        note(f'{name} holds no 16 bits: grey is written with 8 (PNG and TIFF hold them)')
-    if image.mode.endswith('A') and not mode.endswith('A'):
+    if ';16' in image.mode and ';16' not in mode:
+        note(f'{name} holds no 16 bits: 8 are written (PNG and TIFF hold 16)')
+    if 'A' in image.mode and 'A' not in mode:
         note(f'{name} holds no alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
     kept = save_options(image.info, name, mode)
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
         note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF, WebP and AVIF hold it)')
         kept.pop('exif')
     with writing_errors(path), atomic_write(path) as file:
-        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
+        if mode in Deep.MODES.values():
+            {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)
+        else:
+            as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)

@@ -8,9 +8,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.image_file import grey_16_bits, to_8_bits
-from pictures.metadata import TURNS, collect, without_foreign_profile
+from errors import UserError
+from pictures.deep import Deep, deep_pixels, with_transparent
+from pictures.metadata import ORIENTATION, TURNS, collect, without_foreign_profile
 from pictures.transparency import filled
-from utils import UserError
+
+BITS_PER_SAMPLE = 0x0102  # tag of TIFF
 
 
 @functools.cache  # once a run, not for each picture of a folder
@@ -24,6 +27,12 @@ def stored_mode(image: Image.Image) -> str:
     return str(tiles[0][3]) if tiles else ''
 
 
+def has_deep_colour(image: Image.Image) -> bool:
+    """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow decodes 8 of them."""
+    stored, bits = stored_mode(image), getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, ())
+    return image.mode[0] not in 'IF' and bool(stored) and (';16' in stored or 16 in bits)
+
+
 def rescale_transparent_colour(image: Image.Image) -> None:
     """Gives the transparent colour of `image`, not yet decoded, 8 bits: in PNGs it has as many as their pixels."""
     colour, stored = image.info.get('transparency'), stored_mode(image)
@@ -33,13 +42,22 @@ def rescale_transparent_colour(image: Image.Image) -> None:
         image.info['transparency'] = colour * {'L;2': 85, 'L;4': 17}.get(stored, 1)
 
 
-def plain(image: Image.Image) -> Image.Image:
-    """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), turned as its EXIF orientation asks."""
-    if not image.mode.startswith('I') and ';16' in stored_mode(image):
-        note('colour of 16 bits is read and written as 8 bits (Pillow has no mode for it)')
+def plain(image: Image.Image) -> Image.Image | Deep:
+    """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), or `Deep`, as its EXIF orientation asks."""
+    if isinstance(image, Deep):
+        return image
+    deep = None
+    turned = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # by Pillow, when it decodes a TIFF
+    if has_deep_colour(image):
+        deep = deep_pixels(image)
+        if deep is None:
+            note(f'16-bit colour of this {image.format} is read as 8 bits (PNG and TIFF are read with 16, TIFF of some '
+                 'compressions where imagecodecs is installed)')
     rescale_transparent_colour(image)
     orientation, info = collect(image)
-    if image.mode[0] in 'IF':
+    if deep is not None:
+        result, orientation = Deep(deep), turned or orientation
+    elif image.mode[0] in 'IF':
         result = plain_16_bits(image)
     elif image.mode == 'LAB':
         raise UserError('pixels of mode LAB are not supported: convert the image to RGB')
@@ -52,38 +70,60 @@ def plain(image: Image.Image) -> Image.Image:
     return result
 
 
-def plain_16_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, of any mode that Pillow has for it, as I;16, or LA where one value is transparent."""
+def plain_16_bits(image: Image.Image) -> Image.Image | Deep:
+    """Grey of 16 bits, of any mode that Pillow has for it, as I;16, or `Deep` with alpha where one is transparent."""
     grey, transparent = grey_16_bits(image), image.info.get('transparency')
-    if transparent is None:
-        return Image.fromarray(grey)
-    note('grey of 16 bits with a transparent value is read and written as 8 bits (Pillow has no mode for it)')
-    result = Image.fromarray(to_8_bits(grey))
-    result.putalpha(Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8)))
-    return result
+    return Image.fromarray(grey) if transparent is None else Deep(with_transparent(grey[..., None], transparent))
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
+def blank(mode: str, size: tuple[int, int]) -> Image.Image | Deep:
+    """A black picture of a `plain` one's `mode` and of `size` (W, H)."""
+    return Deep.new(mode, size) if mode in Deep.MODES.values() else Image.new(mode, size)
+
+
+def to_tensor(image: Image.Image | Deep) -> torch.Tensor:
     """The colours (3, h, w) of a `plain` picture without alpha: uint8, or float in [0, 1] if it has 16 bits."""
-    if image.mode == 'I;16':
-        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535).expand(3, -1, -1)
-    return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 65535 if ';16' in image.mode else np.array(image))
+    return pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def model_colours(image: Image.Image) -> Image.Image:
+def rgba_pixels(image: Image.Image | Deep) -> np.ndarray:
+    """The pixels (h, w, 4) of a `plain` picture with alpha: uint8, or uint16 if it has 16 bits."""
+    pixels = np.asarray(image)
+    return pixels if pixels.shape[2] == 4 else pixels[..., [0, 0, 0, 1]]
+
+
+def model_colours(image: Image.Image | Deep) -> Image.Image | Deep:
     """What a model is to see of a `plain` picture: itself, or without alpha, and no colours that are invisible."""
-    return filled(image.convert('RGBA')) if 'A' in image.getbands() else image
+    if 'A' not in image.getbands():
+        return image
+    colours = filled(rgba_pixels(image))
+    return Deep(colours) if colours.dtype == np.uint16 else Image.fromarray(colours)
 
 
-def to_picture(colours: torch.Tensor, mode: str) -> Image.Image:
-    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, without its alpha."""
-    top, dtype = (65535, np.uint16) if mode == 'I;16' else (255, np.uint8)
+def resized_alpha(image: Image.Image | Deep, size: tuple[int, int]) -> np.ndarray:
+    """The alpha (H, W) of a `plain` picture at `size` (W, H), uint8 or uint16, by bicubic interpolation."""
+    if isinstance(image, Deep):  # Pillow's own 16 bits would round twice
+        alpha = Image.fromarray(image.pixels[..., -1].astype(np.float32)).resize(size, Image.BICUBIC)
+        return np.asarray(alpha).clip(0, 65535).round().astype(np.uint16)
+    return np.asarray(image.getchannel('A').resize(size, Image.BICUBIC))
+
+
+def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None) -> Image.Image | Deep:
+    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, which has an `alpha` (h, w) where one is given."""
+    top, dtype = (65535, np.uint16) if ';16' in mode else (255, np.uint8)
     colours = colours.permute(1, 2, 0) if mode.startswith('RGB') else colours.mean(dim=0)
-    return Image.fromarray((colours * top).round().cpu().numpy().astype(dtype))
+    pixels = (colours * top).round().cpu().numpy().astype(dtype)
+    pixels = pixels if alpha is None else np.dstack([pixels, alpha])
+    return Deep(pixels) if dtype == np.uint16 and pixels.ndim == 3 else Image.fromarray(pixels)
 
 
-def as_mode(image: Image.Image, mode: str) -> Image.Image:
+def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
     """A `plain` picture in `mode`, one of 8 bits or its own."""
-    if image.mode == 'I;16' and mode != 'I;16':  # Pillow clips instead of scaling
+    if image.mode == mode:
+        return image
+    if isinstance(image, Deep):
+        image = image.rounded()
+    elif image.mode == 'I;16':  # Pillow clips instead of scaling
         image = Image.fromarray(to_8_bits(np.asarray(image)))
     return image if image.mode == mode else image.convert(mode)

@@ -2,46 +2,77 @@
 
 A model sees `filled` colours. To what it makes of them `rim` adds what alpha-weighted interpolation would: so an
 edge is as clean as that on any background, and the model's detail goes on top. Where alpha is even, `rim` is 0.
+Pixels are arrays of uint8 or uint16, and are computed with in units of [0, 1].
 """
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+import torch.nn.functional as F
+from PIL import Image
 
 RADIUS = 4  # of the surroundings of a pixel
 MARGIN = 3  # pixels around a part that bicubic enlargement looks at
+LEAST = 1 / 255  # alpha of what is not quite invisible
+ROWS = 256  # filled at a time
 
 
-def filled(image: Image.Image) -> Image.Image:
-    """The colours of `image`, RGBA, as RGB; what is less opaque than its surroundings is mixed with theirs."""
-    near = image.convert('RGBa').filter(ImageFilter.BoxBlur(RADIUS)).convert('RGBA')
-    alpha, around = (np.asarray(i.getchannel('A'), dtype=np.float32) for i in (image, near))
-    own = alpha / np.maximum(np.maximum(alpha, around), 1)
-    mask = Image.fromarray((255 * own).round().astype(np.uint8))
-    return Image.composite(image.convert('RGB'), near.convert('RGB'), mask)
+def planes(pixels: np.ndarray) -> torch.Tensor:
+    """`pixels` (h, w, C) as float (C, h, w) in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)
 
 
-def rim(image: Image.Image, colours: Image.Image, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
-    """Alpha-weighted interpolation of `image`, RGBA, less plain interpolation of its `filled` colours, both bicubic.
+def weigh(rgba: torch.Tensor) -> torch.Tensor:
+    """RGBA (4, h, w) with its colours multiplied by alpha."""
+    return torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
+
+
+def filled(pixels: np.ndarray) -> np.ndarray:
+    """The colours (h, w, 3) of `pixels` (h, w, 4); what is less opaque than its surroundings is mixed with theirs."""
+    height, result = len(pixels), np.empty_like(pixels[..., :3])
+    for top in range(0, height, ROWS):
+        first, bottom = max(0, top - RADIUS), min(height, top + ROWS)
+        rgba = planes(pixels[first:bottom + RADIUS])
+        near = F.avg_pool2d(F.pad(weigh(rgba)[None], [RADIUS] * 4, 'replicate'), 2 * RADIUS + 1, 1)[0]
+        own = rgba[3] / torch.maximum(rgba[3], near[3]).clamp(min=LEAST)
+        around = (near[:3] / near[3].clamp(min=1e-6)).clamp(0, 1)
+        colours = torch.lerp(around, rgba[:3], own)[:, top - first:bottom - first]
+        result[top:bottom] = (colours.permute(1, 2, 0) * np.iinfo(pixels.dtype).max).round().numpy()
+    return result
+
+
+def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
+    """Alpha-weighted interpolation of `pixels`, RGBA, less plain interpolation of their `filled` colours, both bicubic.
 
     In units of [0, 1], of the part `box` (left, top, right, bottom) of the pixels of the picture enlarged to `size`
     (W, H): (3, h, w), or 0.
     """
-    source = [b * n / m for b, n, m in zip(box, image.size * 2, size * 2, strict=True)]
+    shape = pixels.shape[1::-1]
+    source = [b * n / m for b, n, m in zip(box, shape * 2, size * 2, strict=True)]
     left, top = (max(0, int(b) - MARGIN) for b in source[:2])
-    part = left, top, *(min(n, int(b) + 1 + MARGIN) for b, n in zip(source[2:], image.size, strict=True))
-    image = image.crop(part)
-    least, most = image.getchannel('A').getextrema()
-    if least == most:
+    right, bottom = (min(n, int(b) + 1 + MARGIN) for b, n in zip(source[2:], shape, strict=True))
+    pixels, colours = (array[top:bottom, left:right] for array in (pixels, colours))
+    if pixels[..., 3].min() == pixels[..., 3].max():
         return 0.0
 
-    def enlarge(image):
-        inner = source[0] - left, source[1] - top, source[2] - left, source[3] - top
-        return torch.from_numpy(np.array(image.resize((box[2] - box[0], box[3] - box[1]), Image.BICUBIC, inner)))
+    inner = source[0] - left, source[1] - top, source[2] - left, source[3] - top
+    weighted = enlarged(weigh(planes(pixels)), (box[2] - box[0], box[3] - box[1]), inner)
+    simple = enlarged(planes(colours), (box[2] - box[0], box[3] - box[1]), inner)
+    seen = weighted[3] > LEAST / 2
+    return ((weighted[:3] / weighted[3].clamp(min=LEAST / 2)).clamp(max=1) - simple) * seen
 
-    weighted, simple = enlarge(image), enlarge(colours.crop(part))  # Pillow weights what has alpha
-    difference = (weighted[..., :3].float() - simple) * (weighted[..., 3:] > 0) / 255
-    return difference.permute(2, 0, 1)
+
+def enlarged(planes: torch.Tensor, size: tuple[int, int], box: tuple) -> torch.Tensor:
+    """The part `box` of `planes` (C, h, w) at `size` (W, H), by bicubic interpolation as Pillow's of 8 bits.
+
+    That cuts what leaves [0, 1] after it has gone across, and again after it has gone down.
+    """
+    result, (left, top, right, bottom) = [], box
+    for plane in planes.contiguous().numpy():
+        for width, height, part in ((size[0], len(plane), (left, 0, right, len(plane))),
+                                    (*size, (0, top, size[0], bottom))):
+            plane = np.asarray(Image.fromarray(plane).resize((width, height), Image.BICUBIC, part)).clip(0, 1)
+        result.append(plane)
+    return torch.from_numpy(np.stack(result))
 
 
 def checkerboard(size: tuple[int, int]) -> Image.Image:

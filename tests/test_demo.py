@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
@@ -66,17 +65,6 @@ def test_file_holds_what_its_format_can(cli, mode, suffix, written):
         (mode, written == mode or written.endswith('A')), [])
     notes = [line for line in out if line.startswith('note:')]
     assert len(notes) == len(lost) and all(text in note for text, note in zip(lost, notes, strict=True))
-
-
-def test_colour_of_16_bits_is_written_with_8_and_that_is_said_once(cli):
-    values = np.asarray(picture(), dtype=np.uint16) * 257
-    os.mkdir('small')
-    for i in range(2):
-        tifffile.imwrite(f'small/{i}.tif', values, photometric='rgb')
-    code, out, _ = cli('--input', 'small', '--scale', 2, '--output', 'big')
-    assert code == 0
-    assert len([line for line in out if line.startswith('note:') and '16 bits' in line]) == 1
-    assert_close(Image.open('big/1.tif'), interpolated(values / 257, (20, 24)))
 
 
 def test_resolution_is_height_and_width(cli):

@@ -1,0 +1,175 @@
+"""Pictures of 16 bits a channel with colour or alpha, for which Pillow has no mode: read, held and written.
+
+torchvision reads PNGs of 16 bits and tifffile TIFFs. What a file says besides its pixels is Pillow's to write: it makes
+the file of a single pixel, and the pixels take their place in that.
+"""
+
+import io
+import struct
+import typing
+import zlib
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image, PngImagePlugin, TiffImagePlugin
+from torchvision.io import ImageReadMode, decode_png
+
+from datasets.image_file import to_8_bits
+
+ROWS = 256  # compressed at a time
+
+
+class Deep:
+    """`pixels`, uint16 (H, W, C), of mode LA;16, RGB;16 or RGBA;16, with as much of Pillow's Image as is used here."""
+
+    MODES = {2: 'LA;16', 3: 'RGB;16', 4: 'RGBA;16'}
+
+    def __init__(self, pixels: np.ndarray, info: dict | None = None):
+        self.pixels, self.info = pixels, info or {}
+        self.height, self.width, channels = pixels.shape
+        self.size, self.mode = (self.width, self.height), self.MODES[channels]
+
+    @classmethod
+    def new(cls, mode: str, size: tuple[int, int]) -> 'Deep':
+        """A black picture of `size` (W, H)."""
+        return cls(np.zeros((size[1], size[0], len(mode) - len(';16')), np.uint16))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.pixels, dtype=dtype, copy=copy)
+
+    def getbands(self) -> tuple[str, ...]:
+        return tuple(self.mode.removesuffix(';16'))
+
+    def paste(self, part: 'Deep', corner: tuple[int, int]) -> None:
+        left, top = corner
+        self.pixels[top:top + part.height, left:left + part.width] = part.pixels
+
+    def crop(self, box: tuple[int, int, int, int]) -> 'Deep':
+        left, top, right, bottom = box
+        return Deep(self.pixels[top:bottom, left:right], self.info)
+
+    def transpose(self, method: Image.Transpose) -> 'Deep':
+        planes = (Image.fromarray(plane).transpose(method) for plane in np.moveaxis(self.pixels, 2, 0).copy())
+        return Deep(np.dstack(list(planes)), self.info)
+
+    def rounded(self) -> Image.Image:
+        """The picture in 8 bits."""
+        image = Image.fromarray(to_8_bits(self.pixels))
+        image.info = dict(self.info)
+        return image
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def deep_pixels(image: Image.Image) -> np.ndarray | None:
+    """The pixels, uint16 (H, W, C), of `image`, a file of 16-bit colour that Pillow has opened and not decoded.
+
+    None of formats, and of compressions, of which they cannot be had.
+    """
+    position = image.fp.tell()
+    try:
+        image.fp.seek(0)
+        if image.format == 'PNG' and not image.is_animated:
+            return png_pixels(image.fp.read(), image.info.get('transparency'))
+        return tiff_pixels(image.fp, image.tell()) if image.format == 'TIFF' else None
+    finally:
+        image.fp.seek(position)
+
+
+def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
+    """Those of a PNG of 16 bits; `transparent`: a colour of which alpha is 0, in 16 bits."""
+    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    pixels = pixels.permute(1, 2, 0).numpy()
+    return pixels if transparent is None else with_transparent(pixels, transparent)
+
+
+def with_transparent(pixels: np.ndarray, colour: tuple | int) -> np.ndarray:
+    """`pixels` (H, W, C) with an alpha that is 0 where they have that `colour`."""
+    return np.dstack([pixels, np.where((pixels == colour).all(axis=2), 0, 65535).astype(np.uint16)])
+
+
+def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:
+    """Those of a page of a TIFF, where its alpha is in the colours without it; None of other than RGB of 16 bits."""
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages[page]
+        if page.photometric != tifffile.PHOTOMETRIC.RGB or page.dtype != np.uint16:
+            return None
+        try:
+            pixels = page.asarray()
+        except ValueError as error:
+            if 'imagecodecs' in str(error):
+                return None
+            raise
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            pixels = np.moveaxis(pixels, 0, 2)
+        extra = page.extrasamples[0] if page.extrasamples else None
+    if extra == tifffile.EXTRASAMPLE.ASSOCALPHA:
+        alpha = np.maximum(pixels[..., 3:4], 1).astype(np.float32)
+        colours = (pixels[..., :3] * (65535 / alpha)).clip(0, 65535).round().astype(np.uint16)
+        return np.dstack([colours, pixels[..., 3]])
+    return pixels[..., :4 if extra == tifffile.EXTRASAMPLE.UNASSALPHA else 3]
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def single_pixel(name: str, options: dict) -> io.BytesIO:
+    """The file of the format `name` in which Pillow puts one pixel with these `options`."""
+    file = io.BytesIO()
+    Image.new('RGB', (1, 1)).save(file, name, **options)
+    file.seek(0)
+    return file
+
+
+def write_png(image: Deep, file: typing.BinaryIO, options: dict) -> None:
+    """`image` as a PNG of 16 bits, with what Pillow's `save` would write of the `options` besides."""
+    small, channels = single_pixel('PNG', options), image.pixels.shape[2]
+    file.write(small.read(8))
+    while head := small.read(8):
+        length, kind = struct.unpack('>I4s', head)
+        data = small.read(length + 4)[:-4]
+        if kind == b'IHDR':
+            data = struct.pack('>IIBBBBB', *image.size, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+        for part in compressed(image.pixels) if kind == b'IDAT' else [data]:
+            PngImagePlugin.putchunk(file, kind, part)
+
+
+def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
+    """Yields a PNG's data of `pixels` in parts: rows are differences from their left or upper pixels."""
+    packer, (height, width, channels) = zlib.compressobj(), pixels.shape
+    above = np.zeros((1, width * channels * 2), np.uint8)
+    for top in range(0, height, ROWS):
+        rows = pixels[top:top + ROWS].astype('>u2').view(np.uint8).reshape(-1, above.shape[1])
+        up, left = rows - np.vstack([above, rows[:-1]]), rows.copy()
+        left[:, channels * 2:] -= rows[:, :-channels * 2]
+        costs = [np.abs(kind.view(np.int8).astype(np.int16)).sum(axis=1) for kind in (left, up)]
+        chosen = np.where(costs[0] < costs[1], 1, 2).astype(np.uint8)[:, None]  # PNG's numbers of these filters
+        yield packer.compress(np.hstack([chosen, np.where(chosen == 1, left, up)]).tobytes())
+        above = rows[-1:]
+    yield packer.flush()
+
+
+def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
+    """`image` as a TIFF of 16 bits, with what Pillow's `save` would write of the `options` besides."""
+    small, channels = single_pixel('TIFF', options), image.pixels.shape[2]
+    with Image.open(small) as written:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II')
+        for tag, value in written.tag_v2.items():
+            directory.tagtype[tag] = written.tag_v2.tagtype[tag]
+            directory[tag] = value
+    directory.update({
+        TiffImagePlugin.IMAGEWIDTH: image.width, TiffImagePlugin.IMAGELENGTH: image.height,
+        TiffImagePlugin.BITSPERSAMPLE: (16,) * channels, TiffImagePlugin.SAMPLESPERPIXEL: channels,
+        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels > 2 else 1,
+        TiffImagePlugin.ROWSPERSTRIP: image.height, TiffImagePlugin.STRIPOFFSETS: 0,
+        TiffImagePlugin.STRIPBYTECOUNTS: image.pixels.nbytes})
+    if channels in (2, 4):
+        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha that is not in the colours
+    size = len(small.getvalue())
+    start = size + size % 2
+    file.write(small.getvalue()[:4] + struct.pack('<I', start) + small.getvalue()[8:] + bytes(size % 2))
+    file.write(directory.tobytes(start))  # which adds its own end to the offset of the pixels
+    for top in range(0, image.height, ROWS):
+        file.write(image.pixels[top:top + ROWS].astype('<u2').tobytes())

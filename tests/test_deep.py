@@ -1,0 +1,143 @@
+"""Colour of 16 bits, in PNG and TIFF, as other libraries write and read it: without a way through 8 bits."""
+
+import io
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
+from upscaling import SRGB, interpolated, picture
+
+from models import upscale_pil
+from pictures.io import read
+
+PIXEL_FORMATS = {2: 'ya16le', 3: 'rgb48le', 4: 'rgba64le'}
+
+
+def deep(channels, seed=0, width=12, height=10):
+    """Smooth 16-bit values (height, width, channels), most of which no 8 bits hold; an alpha of 4 channels is even."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 65536, (channels, 3, 4)).astype(np.float32)
+    planes = [np.asarray(Image.fromarray(plane).resize((width, height), Image.BILINEAR)) for plane in small]
+    values = np.dstack(planes).astype(np.uint16)
+    if channels in (2, 4):
+        values[..., -1] = 51001
+    return values
+
+
+def ffmpeg(*args, **kwargs):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', *map(str, args)]
+    return subprocess.run(command, check=True, capture_output=True, **kwargs).stdout
+
+
+def write(path, values, **options):
+    """Writes `values` as a 16-bit PNG or TIFF."""
+    height, width, channels = values.shape
+    if path.suffix == '.png':
+        ffmpeg('-f', 'rawvideo', '-pix_fmt', PIXEL_FORMATS[channels], '-s', f'{width}x{height}', '-i', '-', path,
+               input=values.tobytes())
+    else:
+        alpha = {'extrasamples': ['unassalpha']} if channels == 4 else {}
+        tifffile.imwrite(path, values, **{'photometric': 'rgb', **alpha, **options})
+
+
+def written(path):
+    """The pixels of a file, by a library that is not Pillow."""
+    if path.suffix == '.tif':
+        return tifffile.imread(path)
+    return decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+@pytest.mark.parametrize('source, target', [('.png', '.png'), ('.png', '.tif'), ('.tif', '.png'), ('.tif', '.tif')])
+def test_16_bits_of_colour_are_kept(cli, tmp_path, source, target, channels):
+    values = deep(channels)
+    write(tmp_path / f'small{source}', values)
+    code, out, err = cli(f'small{source}', '--scale', 2.5, '--output', f'big{target}')
+    assert (code, err) == (0, []) and not any('note' in line for line in out)
+    big = written(tmp_path / f'big{target}')
+    assert big.dtype == np.uint16
+    np.testing.assert_allclose(big, interpolated(values, (25, 30)), rtol=0, atol=1)
+
+
+def test_16_bits_of_grey_with_alpha_are_kept(cli, tmp_path):
+    write(tmp_path / 'small.png', deep(2))
+    assert cli('small.png', '--scale', 2, '--output', 'big.png')[0] == 0
+    np.testing.assert_allclose(written(tmp_path / 'big.png'), interpolated(deep(2), (20, 24)), rtol=0, atol=1)
+
+
+def test_a_png_of_16_bits_is_read_by_ffmpeg(cli, tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (300, 40, 3), dtype=np.uint16)  # more rows than go at a time
+    write(tmp_path / 'small.png', values)
+    assert cli('small.png', '--scale', 1, '--output', 'big.png')[0] == 0
+    data = ffmpeg('-i', tmp_path / 'big.png', '-f', 'rawvideo', '-pix_fmt', 'rgb48le', '-')
+    np.testing.assert_allclose(np.frombuffer(data, np.uint16).reshape(values.shape), values.astype(float), atol=1)
+
+
+@pytest.mark.parametrize('options', [
+    {'compression': 'zlib', 'predictor': True}, {'byteorder': '>'}, {'rowsperstrip': 3}, {'tile': (16, 16)},
+    {'planarconfig': 'separate'}], ids=str)
+def test_tiffs_of_16_bits_are_read_however_they_are_stored(tmp_path, options):
+    values = deep(3)
+    planes = np.moveaxis(values, 2, 0) if 'planarconfig' in options else values
+    tifffile.imwrite(tmp_path / 'a.tif', planes, photometric='rgb', **options)
+    assert np.array_equal(read(tmp_path / 'a.tif'), values)
+
+
+def test_colours_that_alpha_was_multiplied_into_are_those_without(tmp_path):
+    values = deep(4)
+    weighted = values.copy()
+    weighted[..., :3] = (values[..., :3] * (values[..., 3:] / 65535)).round()
+    write(tmp_path / 'a.tif', weighted, extrasamples=['assocalpha'])
+    np.testing.assert_allclose(np.asarray(read(tmp_path / 'a.tif'), dtype=float), values, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_exif_resolution_and_profile_arrive_with_16_bits(cli, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x010F] = 'the maker'
+    exif.get_ifd(0x8769)[0xA433] = "the lens' maker"
+    picture().save('metadata.tif', exif=exif, icc_profile=SRGB, dpi=(300, 300))
+    tags = Image.open('metadata.tif').tag_v2
+    write(tmp_path / 'small.tif', deep(3), iccprofile=SRGB, resolution=(300, 300), resolutionunit='INCH',
+          extratags=[(0x010F, 's', 0, tags[0x010F], True)], software=False, metadata=None)
+    assert cli('small.tif', '--scale', 2, '--output', f'big{suffix}')[0] == 0
+    with Image.open(f'big{suffix}') as big:
+        assert big.info['icc_profile'] == SRGB and big.getexif()[0x010F] == 'the maker'
+        assert tuple(map(round, big.info['dpi'])) == (300, 300)
+
+
+def test_the_exif_orientation_of_16_bits_is_applied(tmp_path):
+    write(tmp_path / 'a.tif', deep(3), extratags=[(0x0112, 'H', 1, 6, True)])
+    assert np.array_equal(read(tmp_path / 'a.tif'), np.rot90(deep(3), -1))
+
+
+def test_a_format_without_16_bits_gets_8_and_that_is_said(cli, tmp_path):
+    write(tmp_path / 'small.png', deep(3))
+    code, out, _ = cli('small.png', '--scale', 2, '--output', 'big.bmp')
+    assert code == 0 and len([line for line in out if line.startswith('note:') and '16 bits' in line]) == 1
+    np.testing.assert_allclose(np.asarray(Image.open('big.bmp'), dtype=float), interpolated(deep(3) / 257, (20, 24)),
+                               atol=1)
+
+
+def test_sheets_of_16_bits_are_made(cli, tmp_path):
+    write(tmp_path / 'small.png', deep(4))
+    assert cli('small.png', '--compare', '--weights-map')[0] == 0
+    assert Image.open('small-x4-compare.png').mode == Image.open('small-x4-weights.png').mode == 'RGB'
+
+
+def test_a_damaged_tiff_of_16_bits_is_one_line(cli, tmp_path):
+    write(tmp_path / 'small.tif', deep(3, width=200, height=100), compression='zlib')
+    data = (tmp_path / 'small.tif').read_bytes()
+    (tmp_path / 'small.tif').write_bytes(data[:len(data) // 2])
+    code, _, err = cli('small.tif', '--scale', 2)
+    assert code == 2 and len(err) == 1 and 'small.tif' in err[0]
+
+
+def test_pictures_are_read_from_memory(bilinear, tmp_path):
+    write(tmp_path / 'small.png', deep(3))
+    big = upscale_pil(bilinear, Image.open(io.BytesIO((tmp_path / 'small.png').read_bytes())), scale=2)
+    assert (big.mode, big.size) == ('RGB;16', (24, 20))
