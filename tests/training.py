@@ -97,7 +97,7 @@ def train_two_steps(folder, path, **changes):
     """
     small = {'model.args.encoder_spec.args.n_resblocks': 1, 'model.args.encoder_spec.args.n_feats': 4,
              'train_dataset.wrapper.args.sample_q': 16, 'val_dataset.wrapper.args.sample_q': 16,
-             'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1,
+             'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1, 'epoch_val': 2,
              **{key.replace('__', '.'): value for key, value in changes.items()}}
     args = [arg for key, value in small.items() for arg in ('--set', f'{key}={value}')]
     step = train_liif.Trainer.step
