@@ -17,7 +17,7 @@ from torch import nn
 
 from config import check_extent, check_norm
 from files import atomic_write, free_memory
-from models.convert import BARE, bare_state, unwrapped
+from models.convert import BARE, bare_state, from_mmagic, unwrapped
 from models.registry import make_model
 from utils import UserError, located, shown
 
@@ -130,6 +130,7 @@ def read(path: str | Path) -> dict:
         if is_safetensors(content):
             raise UserError(ALONE.format('is a safetensors file: it holds no spec of a model', ''))
         checkpoint = unpickle(content)
+        checkpoint = from_mmagic(checkpoint) or checkpoint
         model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or 'name' not in model or not isinstance(model.get('sd'), dict):
             if found := bare_state(checkpoint):

@@ -1,4 +1,4 @@
-"""What other code's checkpoints hold, in our terms: the LIIF and A-LIIF authors' specs, wrapped or bare state dicts."""
+"""What other code's checkpoints hold, in our terms: the LIIF and A-LIIF authors' specs, mmagic's LIIF, state dicts."""
 
 import re
 
@@ -7,6 +7,12 @@ import torch
 from utils import UserError
 
 BARE = 'params_ema', 'params', 'state_dict', 'model', ''  # where others keep a state dict ('': it is the whole file)
+MMAGIC_NAMES = (  # (mmagic's, ours), of encoders and of the MLP; {} is how many blocks EDSR has
+    (r'conv_first\.', 'encoder.head.0.'), (r'conv_after_body\.', 'encoder.body.{}.'),
+    (r'body\.(\d+)\.conv1\.', r'encoder.body.\1.body.0.'), (r'body\.(\d+)\.conv2\.', r'encoder.body.\1.body.2.'),
+    (r'sfe([12])\.', r'encoder.SFENet\1.'), (r'rdbs\.(\d+)\.lff\.', r'encoder.RDBs.\1.LFF.'),
+    (r'rdbs\.(\d+)\.layers\.(\d+)\.conv\.', r'encoder.RDBs.\1.convs.\2.conv.0.'), (r'gff\.', 'encoder.GFF.'))
+MMAGIC_NORM = {'sub': [0.4488, 0.4371, 0.4040], 'div': [1., 1., 1.]}  # of all its LIIF configs
 
 
 def from_published(spec: dict) -> dict:
@@ -68,3 +74,36 @@ def bare_state(content: object) -> tuple[str, dict] | None:
     """The state dict in a file's `content` that has no spec of its model, and its key there; None if there is none."""
     parts = {**content, '': content} if isinstance(content, dict) else {}
     return next(((key, parts[key]) for key in BARE if is_state(parts.get(key))), None)
+
+
+def from_mmagic(content: object) -> dict | None:
+    """The checkpoint, in our terms, that a file's `content` is if mmagic has saved a LIIF there; else None.
+
+    Such a file holds weights under `generator.`, and no spec: that follows from their names and shapes, apart from the
+    local ensemble, which is taken for on, and from data_norm, which is that of mmagic's configs.
+    """
+    found = bare_state(content)
+    if not found:
+        return None
+    start = 'generator.'
+    state = {name.removeprefix(start): tensor for name, tensor in unwrapped(found[1]).items() if name.startswith(start)}
+    widths = {name.removesuffix('.bias'): tensor.numel() for name, tensor in state.items() if name.endswith('.bias')}
+    hidden = [width for name, width in widths.items() if re.fullmatch(r'imnet\.layers\.\d+', name)]
+    channels = widths.get('conv_first', widths.get('sfe1'))
+    if not hidden or not channels or 'imnet.layers.0.weight' not in state:
+        return None
+    blocks = len({name.split('.')[1] for name in state if name.startswith(('body.', 'rdbs.'))})
+    if 'sfe1' in widths:
+        encoder = {'name': 'rdn', 'args': {'G0': channels, 'RDNconfig': 'A' if blocks == 20 else 'B'}}
+    else:
+        encoder = {'name': 'edsr-baseline', 'args': {'n_resblocks': blocks, 'n_feats': channels}}
+    encoder['args']['no_upsampling'] = True
+    in_dim = state['imnet.layers.0.weight'].shape[-1:].numel()
+    unfolded = in_dim > 9 * channels
+    args = {'encoder_spec': encoder, 'feat_unfold': unfolded,
+            'cell_decode': in_dim == (9 if unfolded else 1) * channels + 4,
+            'imnet_spec': {'name': 'mlp', 'args': {'out_dim': hidden.pop(), 'hidden_list': hidden}}}
+    for theirs, ours in MMAGIC_NAMES:
+        state = {re.sub(f'^{theirs}', ours.replace('{}', str(blocks)), name): state[name] for name in state}
+    return {'model': {'name': 'liif', 'args': args, 'sd': state},
+            'data_norm': {'inp': MMAGIC_NORM, 'gt': MMAGIC_NORM}}

@@ -1,9 +1,9 @@
-"""Times decoding and training: our models, and A-LIIF and LIIF as their equations are published.
+"""Times decoding and training: our models, and their equations as published, written naively.
 
     python scripts/benchmark.py [--gpu cpu] [--repeats 5] [--only A-liif published-A-liif] [--json results.json]
 
-The published forms, written out below, unfold the features, gather them for each of a query's four codes and, in
-A-LIIF, build a matrix for each query and layer. They have the same weights and inputs as ours.
+The published forms (scripts/benchmark_forms.py) gather features for each of a query's four codes and, in A-LIIF, build
+a matrix for each query and layer. They have the same weights and inputs as ours.
 
 Decoding is all that comes after the encoder, from the feature map to the image in main memory; a training step is
 forward, backward and Adam. The versions take turns, and the tables show medians. Peak memory is what a call needs
@@ -14,7 +14,6 @@ others: the faster of two, by `torch.matmul` and by the models' own `linear`.
 
 import argparse
 import ctypes
-import itertools
 import json
 import os
 import re
@@ -42,68 +41,16 @@ from models import a_liif  # noqa: E402
 from models.mlp import linear  # noqa: E402
 from models.parallel import device_name, has_bf16, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
-from models.sampling import sample  # noqa: E402
-from utils import UserError, make_coord, run_cli  # noqa: E402
+from scripts import benchmark_forms as forms  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
 
-MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr'  # configs/train-div2k/train_edsr-baseline-*.yaml
+# configs/train-div2k/train_edsr-baseline-*.yaml
+MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
 PUBLISHED_QUERIES = 60_000  # of a larger image the published forms decode these first queries only: all take minutes
-PUBLISHED_CHUNK = 30_000  # queries that they decode at a time, as their test configs say
 BATCH, CROP, SAMPLE_Q = 8, 48, 2304  # of a training step
 FEATURES = 64  # channels of EDSR-baseline's features
 CEILING, PRODUCT = 'matrix product', 4096  # sides of the two matrices
-
-
-# --- the equations as published --------------------------------------------------------------------------------------
-
-
-def published_mlp(net, x):
-    """(N, in_dim) -> (N, out_dim)."""
-    for layer in net.layers:
-        x = F.linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
-    return x
-
-
-def published_liif(model, x):
-    """LIIF's function, an MLP: (N, in_dim) -> (N, 3)."""
-    return published_mlp(model.imnet, x)
-
-
-def published_a_liif(model, x):
-    """A-LIIF's: each input has an MLP of its own, W = sum_k c_k W_k and b = sum_k c_k b_k; (N, in_dim) -> (N, 3)."""
-    c, imnet = F.normalize(published_mlp(model.expansion, x), dim=-1), model.imnet
-    for i, (weights, biases) in enumerate(zip(imnet.weights, imnet.biases, strict=True)):
-        matrices = (c @ weights).view(len(x), imnet.dims[i + 1], imnet.dims[i])
-        x = torch.bmm(matrices, (x.relu() if i else x).unsqueeze(2)).squeeze(2) + c @ biases
-    return x
-
-
-PUBLISHED = {'A-liif': published_a_liif, 'liif': published_liif}
-
-
-def published_query(model, function, feat, coord, cell):
-    """Colours (B, Q, 3) from `feat` (B, C, h, w): what `function` makes of the four nearest codes, weighed by area."""
-    batch, _, h, w = feat.shape
-    feat = F.unfold(feat, 3, padding=1).view(batch, -1, h, w)
-    centres = make_coord((h, w), flatten=False).to(coord).permute(2, 0, 1).expand(batch, -1, -1, -1)
-    size = coord.new_tensor((h, w))
-    preds, areas = [], []
-    for signs in itertools.product((-1, 1), (-1, 1)):
-        near = (coord + coord.new_tensor(signs) / size + 1e-6).clamp(-1 + 1e-6, 1 - 1e-6)
-        rel_coord = (coord - sample(centres, near, 'nearest')) * size
-        x = torch.cat((sample(feat, near, 'nearest'), rel_coord, cell * size), dim=-1)
-        preds.append(function(model, x.flatten(0, 1)).view(batch, -1, 3))
-        areas.append(rel_coord.prod(dim=-1, keepdim=True).abs() + 1e-9)
-    return sum(pred * area for pred, area in zip(preds, reversed(areas), strict=True)) / sum(areas)
-
-
-@torch.no_grad()
-def published_decode(model, function, feat, size, queries):
-    """The first `queries` colours (1, Q, 3) of the image of `size`, on the CPU."""
-    coord = make_coord(size)[None, :queries].to(feat)
-    cell = coord.new_tensor([2 / n for n in size]).expand_as(coord)
-    chunks = zip(coord.split(PUBLISHED_CHUNK, dim=1), cell.split(PUBLISHED_CHUNK, dim=1), strict=True)
-    return torch.cat([published_query(model, function, feat, *chunk) for chunk in chunks], dim=1).cpu()
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
@@ -145,22 +92,21 @@ def decode(model, image, size, precision):
         return upscale_whole(model, image, size)
 
 
-def train_step(model, function, optimizer, batch, precision):
-    """`function`: that of the published form, or None for ours."""
+def train_step(model, form, optimizer, batch, precision):
+    """`form`: the published one, or None for ours."""
     inp, coord, cell, target = batch
     with autocast(inp.device, precision):
-        pred = (model(inp, coord, cell) if function is None
-                else published_query(model, function, model.encoder(inp), coord, cell))
+        pred = model(inp, coord, cell) if form is None else forms.forward(model, form, inp, coord, cell)
     optimizer.zero_grad()
     F.l1_loss(pred.float(), target).backward()
     optimizer.step()
 
 
 def versions():
-    """Name, model, published function (None for ours) and precision of all that is compared."""
+    """Name, model, published form (None for ours) and precision of all that is compared."""
     for name in MODELS:
-        if name in PUBLISHED:
-            yield f'published-{name}', name, PUBLISHED[name], 'float32'
+        if name in forms.FORMS:
+            yield f'published-{name}', name, forms.FORMS[name], 'float32'
         for precision in ('float32', 'bf16'):
             yield name, name, None, precision
 
@@ -171,13 +117,13 @@ def decode_cases(device, h, w, scale):
     image, feat = torch.rand(3, h, w, device=device), torch.randn(1, FEATURES, h, w, device=device)
     size, queries = (h * scale, w * scale), h * w * scale ** 2
     first = min(queries, PUBLISHED_QUERIES)
-    for name, model_name, function, precision in versions():
+    for name, model_name, form, precision in versions():
         model = build(model_name, device).eval()
         model.encoder = Encoded(feat)
-        if function is None:
+        if form is None:
             yield Case(name, precision, queries, partial(decode, model, image, size, precision))
         else:
-            yield Case(name, precision, first, partial(published_decode, model, function, feat, size, first))
+            yield Case(name, precision, first, partial(forms.decode, model, form, feat, image[None], size, first))
 
 
 def training_cases(device):
@@ -187,12 +133,12 @@ def training_cases(device):
     coord = torch.rand(BATCH, SAMPLE_Q, 2, device=device) * 2 - 1
     batch = inp, coord, torch.full_like(coord, 0.8 / CROP), target  # cells of x2.5
 
-    def case(name, model, function, precision):
+    def case(name, model, form, precision):
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        return Case(name, precision, 1, partial(train_step, model, function, optimizer, batch, precision))
+        return Case(name, precision, 1, partial(train_step, model, form, optimizer, batch, precision))
 
-    for name, model_name, function, precision in versions():
-        yield case(name, build(model_name, device), function, precision)
+    for name, model_name, form, precision in versions():
+        yield case(name, build(model_name, device), form, precision)
         for option, apply in OPTIONS.items() if name == WITH_OPTIONS else ():
             yield case(f'{name} --{option}', apply(build(model_name, device)), None, precision)
 

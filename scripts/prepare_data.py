@@ -32,6 +32,8 @@ from datasets.image_folder import left_out  # noqa: E402
 from files import writing  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
+# beside HR, what the benchmarks' LR_bicubic have at the scales that configs/test/supplied-lr reads
+PARTS = 'HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4'
 # set: (page, {archive: {folder: number of images in it}})
 SETS = {
     'div2k': ('https://data.vision.ee.ethz.ch/cvl/DIV2K', {
@@ -43,7 +45,8 @@ SETS = {
         'DIV2K_valid_LR_bicubic_X4.zip': {'DIV2K_valid_LR_bicubic/X4': 100},
     }),
     'benchmark': ('https://cv.snu.ac.kr/research/EDSR', {
-        'benchmark.tar': {'Set5/HR': 5, 'Set14/HR': 14, 'B100/HR': 100, 'Urban100/HR': 100},
+        'benchmark.tar': {f'{name}/{part}': n for part in PARTS for name, n in (
+            ('Set5', 5), ('Set14', 14), ('B100', 100), ('Urban100', 100))},
     }),
 }
 # MD5 of the archives, as TorchSR (https://pypi.org/project/torchsr) 1.0.4 has them

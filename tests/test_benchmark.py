@@ -12,15 +12,16 @@ import pytest
 import readme
 import torch
 
-from scripts import benchmark
+from scripts import benchmark, benchmark_forms
 from utils import UserError
 
 CPU = torch.device('cpu')
-SMALL = {'SIZES': ((4, 5, 2), (6, 5, 3)), 'PUBLISHED_QUERIES': 100, 'PUBLISHED_CHUNK': 30, 'BATCH': 2, 'CROP': 4,
+SMALL = {'SIZES': ((4, 5, 2), (6, 5, 3)), 'PUBLISHED_QUERIES': 100, 'BATCH': 2, 'CROP': 4,
          'SAMPLE_Q': 7, 'PRODUCT': 64, 'OPTIONS': {'channels-last': benchmark.channels_last}}  # compiling is slow
-VERSIONS = ('A-liif', 'A-liif-pixel', 'liif', 'metasr')
+PUBLISHED = ('A-liif', 'liif', 'lte', 'lte-fast', 'lmliif', 'lmlte')
+VERSIONS = (*PUBLISHED, 'A-liif-pixel', 'metasr')
 
-each_published = pytest.mark.parametrize('name', ['A-liif', 'liif'])
+each_published = pytest.mark.parametrize('name', PUBLISHED)
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +32,9 @@ def seeded():
 def build(name):
     """The benchmark's model, in float64 and with weights large enough for A-LIIF's layers to matter."""
     model = benchmark.build(name, CPU).double()
-    for param in model.imnet.parameters():
-        torch.nn.init.normal_(param, std=0.2)
+    for name, param in model.named_parameters():
+        if not name.startswith('encoder.'):
+            torch.nn.init.normal_(param, std=0.2 if name.startswith('imnet') else 0.05)
     return model
 
 
@@ -50,19 +52,20 @@ def test_published_form_equals_the_model(name):
     inp = torch.rand(2, 3, 4, 8, dtype=torch.float64)  # powers of two: their pixels' centres are exact in float32
     expected = model(inp, coord, cell)
     assert expected.std() > 0.01
-    actual = benchmark.published_query(model, benchmark.PUBLISHED[name], model.encoder(inp), coord, cell)
+    actual = benchmark_forms.forward(model, benchmark_forms.FORMS[name], inp, coord, cell)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
 @each_published
 def test_published_decoding_gives_the_first_queries_of_the_image_that_ours_gives(name, monkeypatch):
-    monkeypatch.setattr(benchmark, 'PUBLISHED_CHUNK', 30)
+    monkeypatch.setattr(benchmark_forms, 'CHUNK', 30)
     model, feat = build(name), torch.randn(1, 64, 4, 8, dtype=torch.float64)
     model.encoder = benchmark.Encoded(feat)
-    image = benchmark.decode(model, torch.rand(3, 4, 8), (12, 19), 'float32')
+    inp = torch.rand(3, 4, 8, dtype=torch.float64)
+    image = benchmark.decode(model, inp, (12, 19), 'float32')
     pixels = image.flatten(1).t()
     assert image.shape == (3, 12, 19) and 0 < pixels.mean() < 1
-    actual = benchmark.published_decode(model, benchmark.PUBLISHED[name], feat, (12, 19), 100)
+    actual = benchmark_forms.decode(model, benchmark_forms.FORMS[name], feat, inp[None], (12, 19), 100)
     torch.testing.assert_close(actual[0].clamp(0, 1), pixels[:100], rtol=1e-9, atol=1e-11)
 
 
@@ -71,9 +74,9 @@ def test_training_steps_of_both_forms_change_the_weights_alike(name):
     ours, published = build(name), build(name)
     before = copy.deepcopy(ours.state_dict())
     batch = torch.rand(2, 3, 4, 8, dtype=torch.float64), *queries(2, 50), torch.rand(2, 50, 3, dtype=torch.float64)
-    for model, function in ((ours, None), (published, benchmark.PUBLISHED[name])):
+    for model, form in ((ours, None), (published, benchmark_forms.FORMS[name])):
         optimizer = torch.optim.SGD(model.parameters(), lr=1)
-        benchmark.train_step(model, function, optimizer, batch, 'float32')
+        benchmark.train_step(model, form, optimizer, batch, 'float32')
     for key, value in published.state_dict().items():
         assert not torch.equal(value, before[key]), key
         torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-5, atol=1e-8)  # the loss is float32
@@ -156,11 +159,12 @@ def test_there_is_a_table_for_each_size_and_one_for_training(results):
 
 def test_every_version_is_in_every_table(results):
     expected = sorted([(name, precision) for name in VERSIONS for precision in ('float32', 'bf16')]
-                      + [('published-A-liif', 'float32'), ('published-liif', 'float32')])
+                      + [(f'published-{name}', 'float32') for name in PUBLISHED])
     rows = [tuple(row[:2]) for row in cells(results[0]) if row[1] in ('float32', 'bf16')]
-    assert all(sorted(rows[i:i + 10]) == expected for i in (0, 10))
+    count = len(expected)
+    assert all(sorted(rows[i:i + count]) == expected for i in (0, count))
     options = [('A-liif --channels-last', 'float32'), ('A-liif --channels-last', 'bf16')]
-    assert sorted(rows[20:]) == sorted(expected + options)
+    assert sorted(rows[2 * count:]) == sorted(expected + options)
 
 
 def test_output_says_on_what_machine(results):
@@ -178,7 +182,7 @@ def test_times_are_medians_of_the_runs_over_the_queries(results):
 def test_ratios_and_share_of_the_ceiling_follow_from_the_times(results):
     rows = next(iter(results[1]['tables'].values()))
     by_name = {(row['name'], row['precision']): row for row in rows}
-    head, _, *told = cells(results[0])[:12]
+    head, _, *told = cells(results[0])[:2 + 2 * len(VERSIONS) + len(PUBLISHED)]
     for row in (dict(zip(head, cells, strict=True)) for cells in told):
         own = by_name[row['version'], row['precision']]
         for name in ('published-A-liif', 'published-liif'):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training import train_two_steps
 
 import datasets
 import models
@@ -18,7 +19,8 @@ from test import config_keys, parse_eval_type
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
-TEST = sorted(CONFIGS.glob('test/*.yaml'))
+ABLATION = sorted(CONFIGS.glob('train-div2k/ablation/*.yaml'))
+TEST = sorted({*CONFIGS.glob('test/*.yaml')} - {*CONFIGS.glob('test/test-celebAHQ-*.yaml')})
 CONVOLUTIONAL = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2', 'lte', 'lmliif', 'lmlte']
 DECODERS = {'edsr-baseline': [*CONVOLUTIONAL, 'lte-fast'], 'rdn': CONVOLUTIONAL,
             'swinir': ['A-liif', 'liif', 'metasr', 'lte', 'lmliif', 'lmlte']}
@@ -92,7 +94,7 @@ def test_a_config_of_supplied_files_measures_as_that_of_reduced_ones(path, tmp_p
     assert batch['gt'].shape[-1] == scale * batch['inp'].shape[-1] == 20 * scale
 
 
-@each([*sorted(CONFIGS.glob('*/train*.yaml')), CONFIGS / 'finetune.yaml'])
+@each([*sorted(CONFIGS.glob('**/train*.yaml')), CONFIGS / 'finetune.yaml'])
 def test_train_config_has_known_keys_and_makes_its_model(path):
     config = Config(**check_args(Config, load_yaml(path)))
     with torch.device('meta'):
@@ -161,6 +163,34 @@ def test_published_decoder(path):
     elif decoder(path) == 'liif':
         hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (3, 256)]
         assert [s for k, s in shapes.items() if k.startswith('imnet.') and k.endswith('weight')] == hidden
+
+
+def test_liif_and_a_liif_have_the_published_ablations():
+    fixed = {'x2', 'x3', 'x4'}
+    expected = {'liif': {'c', 'd', 'e', 'u', *fixed}, 'A-liif': {'c', 'e', 'u', *fixed}}
+    assert {path.stem for path in ABLATION} == {
+        f'train_edsr-baseline-{model}-{key}' for model, keys in expected.items() for key in keys}
+
+
+@each(ABLATION)
+def test_an_ablation_changes_one_thing(path):
+    whole, key = path.stem.rsplit('-', 1)
+    config, expected = load_yaml(path), load_yaml(path.parents[1] / f'{whole}.yaml')
+    args = expected['model']['args']
+    if key == 'd':
+        args['imnet_spec']['args']['hidden_list'] = [256, 256]
+    elif key in ('x2', 'x3', 'x4'):
+        for part in 'train_dataset', 'val_dataset':
+            wrapper = expected[part]['wrapper']['args']
+            wrapper['scale_min'] = wrapper.pop('scale_max') and int(key[1])
+    else:
+        args[{'c': 'cell_decode', 'e': 'local_ensemble', 'u': 'feat_unfold'}[key]] = False
+    assert config == expected
+
+
+@each(ABLATION)
+def test_an_ablation_trains(path, load, tmp_path):
+    train_two_steps(tmp_path, path, train_dataset__batch_size=10, val_dataset__batch_size=10)
 
 
 @pytest.mark.skipif(not FAMILY.is_file(), reason=f'{FAMILY} is absent')

@@ -24,6 +24,7 @@ DIV2K = {
     'DIV2K_valid_LR_bicubic/X4': 100,
 }
 BENCHMARK = {'Set5': 5, 'Set14': 14, 'B100': 100, 'Urban100': 100}
+PARTS = ('HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4')
 
 
 PNG_FILE = io.BytesIO()
@@ -65,7 +66,8 @@ def images(folder, number):
 
 
 def benchmark_files():
-    return {name: data for set, n in BENCHMARK.items() for name, data in images(f'benchmark/{set}/HR', n).items()}
+    return {name: data for set, n in BENCHMARK.items() for part in PARTS
+            for name, data in images(f'benchmark/{set}/{part}', n).items()}
 
 
 @pytest.fixture
@@ -105,9 +107,10 @@ def error_line(result):
 
 def assert_benchmark_complete(root):
     for set, n in BENCHMARK.items():
-        assert sorted(path.name for path in (root / 'benchmark' / set / 'HR').iterdir()) == \
-            [f'{i:04}.png' for i in range(1, n + 1)]
-        assert all(path.read_bytes() == PNG for path in (root / 'benchmark' / set / 'HR').iterdir())
+        for part in PARTS:
+            files = sorted((root / 'benchmark' / set / part).iterdir())
+            assert [path.name for path in files] == [f'{i:04}.png' for i in range(1, n + 1)]
+            assert all(path.read_bytes() == PNG for path in files)
 
 
 # --- what it makes ---------------------------------------------------------------------------------
@@ -121,13 +124,24 @@ def test_div2k_comes_as_six_folders(server, prepare, tmp_path):
     assert (tmp_path / 'load/div2k/DIV2K_valid_LR_bicubic/X3/0100.png').read_bytes() == PNG
 
 
-def test_benchmark_comes_as_four_folders_and_leaves_no_other_file(server, prepare, tmp_path):
-    lr = images('benchmark/Set5/LR_bicubic/X2', 5)
+def test_benchmark_comes_with_its_reduced_images_and_leaves_no_other_file(server, prepare, tmp_path):
+    lr = images('benchmark/Set5/LR_bicubic/X8', 5)
     macos = {f'__MACOSX/benchmark/Set5/HR/._{i}.png': b'' for i in range(5)}
     server.files = {'benchmark.tar': make_tar({**lr, **macos, **benchmark_files()})}
     assert prepare('benchmark')[0] == 0
     assert_benchmark_complete(tmp_path / 'load')
-    assert sorted(path.name for path in (tmp_path / 'load/benchmark').iterdir()) == sorted(BENCHMARK)
+    folders = {path.relative_to(tmp_path / 'load/benchmark').as_posix()
+               for path in (tmp_path / 'load/benchmark').glob('*/*/')}
+    assert folders == {f'{set}/{part.split("/")[0]}' for set in BENCHMARK for part in PARTS}
+    assert not (tmp_path / 'load/benchmark/Set5/LR_bicubic/X8').exists()
+
+
+def test_reduced_images_come_to_benchmarks_that_are_there_already(server, prepare, tmp_path):
+    own_benchmark(tmp_path / 'load/benchmark', BENCHMARK, ['HR'])
+    server.files = {'benchmark.tar': make_tar(benchmark_files())}
+    assert prepare('benchmark')[0] == 0
+    assert len(list((tmp_path / 'load/benchmark/B100/LR_bicubic/X3').iterdir())) == 100
+    assert (tmp_path / 'load/benchmark/B100/HR/0.png').exists()  # the user's own, whose names differ
 
 
 def test_what_is_complete_is_not_fetched_again(server, prepare, tmp_path):
@@ -162,11 +176,11 @@ def test_sample_photos_come_from_installed_packages_alone(prepare, monkeypatch, 
 # --- links to what a user has ----------------------------------------------------------------------
 
 
-def own_benchmark(folder, sets):
-    for set in sets:
-        (folder / set / 'HR').mkdir(parents=True)
-        for i in range(BENCHMARK[set]):
-            (folder / set / 'HR' / f'{i}.png').write_bytes(PNG)
+def own_benchmark(folder, sets, parts=PARTS):
+    for part in (folder / set / part for set in sets for part in parts):
+        part.mkdir(parents=True)
+        for i in range(BENCHMARK[part.relative_to(folder).parts[0]]):
+            (part / f'{i}.png').write_bytes(PNG)
 
 
 def test_from_links_the_folders_of_a_user(server, prepare, tmp_path):

@@ -79,6 +79,34 @@ def changed(config, changes):
     return config
 
 
+def run_training(folder, *args):
+    """Runs train_liif.py's main in this process, in `folder`."""
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.getsignal(number))
+        stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', *args]))
+        stack.enter_context(contextlib.chdir(folder))
+        stack.callback(end_workers)
+        train_liif.main()
+
+
+def train_two_steps(folder, path, **changes):
+    """Trains the config at `path` in `folder`, which has its data, with a small encoder and few queries: two steps.
+
+    `changes`: more keys, with __ for a dot. Returns the checkpoint's path.
+    """
+    small = {'model.args.encoder_spec.args.n_resblocks': 1, 'model.args.encoder_spec.args.n_feats': 4,
+             'train_dataset.wrapper.args.sample_q': 16, 'val_dataset.wrapper.args.sample_q': 16,
+             'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1, 'epoch_val': 2,
+             **{key.replace('__', '.'): value for key, value in changes.items()}}
+    args = [arg for key, value in small.items() for arg in ('--set', f'{key}={value}')]
+    step = train_liif.Trainer.step
+    with mock.patch.object(train_liif.Trainer, 'step', autospec=True, side_effect=step) as steps:
+        run_training(folder, '--config', str(path), '--gpu', 'cpu', *args)
+    assert steps.call_count == 2
+    return folder / f'save/_{path.stem}/epoch-last.pth'
+
+
 class Project:
     """A folder with photos/, tiny.yaml (CONFIG with `changes`, see `changed`) and the run that it makes, save/_tiny."""
 
@@ -93,13 +121,7 @@ class Project:
 
     def train(self, *flags):
         """Runs train_liif.py's main in this process."""
-        with contextlib.ExitStack() as stack:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                stack.callback(signal.signal, number, signal.getsignal(number))
-            stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', *COMMAND, *flags]))
-            stack.enter_context(contextlib.chdir(self.folder))
-            stack.callback(end_workers)
-            train_liif.main()
+        run_training(self.folder, *COMMAND, *flags)
 
     def start(self, *flags, launcher=()):
         """Starts train_liif.py by a Python of its own, or by a `launcher` module, without waiting for it."""

@@ -1,0 +1,84 @@
+"""Measures one model on one set by every protocol that papers use: the table of docs/protocols.md.
+
+    python scripts/protocols.py [--model edsr-baseline-A-liif-pixel] [--set set5] [--gpu 0]
+
+Low resolution by Pillow, as by MATLAB's imresize, or as supplied with the set; pictures as the network gives them, or
+rounded to 8 bit as in a file; PSNR on Y or RGB, without a border of the scale or of the scale + 6 pixels.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from models import Bicubic, load_pretrained  # noqa: E402
+from models.parallel import pick_device, set_precision  # noqa: E402
+from models.pretrained import DEFAULT  # noqa: E402
+from test import mean, open_config, predictions  # noqa: E402
+from utils import calc_psnr, luma, run_cli  # noqa: E402
+
+SCALES = 2, 4
+SETS = 'set5', 'set14', 'b100', 'urban100'
+SOURCES = {'Pillow': ('', ()), 'MATLAB': ('', ('test_dataset.wrapper.args.reduction=matlab',)),
+           'supplied': ('supplied-lr', ())}  # folder of the test configs, keys to set in them
+ROUNDED = {'no': lambda image: image, '8 bit': lambda image: (image * 255).round() / 255}
+COLOURS = {'Y': luma, 'RGB': lambda image: image}
+BORDERS = {'s': 0, 's + 6': 6}  # beyond the scale
+
+
+def images(name: str, scale: int, source: str, model: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Prediction and truth, (3, H, W) each, of every image of the set `name`."""
+    folder, assignments = SOURCES[source]
+    path = ROOT / 'configs/test' / folder / f'test-{name}-{scale}.yaml'
+    loader, data_norm, _, _ = open_config(path, assignments)
+    yield from predictions(loader, model, vars(model).get('data_norm', data_norm))
+
+
+def psnr(pred: torch.Tensor, gt: torch.Tensor, colour: str, shave: int) -> float:
+    """PSNR in dB of two images (3, H, W), on Y or RGB, without a border of `shave` pixels."""
+    pred, gt = (COLOURS[colour](image)[..., shave:-shave, shave:-shave] for image in (pred, gt))
+    return calc_psnr(pred, gt).item()
+
+
+def measure(name: str, model: nn.Module) -> dict[tuple, float]:
+    """{(scale, source, rounded, colour, border): mean PSNR} of every combination."""
+    found = {}
+    for scale, source in itertools.product(SCALES, SOURCES):
+        pairs = list(images(name, scale, source, model))
+        for rounded, colour, border in itertools.product(ROUNDED, COLOURS, BORDERS):
+            found[scale, source, rounded, colour, border] = mean(
+                psnr(ROUNDED[rounded](pred), gt, colour, scale + BORDERS[border]) for pred, gt in pairs)
+    return found
+
+
+def table(found: dict[tuple, float]) -> str:
+    """Markdown: a row for each source and rounding, a column for each scale, colour and border."""
+    columns = list(itertools.product(SCALES, COLOURS, BORDERS))
+    head = ['low resolution', 'rounded', *(f'×{scale}, {colour}, {border}' for scale, colour, border in columns)]
+    lines = [head, ['---'] * 2 + ['---:'] * len(columns)]
+    for source, rounded in itertools.product(SOURCES, ROUNDED):
+        values = [f'{found[scale, source, rounded, colour, border]:.2f}' for scale, colour, border in columns]
+        lines.append([source, rounded, *values])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default=DEFAULT, help="a checkpoint, a name in pretrained/, or 'bicubic' "
+                                                         '(default: %(default)s)')
+    parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    args = parser.parse_args()
+    set_precision(tf32=False)
+    model = Bicubic() if args.model == 'bicubic' else load_pretrained(args.model).to(pick_device(args.gpu))
+    print(table(measure(args.set, model)))
+
+
+if __name__ == '__main__':
+    run_cli(main)

@@ -1,0 +1,52 @@
+"""Makes CelebA-HQ's 256, 128, 64 and 32, as LIIF's configs want them, of the photos of 1024x1024 pixels.
+
+    python scripts/resize.py load/celebAHQ/data1024x1024
+
+Each becomes a folder of PNGs beside the given one: 256 by PIL's bicubic filter, and the others of 256 by the same. What
+is there stays, so an interrupted run goes on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.image_file import read_image  # noqa: E402
+from datasets.image_folder import in_parallel, list_images  # noqa: E402
+from datasets.wrappers import resize  # noqa: E402
+from files import atomic_write  # noqa: E402
+from utils import UserError, run_cli  # noqa: E402
+
+LARGEST, SMALLER = 256, (128, 64, 32)
+
+
+def reduce(path: Path) -> None:
+    """Writes what is not there yet of the reduced images of the photo at `path`."""
+    targets = {side: path.parents[1] / str(side) / f'{path.stem}.png' for side in (LARGEST, *SMALLER)}
+    absent = [side for side, target in targets.items() if not target.exists()]
+    if not absent:
+        return
+    large = resize(read_image(path), (LARGEST, LARGEST))
+    for side in absent:
+        small = large if side == LARGEST else resize(large, (side, side))
+        with atomic_write(targets[side]) as file:
+            Image.fromarray(small).save(file, 'PNG')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='the photos, such as load/celebAHQ/data1024x1024')
+    folder = parser.parse_args().folder.absolute()
+    paths = list_images(folder)
+    if len({path.stem for path in paths}) < len(paths):
+        raise UserError(f'{folder}: two of its photos have one name but for the suffix')
+    for side in (LARGEST, *SMALLER):
+        (folder.parent / str(side)).mkdir(exist_ok=True)
+    in_parallel(reduce, paths, 'reducing')
+    print(f'{folder.parent}: {len(paths)} photos in {", ".join(map(str, (LARGEST, *SMALLER)))}')
+
+
+if __name__ == '__main__':
+    run_cli(main)
