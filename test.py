@@ -7,6 +7,7 @@ One config prints `result: PSNR`, several a table. `--model bicubic` measures bi
 """
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -114,10 +115,26 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
 
 
 def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None, verbose: bool = False) -> Iterator[Scored]:
-    """Yields each image's `Scored`, without SSIM; arguments as `eval_psnr`'s."""
-    for pred, gt in predictions(loader, model, data_norm, eval_bsize, verbose):
-        yield score(pred, gt, eval_type)
+                eval_bsize: int | None = None, verbose: bool = False,
+                where: Callable[[int], str] | None = None) -> Iterator[Scored]:
+    """Yields each image's `Scored`, without SSIM; arguments as `eval_psnr`'s.
+
+    With `where`, which says what to call the i-th image, one too small for its border is named, once, and left out;
+    else it is a `TooSmall`.
+    """
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose)):
+        try:
+            yield score(pred, gt, eval_type)
+        except TooSmall as error:
+            if where is None:
+                raise
+            leave_out(f'{where(i)}: {error}')
+
+
+@functools.cache  # once a run, not at each of its validations
+def leave_out(reason: str) -> None:
+    """Says that an image is left out of the mean, and why."""
+    tqdm.write(f'{reason}; it is left out of the mean', file=sys.stderr)
 
 
 def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
@@ -203,7 +220,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
                 scored = score(pred, gt, eval_type, ssim=True)
             except TooSmall as error:
                 scored, reason = Scored(math.nan, math.nan, pred, gt), f'{path}: {image}: {error}'
-                tqdm.write(f'{reason}; it is left out of the mean', file=sys.stderr)
+                leave_out(reason)
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:
             save_image(scored.pred, Path(save_dir) / name / f'{Path(image).stem}.png')

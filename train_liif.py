@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 import datasets
 from cli import add_import_option
@@ -30,12 +29,12 @@ from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
 from models.predict import normalisations
-from models.run import Config, Log, lock, open_run, prepare_folder, run_folder
+from models.progress import Progress
+from models.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
 from models.state import RunState
-from test import eval_images
-from utils import UserError, located, run_cli, time_text, to_float
+from test import eval_images, image_names
+from utils import UserError, located, run_cli, say, time_text, to_float
 
-FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
 SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
@@ -96,32 +95,24 @@ class Trainer(RunState):
                     ours.copy_(latest)
         return loss.detach()
 
-    def progress(self, length: int) -> float:
-        """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""
-        if self.minutes is None:
-            return self.epoch + self.iteration / length
-        elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
-        return self.config.epoch_max * min(1, elapsed / (60 * self.minutes))
+    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
+        """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
 
-    def decay(self, steps: int) -> float | None:
-        """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
-        return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
-
-    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> None:
-        """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error."""
-        if not losses:
-            return
+        Returns what it has added: the losses' sum over the samples, and the number of these.
+        """
+        before = self.loss_sum, self.loss_count
         values = self.parallel.sum(torch.stack(losses)).tolist()
         for i, (value, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
             if not math.isfinite(value):
-                raise UserError(f'the loss is {value} in epoch {self.epoch + 1}, iteration {i}: lower lr or set '
+                raise UserError(f'the loss is {value} in {self.epoch_text()}, iteration {i}: lower lr or set '
                                 f'grad_clip; {self.folder} keeps what was saved before')
             self.loss_sum += value * size
             self.loss_count += size
         losses.clear()
         sizes.clear()
+        return self.loss_sum - before[0], self.loss_count - before[1]
 
-    def train_epoch(self, loader: DataLoader) -> None:
+    def train_epoch(self, loader: DataLoader, progress: Progress) -> None:
         """Trains to the end of the epoch, or of the run's minutes.
 
         Raises Stopped after the iteration in which a signal came.
@@ -129,20 +120,18 @@ class Trainer(RunState):
         batches, losses, sizes = loader.batch_sampler, [], []
         batches.epoch, batches.start = self.epoch + 1, self.iteration
         self.model.train()
-        bar = tqdm(loader, 'train', len(loader), leave=False, initial=self.iteration, disable=self.parallel.rank > 0)
-        for batch in bar:
-            progress = self.progress(len(loader))
-            factor = self.config.lr_factor(progress, self.config.epoch_max)
+        for batch in progress.batches(loader):
+            schedule = self.schedule_time(len(loader))
+            factor = self.config.lr_factor(schedule, self.config.epoch_max)
             for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group['lr'] = lr * factor
             local, total = batches.batch_sizes(self.iteration)
             losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
             self.iteration += 1
-            stop, self.ended = self.stopped(), self.minutes is not None and progress == self.config.epoch_max
-            if stop or self.ended or len(losses) == FLUSH or self.iteration == len(loader):
-                self.check(losses, sizes)
-                bar.set_postfix_str(f'loss {self.loss_sum / self.loss_count:.4f}')
+            stop, self.ended = self.stopped(), self.minutes is not None and schedule == self.config.epoch_max
+            if stop or self.ended or progress.due():
+                progress.update(*self.check(losses, sizes))
             if stop:
                 raise Stopped
             if self.ended:
@@ -152,15 +141,22 @@ class Trainer(RunState):
 
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
-        config, psnr = self.config, []
+        config, psnr, rank, world = self.config, [], self.parallel.rank, self.parallel.world
+        names = image_names(loader.dataset.dataset.files)
+
+        def where(i):
+            return f'val_dataset: {names[(rank + i * world) % len(names)]}'
+
         for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
-                                 verbose=self.parallel.rank == 0):
+                                 verbose=rank == 0, where=where):
             psnr.append(image.psnr)
             if self.signal is not None:
                 break
         if self.stopped():
             raise Stopped
         total, count = self.parallel.sum(torch.tensor([sum(psnr), len(psnr)], dtype=torch.float64)).tolist()
+        if count == 0:
+            raise UserError(f'val_dataset: all images are too small for the border of eval_type {config.eval_type}')
         return total / count
 
 
@@ -179,8 +175,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
     loss = trainer.loss_sum / trainer.loss_count
     log.scalars({'loss': loss, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
                  'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
-    of = '' if trainer.minutes else f'/{config.epoch_max}'
-    text, names = f'epoch {epoch}{of}, train: loss={loss:.4f}', []
+    text, names = f'{trainer.epoch_text()}, train: loss={loss:.4f}', []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
@@ -206,15 +201,14 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
 def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
     """Goes on to the end of the run. Raises Stopped after a signal."""
     previews = make_previews(val_loader.dataset) if val_loader is not None else []
-    begin, epochs_before, epoch_max = time.time(), trainer.epoch, trainer.config.epoch_max
+    progress, begin = Progress(trainer, log, len(train_loader)), time.time()
     while not trainer.ended:
         start, count = time.time(), trainer.loss_count
-        trainer.train_epoch(train_loader)
+        trainer.train_epoch(train_loader, progress)
         seconds = time.time() - start
         text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
-        elapsed, epochs = time.time() - begin, trainer.epoch - epochs_before
-        total = 60 * trainer.minutes if trainer.minutes else elapsed / epochs * (epoch_max - epochs_before)
-        log.line(f'{text}, {time_text(seconds)} {time_text(elapsed)}/{time_text(total)}')
+        log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.time() - begin)} so far'
+                 f'{progress.left_text()}')
 
 
 def parse_args() -> argparse.Namespace:
@@ -280,18 +274,19 @@ def main() -> None:
         held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    log.line(f'{folder}: {"continues" if source else "starts"} with epoch {trainer.epoch + 1}, '
-             f'iteration {trainer.iteration + 1}; {parameters / 1e6:.2f}M parameters, '
-             f'{torch.get_num_threads()} threads')
+    begin = f'iteration {trainer.iteration + 1}' if trainer.iteration < len(train_loader) else 'validation'
+    log.line(f'{folder}: {"continues" if source else "starts"} with {trainer.epoch_text()}, {begin}; '
+             f'{parameters / 1e6:.2f}M parameters, {torch.get_num_threads()} threads')
     try:
         train(trainer, train_loader, val_loader, log)
     except Stopped:
         trainer.save('last')
-        log.line(f'stopped after epoch {trainer.epoch}, iteration {trainer.iteration}: '
+        log.line(f'stopped after {trainer.epoch_text()}, iteration {trainer.iteration}: '
                  'go on by the same command with --resume')
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
+    say(next_step(folder, config))
 
 
 if __name__ == '__main__':

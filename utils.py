@@ -163,8 +163,8 @@ def number_text(value: float, digits: int = 4, sign: str = '') -> str:
 
 
 def time_text(seconds: float) -> str:
-    """A duration to read: 1.5h, 12.0m or 7.3s."""
-    for unit, length in (('h', 3600), ('m', 60)):
-        if seconds >= length:
+    """A duration to read: 20.3 days, 1.5h, 12.0m or 7.3s."""
+    for unit, length, least in ((' days', 86400, 172800), ('h', 3600, 3600), ('m', 60, 60)):
+        if seconds >= least:
             return f'{seconds / length:.1f}{unit}'
     return f'{seconds:.1f}s'

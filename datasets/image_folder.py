@@ -171,6 +171,16 @@ def find_images(root_path: str | list, split_file: str | None = None, split_key:
     return paths
 
 
+def take_part(paths: list[Path], part: str | None) -> list[Path]:
+    """Those of `paths` for validation, 'valid', every tenth or at least the last; the others, 'train'; None: all."""
+    if part is None:
+        return paths
+    if len(paths) < 2:
+        raise UserError(f'part: {part} needs at least 2 images, to train on and to validate, not {len(paths)}')
+    valid = paths[9::10] or paths[-1:]
+    return valid if part == 'valid' else [path for path in paths if path not in valid]
+
+
 def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                split_key: str | None = None) -> list[tuple[Path, Path]]:
     """The pairs (LR, HR) of images of two folders or lists of them: all, and none may be left over, or a split's."""
@@ -244,6 +254,7 @@ class ImageFolder(Images):
         root_path: a folder or a list of folders. What is in subfolders, or no image by its suffix, is left out, and
             its name is printed.
         split_file, split_key: a JSON file, and the key in it of the list of file names to take.
+        part: train or valid, where one folder holds the images for both: every tenth is for validation.
         first_k: how many images, counted from the first.
         cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
             'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
@@ -251,9 +262,10 @@ class ImageFolder(Images):
     """
 
     def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+                 first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none',
+                 part: Literal['train', 'valid'] | None = None):
         check_positive(first_k=first_k, repeat=repeat)
-        super().__init__(find_images(root_path, split_file, split_key, first_k), repeat, cache)
+        super().__init__(take_part(find_images(root_path, split_file, split_key, first_k), part), repeat, cache)
 
 
 @register('paired-image-folders')

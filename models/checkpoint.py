@@ -2,10 +2,11 @@
 
 A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's. `ema`, where present, is the averaged
 weights' state dict, `data_norm` the normalisation of the training; what else training needs to go on, it keeps there by
-`models.state`.
+`models.state`. A safetensors file is one, too, where its metadata have the rest as JSON: `KEY`.
 """
 
 import io
+import json
 import math
 import re
 import warnings
@@ -21,6 +22,7 @@ from models.convert import BARE, bare_state, from_mmagic, unwrapped
 from models.registry import make_model
 from utils import UserError, located, shown
 
+KEY = 'aliif'  # in the metadata of safetensors files: all of a checkpoint but its weights
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
 NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"
 ALONE = ('{}, but weights alone{}; scripts/export_weights.py FILE NEW.pth --config CONFIG makes a checkpoint of them, '
@@ -127,9 +129,7 @@ def read(path: str | Path) -> dict:
     """
     with located(path):
         content = read_file(path)
-        if is_safetensors(content):
-            raise UserError(ALONE.format('is a safetensors file: it holds no spec of a model', ''))
-        checkpoint = unpickle(content)
+        checkpoint = from_safetensors(content) if is_safetensors(content) else unpickle(content)
         checkpoint = from_mmagic(checkpoint) or checkpoint
         model = checkpoint.get('model') if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or 'name' not in model or not isinstance(model.get('sd'), dict):
@@ -174,12 +174,44 @@ def load_safetensors(content: bytes) -> dict:
         raise UserError('is a safetensors file, and damaged (cut off?)') from None
 
 
+def from_safetensors(content: bytes) -> dict:
+    """The checkpoint in a safetensors file that `to_safetensors` has made."""
+    header = content[8:8 + int.from_bytes(content[:8], 'little')]
+    try:
+        rest = json.loads(json.loads(header)['__metadata__'][KEY])
+        model = rest['model']
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(ALONE.format('is a safetensors file: it holds no spec of a model', '')) from None
+    if not isinstance(rest, dict) or not isinstance(model, dict):
+        raise UserError(DAMAGED)
+    return {**rest, 'model': {**model, 'sd': load_safetensors(content)}}
+
+
+def to_safetensors(checkpoint: dict) -> bytes:
+    """`checkpoint`, weights and what JSON can hold, as a safetensors file."""
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise UserError('safetensors files need a package: pip install safetensors') from None
+    model = {key: value for key, value in checkpoint['model'].items() if key != 'sd'}
+    state = {name: tensor.contiguous() for name, tensor in checkpoint['model']['sd'].items()}
+    return save(state, {'format': 'pt', KEY: json.dumps({**checkpoint, 'model': model})})
+
+
 def write(checkpoint: dict, path: str | Path) -> None:
-    """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens."""
-    content = io.BytesIO()  # torch.save into a file makes a RuntimeError of a full disk's OSError
-    torch.save(checkpoint, content)
+    """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens.
+
+    One of weights and their spec alone becomes a safetensors file where `path` ends so.
+    """
+    if Path(path).suffix == '.safetensors':
+        with located(path):
+            data = to_safetensors(checkpoint)
+    else:
+        content = io.BytesIO()  # torch.save into a file makes a RuntimeError of a full disk's OSError
+        torch.save(checkpoint, content)
+        data = content.getbuffer()
     with atomic_write(path) as file:
-        file.write(content.getbuffer())
+        file.write(data)
 
 
 def final_spec(checkpoint: dict) -> dict:

@@ -25,15 +25,16 @@ from pictures.modes import blank, model_colours, plain, resized_alpha, rgba_pixe
 from pictures.transparency import rim
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
+SUFFIXES = '.safetensors', '.pth'  # of checkpoints
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
 LARGEST = 1e6  # scale: more than any memory holds
 
 
 def load_pretrained(name: str | Path) -> Decoder:
     """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint."""
-    known = {path.stem: path for path in FOLDER.glob('*.pth')}
+    known = {path.stem: path for suffix in SUFFIXES for path in FOLDER.glob(f'*{suffix}')}
     path = known.get(str(name), Path(name))
-    if not path.is_file() and path.suffix != '.pth':
+    if not path.is_file() and path.suffix not in SUFFIXES:
         raise unknown('pretrained model', str(name), known)
     return load(path)
 

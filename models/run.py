@@ -182,6 +182,13 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
     return held
 
 
+def next_step(folder: Path, config: Config) -> str:
+    """What to do with the run that has ended in `folder`."""
+    model = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
+    test = '' if config.weights_from else f'python test.py --config configs/test/test-set5-4.yaml --model {model}, or '
+    return f'next: {test}python demo.py PHOTO --model {model}'
+
+
 class Log:
     """Prints lines, and keeps them in log.txt and numbers in tensorboard/; on other ranks than 0 it does nothing.
 

@@ -45,8 +45,9 @@ class RunState:
         if self.parallel.rank:
             return
         if not all(tensor.isfinite().all() for tensor in self.weights()):
-            raise UserError(f'the weights are not finite after epoch {self.epoch}, iteration {self.iteration}: lower '
-                            f'lr or set grad_clip; {self.folder} keeps what was saved before')
+            where = f'{self.epoch_text()}, iteration {self.iteration}' if self.iteration else f'epoch {self.epoch}'
+            raise UserError(f'the weights are not finite after {where}: lower lr or set grad_clip; {self.folder} keeps '
+                            'what was saved before')
         state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
@@ -104,6 +105,21 @@ class RunState:
                 load_state(model.encoder, other.encoder.state_dict())
             else:
                 load_state(model, other.state_dict())
+
+    def schedule_time(self, length: int) -> float:
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""
+        if self.minutes is None:
+            return self.epoch + self.iteration / length
+        elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
+        return self.config.epoch_max * min(1, elapsed / (60 * self.minutes))
+
+    def decay(self, steps: int) -> float | None:
+        """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
+        return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
+
+    def epoch_text(self) -> str:
+        """The epoch in progress as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
+        return f'epoch {self.epoch + 1}' + ('' if self.minutes else f'/{self.config.epoch_max}')
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far."""

@@ -3,6 +3,7 @@
     python scripts/export_weights.py save/_train_edsr-baseline-A-liif/epoch-last.pth pretrained/edsr-baseline-A-liif.pth
     python scripts/export_weights.py other.safetensors my.pth --config configs/train-div2k/train_edsr-baseline-liif.yaml
 
+A target that ends in .safetensors is such a file, with the model's spec in its metadata; all programs here read both.
 The second form makes a checkpoint of weights that other code saved without their model's spec, which the training
 config gives, as it gives data_norm: safetensors, a bare state dict, or one under params_ema, params or state_dict.
 
@@ -20,7 +21,7 @@ from cli import add_import_option  # noqa: E402
 from models.checkpoint import final_spec, read, read_bare, write  # noqa: E402
 from models.registry import make_model  # noqa: E402
 from models.run import read_config  # noqa: E402
-from utils import located, run_cli  # noqa: E402
+from utils import UserError, located, run_cli  # noqa: E402
 
 
 def with_spec(source, path):
@@ -40,6 +41,9 @@ def main():
     parser.add_argument('--unfinished', action='store_true', help='to continue the run from it')
     add_import_option(parser)
     args = parser.parse_args()
+    if args.unfinished and args.target.suffix == '.safetensors':
+        raise UserError(f'{args.target}: --unfinished writes two sets of weights, and safetensors holds one; choose '
+                        '.pth')
     checkpoint = with_spec(args.source, args.config) if args.config else read(args.source)
     if args.unfinished:
         model, average = dict(checkpoint['model']), checkpoint.get('ema')
@@ -51,6 +55,8 @@ def main():
     args.target.parent.mkdir(parents=True, exist_ok=True)
     kept = {k: checkpoint[k] for k in ('epoch', 'data_norm', 'scale_max') if k in checkpoint}
     write({**written, **kept}, args.target)
+    if not args.unfinished:
+        print(f'next: python demo.py PHOTO --model {args.target}')
 
 
 if __name__ == '__main__':

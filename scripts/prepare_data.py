@@ -4,7 +4,8 @@
     python scripts/prepare_data.py div2k|benchmark --from DIR   links to folders that are there already
     python scripts/prepare_data.py sample                       a few photos that come with installed packages
 
-What is there and complete stays; a broken download goes on where it stopped when this is run again.
+What is there and complete stays; a broken download goes on where it stopped when this is run again. An archive that
+was downloaded by hand is taken where it lies in load/div2k or load/benchmark.
 """
 
 import argparse
@@ -64,6 +65,11 @@ SAMPLE = {  # colour photos, package/path: no scene is in both parts
               'skimage/data/motorcycle_left.png', 'skimage/data/rocket.jpg', 'sklearn/datasets/images/flower.jpg'),
     'valid': ('skimage/data/astronaut.png', 'sklearn/datasets/images/china.jpg'),
 }
+NEXT = {
+    'div2k': 'python train_liif.py --config configs/train-div2k/train_edsr-baseline-A-liif.yaml',
+    'benchmark': 'bash scripts/test-benchmark.sh edsr-baseline-A-liif-pixel',
+    'sample': 'python train_liif.py --config configs/quickstart/train_sample.yaml',
+}
 WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, after so many in a row that brought no new byte
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError)
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -81,6 +87,39 @@ def miscounts(target, folders):
 
 
 # --- download --------------------------------------------------------------------------------------
+
+
+def size_of(url):
+    """The size of the file at `url` in bytes, None where the server does not say; raises BROKEN where there is none."""
+    with urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=60) as response:
+        length = response.headers.get('Content-Length')
+        return int(length) if length else None
+
+
+def by_hand(page, archives, root):
+    """What to do where the `archives` of `page` cannot be downloaded from here."""
+    return f'with another computer, download {", ".join(archives)} from {page}, put what came into {root}'
+
+
+def announce(page, archives, root):
+    """Says how large the `archives` of `page` are that are not in the folder `root` yet; they must fit its disk."""
+    sizes = {}
+    for archive in archives:
+        try:
+            sizes[archive] = size_of(f'{page}/{archive}')
+        except urllib.error.HTTPError:  # the download tells what is wrong, if it is not the question itself
+            continue
+        except BROKEN as error:
+            raise UserError(f'{page}/{archive}: cannot be downloaded ({error}); is there a network? Give another page '
+                            f'with --mirror, or, {by_hand(page, archives, root)}, and run this again') from None
+        if sizes[archive] is not None:
+            print(f'{archive}: {sizes[archive] / 1e9:.2f} GB to download')
+    # the largest archive is there twice for a while, packed and unpacked
+    known = [size for size in sizes.values() if size is not None]
+    need, free = sum(known) + max(known, default=0), shutil.disk_usage(root).free
+    if need > free:
+        raise UserError(f'{root}: needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; give another disk with '
+                        '--root')
 
 
 def fetch(url, part):
@@ -117,8 +156,10 @@ def download(url, path):
             most, failures = max(most, size), 0 if size > most else failures + 1
             hopeless = isinstance(error, ValueError) or getattr(error, 'code', 500) < 500  # no URL, not found
             if hopeless or failures == len(WAITS):
+                page, name = url.rsplit('/', 1)
                 raise UserError(f'{url}: cannot be downloaded ({error}); run this again to go on with {part}, remove '
-                                'that to start anew, or give another page with --mirror') from None
+                                'that to start anew, give another page with --mirror, or, '
+                                f'{by_hand(page, [name], path.parent)}, and run this again') from None
             print(f'{url}: {error}; trying again', file=sys.stderr)
             time.sleep(WAITS[failures])
 
@@ -204,32 +245,39 @@ def add_archive(url, folders, root):
 
 
 def add_links(source, folders, root):
-    """Links those of `folders` that are in the folder `source` to the same places below `root`."""
-    for folder in folders:
-        if (source / folder).is_dir():
-            (root / folder).parent.mkdir(parents=True, exist_ok=True)
-            (root / folder).symlink_to((source / folder).resolve())
+    """Links those of `folders`, {name: number of images}, that are in `source` to the same places below `root`."""
+    found = [folder for folder in folders if (source / folder).is_dir()]
+    if folders and not found:
+        looked_for = ', '.join(f'{folder} ({n} images)' for folder, n in folders.items())
+        raise UserError(f'{source}: has none of the folders that were looked for in it: {looked_for}')
+    for folder in found:
+        (root / folder).parent.mkdir(parents=True, exist_ok=True)
+        (root / folder).symlink_to((source / folder).resolve())
 
 
 def prepare_set(name, root, source=None, mirror=None):
     """Fills root/`name` by links into `source`, or from the official page or its `mirror`, and counts."""
     if source is not None and not source.is_dir():
         raise UserError(f'{source}: is no folder')
-    page, archives = SETS[name]
+    page, archives = mirror or SETS[name][0], SETS[name][1]
     root = root / name
     root.mkdir(parents=True, exist_ok=True)
-    for archive, folders in archives.items():
-        absent = {folder: n for folder, n in folders.items() if not os.path.lexists(root / folder)}
-        if source is not None:
-            add_links(source, absent, root)
-        elif absent:
-            add_archive(f'{mirror or page}/{archive}', absent, root)
     expected = {folder: n for folders in archives.values() for folder, n in folders.items()}
+    absent = {folder: n for folder, n in expected.items() if not os.path.lexists(root / folder)}
+    if source is not None:
+        add_links(source, absent, root)
+    else:
+        needed = {archive: {folder: n for folder, n in folders.items() if folder in absent}
+                  for archive, folders in archives.items() if absent.keys() & folders}
+        announce(page, [archive for archive in needed if not (root / archive).exists()], root)
+        for archive, folders in needed.items():
+            add_archive(f'{page}/{archive}', folders, root)
     for folder in expected:
         print(f'{root / folder}: {count(root / folder)} images')
     if wrong := miscounts(root, expected):
-        raise UserError(f'{root}: {", ".join(wrong)}; remove a folder that is not whole, and run this without --from '
-                        'to download what is missing')
+        looked = f' (looked for in {source})' if source else ''
+        raise UserError(f'{root}: {", ".join(wrong)}{looked}; remove a folder that is not whole, and run this without '
+                        '--from to download what is missing')
 
 
 def prepare_sample(root):
@@ -258,6 +306,7 @@ def main():
         prepare_sample(args.root)
     else:
         prepare_set(args.set, args.root, args.source, args.mirror)
+    print(f'next: {NEXT[args.set]}')
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
     python scripts/results.py [--gpu 0] [--sets set5 set14] [--import examples.own_model]
 
 Writes results/results.json, the table between the markers in docs/results.md, and results/psnr.png, all below the
-working directory. What the JSON has of the same weights, told by their SHA-256, is not measured again, so that a run
-which was interrupted goes on; what it has of others is dropped.
+working directory. What the JSON has of the same weights, told by their SHA-256, is kept, so that an interrupted run
+goes on, and `--fresh` measures it again; what it has of others is dropped.
 """
 
 import argparse
@@ -116,17 +116,24 @@ def write_results(results, sha256):
     write_rows(RESULTS, [results[key] for key in keys if key in results])
 
 
-def measure(names, results, sha256, nets):
-    """Adds to `results` what is missing of the sets `names` and models `nets`, and writes them after each."""
-    for config, model in itertools.product((config for name in names for config in configs_of(name)), nets):
+def measure(names, results, sha256, nets, fresh=False):
+    """Adds to `results` what is missing of the sets `names` and models `nets`, or all if `fresh`; writes each at once.
+
+    Returns how many it has kept and how many measured.
+    """
+    pairs = list(itertools.product((config for name in names for config in configs_of(name)), nets))
+    measured = 0
+    for config, model in pairs:
         key = str(config), model
-        if key not in results:
+        if fresh or key not in results:
+            measured += 1
             found = test.evaluate(config, nets[model])
             results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
                             'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
             write_results(results, sha256)
             psnr, ssim = (number_text(found[metric]) for metric in ('psnr', 'ssim'))
             print(f'{config.stem:20s} {model:32s} PSNR {psnr:>8s}   SSIM {ssim}', flush=True)
+    return len(pairs) - measured, measured
 
 
 def psnr_over_scale(results, name, model):
@@ -204,6 +211,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure these alone')
+    parser.add_argument('--fresh', action='store_true', help='measure again what the JSON has of these weights')
     add_import_option(parser)
     args = parser.parse_args()
 
@@ -212,7 +220,9 @@ def main():
     sha256 = digests()
     results, nets = read_results(sha256), load_models(sha256, device)
     try:
-        measure(filter(is_whole, args.sets or SETS), results, sha256, nets)
+        kept, measured = measure(list(filter(is_whole, args.sets or SETS)), results, sha256, nets, args.fresh)
+        why = f', of weights that have not changed since ({RESULTS}); --fresh measures all' if kept else ''
+        print(f'{measured} results measured, {kept} kept{why}')
     finally:  # what there is so far, too, when it is interrupted
         if results:
             publish(results, sha256)

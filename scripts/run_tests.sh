@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv, checks the style and runs the tests; arguments go to pytest: bash scripts/run_tests.sh -k psnr
+# Sets up .venv, checks the style and runs the tests; arguments go to pytest: bash scripts/run_tests.sh -m 'not slow'
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements-dev.txt

@@ -7,6 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        if not self.server.heads:
+            self.send_error(501)
+            return
+        body = self.server.files.get(self.path.removeprefix('/'))
+        self.send_response(404 if body is None else 200)
+        if body is not None:
+            self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+
     def do_GET(self):
         server, name = self.server, self.path.removeprefix('/')
         asked = self.headers.get('Range')
@@ -33,10 +43,11 @@ class Handler(BaseHTTPRequestHandler):
 def bad_server():
     """A server at `url` that serves `files` ({name: bytes}) and notes its `requests`, (name, Range header).
 
-    `ranges` says whether it knows ranges, `drops` after how many bytes it drops each of the next answers.
+    `ranges` and `heads` say whether it knows ranges and HEAD requests (which it does not note), `drops` after how many
+    bytes it drops each of the next answers.
     """
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    server.files, server.ranges, server.drops, server.requests = {}, True, [], []
+    server.files, server.ranges, server.heads, server.drops, server.requests = {}, True, True, [], []
     server.url = f'http://127.0.0.1:{server.server_port}'
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -16,6 +16,7 @@ from config import check_args, load_yaml
 from models.pretrained import DEFAULT
 from models.run import Config
 from test import config_keys, parse_eval_type
+from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
@@ -106,6 +107,27 @@ def test_finetuning_goes_on_from_the_demos_weights():
     assert config['weights_from'] == f'pretrained/{DEFAULT}.pth'
     weights = models.checkpoint.read(CONFIGS.parent / config['weights_from'])['model']
     assert (weights['name'], weights['args']) == (config['model']['name'], config['model']['args'])
+
+
+@pytest.mark.parametrize('count', [2, 9, 10, 30])
+def test_finetuning_validates_on_every_tenth_photo_and_trains_on_the_others(tmp_path, monkeypatch, count):
+    (tmp_path / 'load/own').mkdir(parents=True)
+    for i in range(count):
+        Image.new('RGB', (60, 60)).save(tmp_path / f'load/own/{i:02}.png')
+    monkeypatch.chdir(tmp_path)
+    config = load_yaml(CONFIGS / 'finetune.yaml')
+    train, valid = ({Path(file).name for file in datasets.make(config[key]['dataset']).files}
+                    for key in ('train_dataset', 'val_dataset'))
+    assert not train & valid and len(train | valid) == count and len(valid) == max(1, count // 10)
+    assert config['epoch_val'] == 1  # which makes epoch-best.pth
+
+
+def test_one_photo_is_too_few_for_finetuning(tmp_path, monkeypatch):
+    (tmp_path / 'load/own').mkdir(parents=True)
+    Image.new('RGB', (60, 60)).save(tmp_path / 'load/own/1.png')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='part: train needs at least 2 images, to train on and to validate, not 1'):
+        datasets.make(load_yaml(CONFIGS / 'finetune.yaml')['train_dataset']['dataset'])
 
 
 @each(TRAIN)

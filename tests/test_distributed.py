@@ -21,6 +21,8 @@ import train_liif
 from models.parallel import Parallel
 from utils import UserError, run_cli
 
+pytestmark = pytest.mark.slow  # nearly all of them start jobs of several processes
+
 # Five photos in batches of 4: in an epoch's second batch, of one photo, all ranks but the first have an empty share.
 # Three photos are validated: of four ranks one has none.
 CHANGES = {'train_dataset.batch_size': 4, 'epoch_max': 10, 'ema': 0.9, 'grad_clip': 0.5}

@@ -352,8 +352,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 def test_a_loss_that_is_not_finite(project):
     project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1e30}}})
-    assert re.fullmatch('the loss is (inf|nan) in epoch 1, iteration [23]: lower lr or set grad_clip; save/_tiny keeps '
-                        'what was saved before', error(project))
+    assert re.fullmatch('the loss is (inf|nan) in epoch 1/3, iteration [23]: lower lr or set grad_clip; save/_tiny '
+                        'keeps what was saved before', error(project))
 
 
 # --- the programs themselves -----------------------------------------------------------------------

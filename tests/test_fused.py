@@ -291,6 +291,7 @@ def compiled(tmp_path_factory):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_it_compiles_to_tensor_core_products_that_fit_an_h100(compiled):
     assert compiled['products'] > 0 and compiled['copies'] > 0
     assert compiled['shared memory'] <= 227 * 1024

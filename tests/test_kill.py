@@ -8,6 +8,7 @@ import random
 import signal
 import time
 
+import pytest
 import torch
 from training import Project, assert_same
 
@@ -31,6 +32,7 @@ def finish(project, epochs):
     assert process.wait(300) == 0, project.output()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_in_the_weights_of_an_undisturbed_run(tmp_path):
     rng, done, codes = random.Random(0), 0, []
     project = Project(tmp_path / 'killed', {**FEATURES, 'epoch_max': 10 ** 6})  # it never ends by itself

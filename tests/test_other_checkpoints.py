@@ -97,7 +97,7 @@ def test_the_key_weights_from_begins_a_new_run_with_the_weights_of_another(tmp_p
             dict(copy.deepcopy(net.state_dict())) for net in (trainer.model, trainer.ema))):
         project.train()
     assert_same(started, [dict(other['ema'])] * 2)
-    assert project.log()[0].startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    assert project.log()[0].startswith('save/_tiny: starts with epoch 1/1, iteration 1;')
     assert project.checkpoint()['epoch'] == 1
 
 

@@ -69,6 +69,7 @@ def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
 
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='there is no C++ compiler (g++)')
+@pytest.mark.slow
 def test_compiling_gives_the_same_up_to_rounding(tmp_path):
     changes = {'train_dataset.batch_size': 5, 'epoch_val': None}
     compiled, plain = (Project(tmp_path / name, changes) for name in ('compiled', 'plain'))

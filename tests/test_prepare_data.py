@@ -7,6 +7,7 @@ import socket
 import sys
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from bad_server import bad_server
@@ -217,6 +218,77 @@ def test_what_could_not_be_linked_can_be_downloaded(server, prepare, tmp_path):
 
 def test_from_a_folder_that_is_not_there_is_an_error(prepare, tmp_path):
     assert str(tmp_path / 'nowhere') in error_line(prepare('div2k', '--from', tmp_path / 'nowhere'))
+
+
+def test_from_a_folder_with_other_names_says_what_was_looked_for(prepare, tmp_path):
+    (tmp_path / 'mine/DIV2K').mkdir(parents=True)
+    error = error_line(prepare('benchmark', '--from', tmp_path / 'mine'))
+    assert f'{tmp_path / "mine"}: has none of the folders that were looked for in it: ' in error
+    assert 'Set5/HR (5 images), Set14/HR (14 images), B100/HR (100 images), Urban100/HR (100 images)' in error
+
+
+def test_what_is_linked_in_part_says_where_the_rest_was_looked_for(prepare, tmp_path):
+    own_benchmark(tmp_path / 'mine', ['Set5', 'Set14', 'B100'])
+    assert f'(looked for in {tmp_path / "mine"})' in error_line(prepare('benchmark', '--from', tmp_path / 'mine'))
+
+
+# --- what is told ----------------------------------------------------------------------------------
+
+
+def run_main(monkeypatch, capsys, *args):
+    monkeypatch.setattr(sys, 'argv', ['prepare_data', *map(str, args)])
+    prepare_data.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_sizes_are_told_before_the_first_byte_is_fetched(server, monkeypatch, capsys, tmp_path):
+    server.files = {'benchmark.tar': make_tar(benchmark_files()) + bytes(12_000_000)}
+
+    def fetch(url, part):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_data, 'fetch', fetch)
+    with pytest.raises(KeyboardInterrupt):
+        run_main(monkeypatch, capsys, 'benchmark', '--mirror', server.url, '--root', tmp_path)
+    assert capsys.readouterr().out == 'benchmark.tar: 0.01 GB to download\n'
+
+
+def test_a_server_that_knows_no_head_requests_is_no_obstacle(server, prepare, tmp_path):
+    server.files, server.heads = {'benchmark.tar': make_tar(benchmark_files())}, False
+    assert prepare('benchmark')[0] == 0
+    assert_benchmark_complete(tmp_path / 'load')
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_download(server, prepare, monkeypatch):
+    server.files = {'benchmark.tar': make_tar(benchmark_files())}
+    monkeypatch.setattr(prepare_data.shutil, 'disk_usage', lambda path: SimpleNamespace(free=100_000))
+    assert 'load/benchmark: needs 0.0 GB, and 0.0 GB are free; give another disk with --root' in error_line(
+        prepare('benchmark'))
+    assert server.requests == []
+
+
+def test_without_a_network_the_archives_their_page_and_their_place_are_told(prepare, tmp_path):
+    error = error_line(prepare('div2k', mirror='http://127.0.0.1:1'))
+    assert all(f'{folder.replace("/", "_")}.zip' in error for folder in DIV2K)
+    assert 'from http://127.0.0.1:1, ' in error and f'put what came into {tmp_path / "load/div2k"}' in error
+
+
+def test_an_archive_that_was_put_there_by_hand_is_taken(server, prepare, tmp_path):
+    (tmp_path / 'load/benchmark').mkdir(parents=True)
+    (tmp_path / 'load/benchmark/benchmark.tar').write_bytes(make_tar(benchmark_files()))
+    assert prepare('benchmark', mirror='http://127.0.0.1:1')[0] == 0
+    assert_benchmark_complete(tmp_path / 'load')
+
+
+def test_it_ends_with_the_next_step(monkeypatch, capsys, tmp_path):
+    assert run_main(monkeypatch, capsys, 'sample', '--root', tmp_path)[-1] == (
+        'next: python train_liif.py --config configs/quickstart/train_sample.yaml')
+
+
+@pytest.mark.parametrize('name', prepare_data.NEXT)
+def test_the_next_step_names_files_that_are_there(name):
+    words = prepare_data.NEXT[name].split()
+    assert all((prepare_data.Path(__file__).parents[1] / word).exists() for word in words if '/' in word)
 
 
 # --- connections that break ------------------------------------------------------------------------

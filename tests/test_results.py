@@ -200,14 +200,30 @@ def test_what_is_measured_is_not_measured_again(work, monkeypatch):
     assert run(monkeypatch) == []
 
 
+def test_fresh_measures_all_again(work, monkeypatch):
+    run(monkeypatch, psnr=20.)
+    assert len(run(monkeypatch, '--fresh', psnr=30.)) == 2 * len(SET5)
+    assert {row['psnr'] for row in read_rows()} == {30}
+
+
+def test_it_says_what_was_kept_and_what_measured(work, monkeypatch, capsys):
+    run(monkeypatch, last=3)
+    capsys.readouterr()
+    run(monkeypatch)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f'{2 * len(SET5) - 3} results measured, 3 kept, of weights that have not changed since (results/results.json); '
+        '--fresh measures all')
+
+
 def test_what_another_process_measured_meanwhile_stays(work, monkeypatch):
     measure = results.measure
 
-    def slow(names, found, sha256, device):
+    def slow(names, found, *_):
         monkeypatch.setattr(results, 'measure', measure)
         assert len(run(monkeypatch, '--sets', 'set5')) == 2 * len(SET5)
         found['configs/test/test-set14-2.yaml', 'bicubic'] = {
             'config': 'configs/test/test-set14-2.yaml', 'model': 'bicubic', 'sha256': None, 'psnr': 20., 'ssim': 0.5}
+        return 0, 1
 
     monkeypatch.setattr(results, 'measure', slow)
     run(monkeypatch)

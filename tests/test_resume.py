@@ -84,8 +84,12 @@ def test_stopping_with_workers_changes_nothing(tmp_path, undisturbed, workers):
 def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_go_on(project, capsys, number):
     assert stop(project, 5, number=number) == 128 + number
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
-    line = 'stopped after epoch 1, iteration 2: go on by the same command with --resume'
+    line = 'stopped after epoch 2/3, iteration 2: go on by the same command with --resume'
     assert project.log()[-1] == capsys.readouterr().out.splitlines()[-1] == line
+    project.train('--resume')
+    continued, epoch, *_ = project.log()[project.log().index(line) + 1:]
+    assert continued.startswith('save/_tiny: continues with epoch 2/3, iteration 3; ')
+    assert epoch.startswith('epoch 2/3, train: ')
 
 
 @pytest.mark.parametrize('first', [signal.SIGTERM, signal.SIGINT])
@@ -115,6 +119,7 @@ def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
     assert len(scored) == 1
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (0, 3)
     project.train('--resume')
+    assert any(line.startswith('save/_tiny: continues with epoch 1/3, validation; ') for line in project.log())
     assert_same(project.checkpoints(), undisturbed({}))
     assert sorted(project.events()['psnr']) == [1, 2, 3]
 

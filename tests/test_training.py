@@ -308,13 +308,13 @@ def poison(trainer):
 def test_a_loss_that_is_not_finite_stops_the_run_and_the_checkpoint_before_stays(project):
     with before_step(5, poison), pytest.raises(UserError) as error:
         project.train()
-    assert 'the loss is nan in epoch 2, iteration 2:' in str(error.value)
+    assert 'the loss is nan in epoch 2/3, iteration 2:' in str(error.value)
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 0)
 
 
 def test_a_loss_that_is_not_finite_is_found_within_a_long_epoch(tmp_path):
     project = Project(tmp_path, {'train_dataset.dataset.args.repeat': 20, 'epoch_val': None})
-    with before_step(23, poison), before_step(45, kill), pytest.raises(UserError, match='epoch 1, iteration 23:'):
+    with before_step(23, poison), before_step(45, kill), pytest.raises(UserError, match='epoch 1/3, iteration 23:'):
         project.train()
 
 
@@ -332,7 +332,7 @@ def test_weights_that_a_step_made_not_finite_are_not_saved(project, step):
 
 
 def test_weights_are_not_saved_at_a_signal_if_the_loss_is_not_finite(project):
-    with before_step(2, poison), pytest.raises(UserError, match='epoch 1, iteration 2:'):
+    with before_step(2, poison), pytest.raises(UserError, match='epoch 1/3, iteration 2:'):
         stop(project, 3)
     assert not project.checkpoints()
 
@@ -343,7 +343,7 @@ def test_weights_are_not_saved_at_a_signal_if_the_loss_is_not_finite(project):
 def test_log_txt_holds_a_line_for_each_epoch(project):
     project.train()
     start, *epochs = project.log()
-    assert start.startswith('save/_tiny: starts with epoch 1, iteration 1;')
+    assert start.startswith('save/_tiny: starts with epoch 1/3, iteration 1;')
     assert start.endswith(f', {torch.get_num_threads()} threads')  # for as many the weights are the same, bit for bit
     events = project.events()
     for i, line in enumerate(epochs, 1):

@@ -250,7 +250,7 @@ def run_script(folder, script, args, largest_file):
 
 def only_line(stderr):
     """The one line that `stderr` holds beside progress bars."""
-    line, = (part for part in re.split('[\r\n]', stderr) if part.strip() and not part.startswith(('train:', 'val:')))
+    line, = (part for part in re.split('[\r\n]', stderr) if part.strip() and not part.startswith(('epoch ', 'val:')))
     return line
 
 

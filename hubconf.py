@@ -1,0 +1,75 @@
+"""A-LIIF's models for torch.hub, from any folder:
+
+    model = torch.hub.load('OWNER/REPOSITORY', 'aliif_pixel')  # or, of a clone: load('PATH', ..., source='local')
+    big = model.upscale(Image.open('photo.jpg'), scale=3.7)
+
+The package names of this repository (`datasets`, `models`, `utils`, `config`, `test`, ...) are those of other programs,
+too. So its modules are imported beside whatever has these names, and leave them to it. A-LIIF's CUDA kernel (query
+space), which is imported when it is first used, is not found then, and PyTorch's own operations take its place.
+"""
+
+dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL']
+
+import contextlib  # noqa: E402
+import importlib  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from functools import cache, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent
+OURS = {path.stem if path.suffix == '.py' else path.name for path in ROOT.iterdir()
+        if path.suffix == '.py' or (path / '__init__.py').is_file()}
+
+
+def is_ours(module: str) -> bool:
+    return module.partition('.')[0] in OURS - {'hubconf'}
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this repository's modules are imported under their own names; behind it, these are as they were."""
+    others = {name: sys.modules.pop(name) for name in [*sys.modules] if is_ours(name)}
+    sys.path.insert(0, str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(ROOT))
+        for name in [name for name in sys.modules if is_ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(others)
+
+
+@cache
+def package() -> object:
+    """The package `models` of this repository, with all that it imports."""
+    with alone():
+        return importlib.import_module('models')
+
+
+def load(name: str) -> object:
+    """The model `name` of pretrained/, or in the checkpoint at that path, in evaluation mode, on the CPU.
+
+    `model.upscale(image, scale=3.7)`, or `size=(H, W)`, is `models.upscale_pil` of a PIL image.
+    `model(inp, coord, cell)` is LIIF's interface: inp (B, 3, h, w) in [-1, 1]; coord and cell (B, Q, 2); it gives
+    colours (B, Q, 3) in [-1, 1].
+    """
+    models = package()
+    model = models.load_pretrained(name)
+    model.upscale = partial(models.upscale_pil, model)
+    return model
+
+
+def aliif_pixel() -> object:
+    """A-LIIF in pixel space, EDSR-baseline as encoder: the default of the demo, and the best and fastest here."""
+    return load('edsr-baseline-A-liif-pixel')
+
+
+def aliif() -> object:
+    """A-LIIF as published, EDSR-baseline as encoder."""
+    return load('edsr-baseline-A-liif')
+
+
+def liif() -> object:
+    """LIIF, EDSR-baseline as encoder."""
+    return load('edsr-baseline-liif')

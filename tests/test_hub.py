@@ -1,0 +1,70 @@
+"""hubconf.py: the models in programs of other folders, whose packages have the same names as ours."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from training import ENVIRONMENT, REPOSITORY
+
+from models import load_pretrained, upscale_pil
+
+FOREIGN = 'datasets', 'utils', 'config', 'models', 'test', 'pictures'
+PROGRAM = '''
+import sys
+import torch
+from PIL import Image
+{before}
+model = torch.hub.load(sys.argv[1], 'aliif_pixel', source='local')
+{after}
+model.upscale(Image.open('photo.png'), scale=2.5).save('big.png')
+'''
+
+
+def run(folder, before='', after=''):
+    """The picture that a program in `folder` makes by torch.hub; it runs `before` and `after` around the loading."""
+    Image.linear_gradient('L').resize((24, 20)).convert('RGB').save(folder / 'photo.png')
+    (folder / 'program.py').write_text(PROGRAM.format(before=before, after=after))
+    done = subprocess.run([sys.executable, 'program.py', REPOSITORY], cwd=folder, env=ENVIRONMENT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    return np.asarray(Image.open(folder / 'big.png'))
+
+
+@pytest.fixture
+def expected():
+    photo = Image.linear_gradient('L').resize((24, 20)).convert('RGB')
+    return np.asarray(upscale_pil(load_pretrained('edsr-baseline-A-liif-pixel'), photo, scale=2.5))
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder with packages of another program that are called as ours are, each of which knows its name."""
+    for name in FOREIGN:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').write_text(f'from {name}.part import own\n')
+        (tmp_path / name / 'part.py').write_text(f'own = "{name} of another"\n')
+    return tmp_path
+
+
+def test_a_model_upscales_in_a_program_of_another_folder(tmp_path, expected):
+    assert np.array_equal(run(tmp_path), expected)
+
+
+CHECK = '\n'.join(f'import {name}.part; assert {name}.own == {name}.part.own == "{name} of another"'
+                  for name in FOREIGN)
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+def test_packages_of_the_same_names_stay_those_of_the_other_program(foreign, expected, when):
+    check = {'before': {'before': CHECK, 'after': CHECK}, 'after': {'after': CHECK}}[when]
+    assert np.array_equal(run(foreign, **check), expected)
+
+
+@pytest.mark.parametrize('entry', ['aliif_pixel', 'aliif', 'liif'])
+def test_every_entry_has_its_weights_in_the_repository(entry):
+    source = (REPOSITORY / 'hubconf.py').read_text()
+    name = re.search(rf"def {entry}\(\).*?load\('([\w-]+)'\)", source, re.DOTALL)[1]
+    assert (REPOSITORY / f'pretrained/{name}.pth').is_file()
