@@ -31,6 +31,8 @@ class Config:
     model: dict  # spec
     optimizer: dict  # spec: adam, sgd, or one's own
     epoch_max: int
+    # a spec with or without a weight, or a list of them: l1, charbonnier, mse, or one's own
+    loss: list | dict = dataclasses.field(default_factory=lambda: {'name': 'l1'})
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
