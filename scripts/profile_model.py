@@ -40,7 +40,7 @@ class Encoded(nn.Module):
 
     def __init__(self, feat):
         super().__init__()
-        self.feat = feat
+        self.feat, self.out_dim = feat, feat.shape[1]
 
     def forward(self, inp):
         return self.feat
