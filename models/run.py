@@ -73,8 +73,8 @@ class Config:
     def scale_max(self) -> float | None:
         """The largest scale of the training's samples, where the config tells it."""
         args = self.train_dataset.get('wrapper', {}).get('args') or {}
-        scale = args.get('scale_max', args.get('scale_min'))
-        return None if scale is None else float(scale)
+        scale = args.get('scales', args.get('scale_max', args.get('scale_min')))
+        return None if scale is None else max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
