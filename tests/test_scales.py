@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-import yaml
 from photos import save_photos
 from PIL import Image
-from training import Project
+from training import REPOSITORY, Project
 
 import models
 import test
@@ -124,13 +123,12 @@ def test_a_config_tells_the_largest_of_its_scales(tmp_path):
     assert read_config(project.folder / 'tiny.yaml').scale_max() == 3.5
 
 
-def test_a_test_config_measures_at_two_scales(tmp_path):
-    photos = save_photos(tmp_path / 'images', a=(60, 90))
-    (tmp_path / 'two.yaml').write_text(yaml.safe_dump({'test_dataset': {
-        'dataset': {'name': 'image-folder', 'args': {'root_path': str(photos)}}, 'batch_size': 1, 'num_workers': 0,
-        'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': [1.5, 3]}}}}))
+def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkeypatch):
+    photos = save_photos(tmp_path / 'load/benchmark/Set5/HR', a=(60, 90))
     photo = Image.open(next(photos.iterdir()))
-    small = photo.resize((30, 40), Image.BICUBIC)
-    pair = (torch.from_numpy(np.array(image)) / 255 for image in (small.resize(photo.size, Image.BICUBIC), photo))
-    found = test.evaluate(tmp_path / 'two.yaml', models.Bicubic())
-    assert found['psnr'] == pytest.approx(calc_psnr(*(image.permute(2, 0, 1) for image in pair)).item(), abs=1e-3)
+    small = photo.resize((30, 40), Image.BICUBIC)  # width and height
+    pair = [np.array(image) / 255 for image in (small.resize(photo.size, Image.BICUBIC), photo)]
+    pred, truth = (torch.from_numpy(image).permute(2, 0, 1) for image in pair)
+    monkeypatch.chdir(tmp_path)
+    found = test.evaluate(REPOSITORY / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
+    assert found['psnr'] == pytest.approx(calc_psnr(pred, truth, 'benchmark', 3).item(), abs=1e-3)
