@@ -86,4 +86,5 @@ class Import(argparse.Action):
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Adds --import to an argparse `parser`. It is an option, since a config or checkpoint must not run code."""
     parser.add_argument('--import', action=Import, metavar='MODULE',
-                        help='a Python module that registers models, datasets or optimizers, as examples.own_model')
+                        help='a Python module that registers models, datasets, losses or optimizers, as '
+                             'examples.own_model')

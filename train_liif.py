@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 import datasets
@@ -69,9 +68,9 @@ class Trainer(RunState):
         return self.parallel.any(self.signal is not None)
 
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
-        """One step on this process's `local` of the batch's `total` samples; returns their share of its mean loss.
+        """One step on this process's `local` of the batch's `total` samples.
 
-        `decay`: the average's.
+        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: the average's.
         """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
@@ -82,9 +81,10 @@ class Trainer(RunState):
             else:  # every pixel of the targets
                 # (the size by position: DataParallel would give it to replicas that have no images)
                 pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
-        loss = F.l1_loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
+        losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * parallel.world).backward()  # the processes' gradients are averaged, their losses add up
+        # the processes' gradients are averaged, their losses add up
+        (self.loss.total(losses) * parallel.world).backward()
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         self.optimizer.step()
@@ -93,24 +93,25 @@ class Trainer(RunState):
                 torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
                 for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
                     ours.copy_(latest)
-        return loss.detach()
+        return losses.detach()
 
     def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
         """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
 
-        Returns what it has added: the losses' sum over the samples, and the number of these.
+        Returns what it has added: the weighted losses' sum over the samples, and the number of these.
         """
-        before = self.loss_sum, self.loss_count
+        added, samples = 0., sum(sizes)
         values = self.parallel.sum(torch.stack(losses)).tolist()
-        for i, (value, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
-            if not math.isfinite(value):
+        for i, (parts, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
+            if not math.isfinite(value := self.loss.total(parts)):
                 raise UserError(f'the loss is {value} in {self.epoch_text()}, iteration {i}: lower lr or set '
                                 f'grad_clip; {self.folder} keeps what was saved before')
-            self.loss_sum += value * size
-            self.loss_count += size
+            self.loss_sum = [old + part * size for old, part in zip(self.loss_sum, parts, strict=True)]
+            added += value * size
+        self.loss_count += samples
         losses.clear()
         sizes.clear()
-        return self.loss_sum - before[0], self.loss_count - before[1]
+        return added, samples
 
     def train_epoch(self, loader: DataLoader, progress: Progress) -> None:
         """Trains to the end of the epoch, or of the run's minutes.
@@ -172,10 +173,11 @@ def log_previews(log: Log, trainer: Trainer, previews: list) -> None:
 def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
     """Validates and saves where the config says so; returns the epoch's line for the log."""
     config, epoch = trainer.config, trainer.epoch + 1
-    loss = trainer.loss_sum / trainer.loss_count
-    log.scalars({'loss': loss, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
+    losses = trainer.mean_losses()
+    log.scalars({**losses, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
                  'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
-    text, names = f'{trainer.epoch_text()}, train: loss={loss:.4f}', []
+    text = f'{trainer.epoch_text()}, train: ' + ' '.join(f'{name}={value:.4f}' for name, value in losses.items())
+    names = []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
@@ -193,7 +195,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
         if psnr > trainer.best:
             trainer.best = psnr
             names.append('best')
-    trainer.epoch, trainer.iteration, trainer.loss_sum, trainer.loss_count = epoch, 0, 0., 0
+    trainer.start_epoch(epoch)
     trainer.save(*names, 'last')  # last: were it before, a kill between them would leave out the others for good
     return text
 

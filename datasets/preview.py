@@ -22,7 +22,8 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
                 continue
             size = min(SIZE, *image[0].shape[:2])
             y, x = ((n - size) // 2 for n in image[0].shape[:2])
-            pairs = [(scale, crop(image[0], y, x, size), crop(image[1], y * scale, x * scale, size * scale))]
+            target = crop(image[1], y * scale, x * scale, (size * scale,) * 2)
+            pairs = [(scale, crop(image[0], y, x, (size, size)), target)]
         else:
             pairs = []
             for scale in SCALES:
@@ -30,7 +31,7 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
                 if size == 0:  # an image of a pixel or two
                     continue
                 y, x = ((n - size * scale) // 2 for n in image.shape[:2])
-                target = crop(image, y, x, size * scale)
+                target = crop(image, y, x, (size * scale,) * 2)
                 pairs.append((scale, getattr(samples, 'reduce', resize)(target, (size, size)), target))
         previews += [(f'image{i + 1}_x{scale}', whole_batch(lr, hr)) for scale, lr, hr in pairs]
     return previews

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from config import check_positive
 from datasets import register
 from datasets.matlab import imresize
+from datasets.scales import Scale, Scales
 from utils import UserError, located, make_coord, say, size_text, to_float
 
 
@@ -57,20 +58,25 @@ def short_side(image: np.ndarray, length: int) -> tuple[int, int]:
     return (length, int(length * w / h)) if h <= w else (int(length * h / w), length)
 
 
-def random_corner(image: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Where a square of `size` pixels in `image` begins: (y, x)."""
-    h, w = image.shape[:2]
-    return rng.integers(h - size + 1), rng.integers(w - size + 1)
+def random_corner(image: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Where a crop of `size` (h, w) in `image` begins: (y, x)."""
+    return tuple(rng.integers(n - length + 1) for n, length in zip(image.shape, size, strict=False))
 
 
-def crop(image: np.ndarray, y: int, x: int, size: int) -> np.ndarray:
-    """The square of `size` pixels of `image` that begins at row y and column x."""
-    return image[y:y + size, x:x + size]
+def crop(image: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
+    """The part of `size` (h, w) of `image` that begins at row y and column x."""
+    return image[y:y + size[0], x:x + size[1]]
 
 
-def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+def contains(image: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a crop of `size` (h, w) fits into an image of the shape `image`, (h, w, ...)."""
+    return all(n >= length for n, length in zip(image, size, strict=False))
+
+
+def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator,
+                       may_transpose: bool = True) -> list[np.ndarray]:
     """Views of the images, all flipped in y, in x, and transposed, each with probability 1/2."""
-    flip_y, flip_x, transpose = rng.random(3) < 0.5
+    flip_y, flip_x, transpose = (rng.random(3) < 0.5) & (True, True, may_transpose)
     images = [image[::-1 if flip_y else 1, ::-1 if flip_x else 1] for image in images]
     return [image.transpose(1, 0, 2) if transpose else image for image in images]
 
@@ -145,12 +151,14 @@ class ImplicitWrapper(Dataset):
 
 @register('sr-implicit-downsampled')
 class SRImplicitDownsampled(ImplicitWrapper):
-    """Images of an image-folder and their bicubic reduction by a scale drawn from [scale_min, scale_max].
+    """Images of an image-folder and their bicubic reduction by a scale drawn from [scale_min, scale_max], or `scales`.
 
     Args:
         inp_size: side of the square input in pixels, cut with the target from a random place. Without it (testing)
             the whole image is the target, cropped to whole input pixels.
-        scale_max: by default `scale_min`.
+        scale_min, scale_max: a number, or one each for height and width; scale_max is by default `scale_min`.
+        scales: a list to draw from in place of that range.
+        anisotropic: height and width have scales of their own. Whole targets ("dense") are then not transposed.
         sample_q: queries a sample. Without it every pixel of the crop is one ("dense"), and all samples of a batch have
             one scale, so that their targets are of one size.
         small_images: what becomes of images smaller than the largest crop: 'error'; 'skip', which leaves them out;
@@ -160,64 +168,63 @@ class SRImplicitDownsampled(ImplicitWrapper):
             benchmarks' own low-resolution images were made.
     """
 
-    def __init__(self, dataset, inp_size: int | None = None, scale_min: float = 1, scale_max: float | None = None,
+    def __init__(self, dataset, inp_size: int | None = None, scale_min: Scale = 1, scale_max: Scale | None = None,
                  augment: bool = False, sample_q: int | None = None,
                  small_images: Literal['error', 'skip', 'fit'] = 'error',
-                 reduction: Literal['pillow', 'matlab'] = 'pillow'):
+                 reduction: Literal['pillow', 'matlab'] = 'pillow', scales: list[float] | None = None,
+                 anisotropic: bool = False):
         super().__init__(dataset, augment, sample_q)
         check_positive(inp_size=inp_size)
-        scale_max = scale_min if scale_max is None else scale_max
-        if not 1 <= scale_min <= scale_max < math.inf:
-            raise UserError(f'scales must be 1 <= scale_min <= scale_max, not {scale_min:g} and {scale_max:g}')
-        self.inp_size, self.scale_min, self.scale_max, self.small_images = inp_size, scale_min, scale_max, small_images
+        self.scales = Scales(scale_min, scale_max, scales, anisotropic)
+        self.inp_size, self.small_images = inp_size, small_images
         self.reduce = imresize if reduction == 'matlab' else resize
         self.dense = inp_size is not None and sample_q is None
         if inp_size and sample_q:
-            check_sample_q(sample_q, self.target_size(scale_min), self.target_size(scale_min))
+            check_sample_q(sample_q, *self.target_size(self.scales.low))
         self.check_sizes()
 
-    def target_size(self, scale):
-        """How many pixels, in each direction, the image must have at `scale`."""
-        return round(self.inp_size * scale) if self.inp_size else math.ceil(scale)
+    def target_size(self, scales):
+        """The size (h, w) that the image must have at `scales` (y, x)."""
+        return tuple(round(self.inp_size * scale) if self.inp_size else math.ceil(scale) for scale in scales)
 
     def check_sizes(self):
-        least = self.target_size(self.scale_min if self.small_images == 'fit' and not self.dense else self.scale_max)
-        files = self.dataset.files
-        small = {i for i in range(len(files)) if min(self.dataset.size(i)) < least}
+        scales, files = self.scales, self.dataset.files
+        least = self.target_size(scales.low if self.small_images == 'fit' and not self.dense else scales.high)
+        small = {i for i in range(len(files)) if not contains(self.dataset.size(i), least)}
+        needed = size_text(least)
         if self.small_images == 'fit' and self.dense and len(small) < len(files):
             return
         if small and self.small_images == 'skip' and len(small) < len(files):
-            say(f'{len(small)} of {len(files)} images, smaller than {least}x{least} pixels, are left out')
+            say(f'{len(small)} of {len(files)} images, smaller than {needed} pixels, are left out')
             self.dataset.keep([i for i in range(len(files)) if i not in small])
         elif small:
             first = min(small)
             h, w = self.dataset.size(first)
-            raise UserError(f'{files[first]}: {w}x{h} pixels, but a crop takes {least}x{least} '
+            raise UserError(f'{files[first]}: {w}x{h} pixels, but a crop takes {needed} '
                             f'({len(small)} of {len(files)} images are too small); ' + {
                 'error': 'small_images: skip leaves them out, small_images: fit draws their scale from what fits',
                 'skip': 'lower inp_size or scale_max',
                 'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip'}[self.small_images])
 
-    def draw_scale(self, h, w, rng):
-        scale_max = self.scale_max
+    def draw_scales(self, h, w, rng):
         if self.small_images == 'fit' and not self.dense:
-            scale_max = max(self.scale_min, min(scale_max, min(h, w) / (self.inp_size or 1)))
-        return rng.uniform(self.scale_min, scale_max)
+            return self.scales.draw(rng, (h / (self.inp_size or 1), w / (self.inp_size or 1)))
+        return self.scales.draw(rng)
 
     def cut(self, image, i, rng, batch_rng):
-        scale = self.draw_scale(*image.shape[:2], batch_rng if self.dense else rng)
+        scales = self.draw_scales(*image.shape[:2], batch_rng if self.dense else rng)
         if self.inp_size:
             size = self.inp_size, self.inp_size
-            target_size = self.target_size(scale)
-            while min(image.shape[:2]) < target_size:  # only where small images are to fit
+            target_size = self.target_size(scales)
+            while not contains(image.shape, target_size):  # only where small images are to fit
                 image = self.dataset[int(rng.integers(len(self.dataset)))]
             target = crop(image, *random_corner(image, target_size, rng), target_size)
         else:
-            h, w = image.shape[:2]
-            size = math.floor(h / scale + 1e-9), math.floor(w / scale + 1e-9)
-            target = image[:round(size[0] * scale), :round(size[1] * scale)]
+            size = tuple(math.floor(n / scale + 1e-9) for n, scale in zip(image.shape, scales, strict=False))
+            target = crop(image, 0, 0, [round(n * scale) for n, scale in zip(size, scales, strict=True)])
         images = self.reduce(target, size), target
-        return flip_and_transpose(images, rng) if self.augment else images
+        # the targets of a dense batch keep one shape
+        return flip_and_transpose(images, rng, not (self.dense and self.scales.anisotropic)) if self.augment else images
 
 
 def paired_scale(lr: tuple, hr: tuple) -> int:
@@ -252,8 +259,9 @@ class SRImplicitPaired(ImplicitWrapper):
         lr, hr = images
         scale = paired_scale(lr.shape, hr.shape)
         if self.inp_size:
-            y, x = random_corner(lr, self.inp_size, rng)
-            images = crop(lr, y, x, self.inp_size), crop(hr, y * scale, x * scale, self.inp_size * scale)
+            y, x = random_corner(lr, (self.inp_size,) * 2, rng)
+            images = (crop(lr, y, x, (self.inp_size,) * 2),
+                      crop(hr, y * scale, x * scale, (self.inp_size * scale,) * 2))
         else:
             images = lr, hr[:lr.shape[0] * scale, :lr.shape[1] * scale]
         return flip_and_transpose(images, rng) if self.augment else images

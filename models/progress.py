@@ -64,7 +64,7 @@ class Progress:
         """Tells how far the run is after iterations with so many `samples`, whose losses add up to `loss_sum`."""
         self.loss_sum, self.samples = self.loss_sum + loss_sum, self.samples + samples
         self.bar.set_description_str(self.text(), refresh=False)
-        self.bar.set_postfix_str(f'loss {self.run.loss_sum / self.run.loss_count:.4f}')
+        self.bar.set_postfix_str(f'loss {self.run.mean_losses()["loss"]:.4f}')
         if not self.told and self.begin and self.position() - self.begin[1] >= FLUSH - 1:
             self.told = True
             if self.begin[1] > self.run.epoch * self.length and self.run.iteration < self.length:

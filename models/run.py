@@ -31,6 +31,8 @@ class Config:
     model: dict  # spec
     optimizer: dict  # spec: adam, sgd, or one's own
     epoch_max: int
+    # a spec with or without a weight, or a list of them: l1, charbonnier, mse, or one's own
+    loss: list | dict = dataclasses.field(default_factory=lambda: {'name': 'l1'})
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
@@ -71,8 +73,8 @@ class Config:
     def scale_max(self) -> float | None:
         """The largest scale of the training's samples, where the config tells it."""
         args = self.train_dataset.get('wrapper', {}).get('args') or {}
-        scale = args.get('scale_max', args.get('scale_min'))
-        return None if scale is None else float(scale)
+        scale = args.get('scales', args.get('scale_max', args.get('scale_min')))
+        return None if scale is None else max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,

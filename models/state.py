@@ -12,6 +12,7 @@ from config import check_norm
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.decoder import USUAL_NORM
+from models.losses import Losses
 from models.optim import make_optimizer
 from models.parallel import Parallel
 from models.predict import same_normalisation
@@ -35,10 +36,25 @@ class RunState:
         self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
         self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
-        self.epoch, self.iteration, self.best = 0, 0, -math.inf  # whole epochs done, iterations done in the next
-        self.loss_sum, self.loss_count = 0., 0  # over the samples of the epoch in progress
+        self.loss = Losses(config.loss).to(parallel.device)
+        self.best = -math.inf
+        self.start_epoch(0)
         self.minutes, self.begin = minutes, time.monotonic()
         self.seconds = 0.  # that the run had taken before this process began
+
+    def start_epoch(self, done: int) -> None:
+        """Puts the run where `done` epochs are over."""
+        self.epoch, self.iteration = done, 0  # whole epochs done, iterations done in the next
+        self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # of each loss, over the epoch's samples so far
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean loss over the samples of the epoch in progress, 'loss', and of several losses each as 'loss/NAME'.
+
+        These are without their weights.
+        """
+        means = [value / self.loss_count for value in self.loss_sum]
+        parts = zip(self.loss.names, means, strict=True) if len(means) > 1 else ()
+        return {'loss': self.loss.total(means), **{f'loss/{name}': mean for name, mean in parts}}
 
     def save(self, *names: str | int) -> None:
         """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
@@ -86,6 +102,8 @@ class RunState:
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
+        if not isinstance(self.loss_sum, list):  # of a time when there was one loss
+            self.loss_sum = [self.loss_sum]
         self.seconds = state.get('seconds', 0.) if same_run else 0.
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:

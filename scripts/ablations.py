@@ -5,8 +5,8 @@
 The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
 trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
 between the markers in docs/results.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic
-interpolation's. What the JSON has is not trained again; it says in which precision each was, since a CPU may have no
-bf16.
+interpolation's, and which differences exceed the spread over the seeds. What the JSON has is not trained again; it says
+in which precision each was, since a CPU may have no bf16.
 """
 
 import argparse
@@ -120,18 +120,31 @@ def evaluate(variant, seed, gpu):
     return eval_psnr(make_loader(config['val_dataset'], seed=0), model, model.data_norm, verbose=True)
 
 
+def spread(values):
+    """How far the PSNR of a variant's seeds lie apart; None for fewer than two."""
+    return max(values) - min(values) if len(values) > 1 else None
+
+
 def table(rows):
-    """Markdown: PSNR of each variant, with its difference from the first one for the seeds that both have."""
+    """Markdown: PSNR of each variant, its spread over the seeds, and its mean difference from the first variant.
+
+    The difference is of the seeds that both have; it is bold where it exceeds the spread of both.
+    """
     found = {(row['variant'], row['seed']): row['psnr'] for row in rows}
-    lines = ['| model | ' + ' | '.join(f'seed {seed}' for seed in SEEDS) + ' | mean difference |',
-             '|---|' + '---:|' * (len(SEEDS) + 1)]
-    base = next(iter(VARIANTS))
-    for variant in VARIANTS:
-        cells = [f'{found[variant, seed]:.2f}' if (variant, seed) in found else '–' for seed in SEEDS]
-        gains = [found[variant, seed] - found[base, seed] for seed in SEEDS
-                 if (variant, seed) in found and (base, seed) in found]
-        if any((variant, seed) in found for seed in SEEDS):
-            lines.append(f'| {variant} | {" | ".join(cells)} | {f"{statistics.mean(gains):+.2f}" if gains else "–"} |')
+    lines = ['| model | ' + ' | '.join(f'seed {seed}' for seed in SEEDS) + ' | spread | mean difference |',
+             '|---|' + '---:|' * (len(SEEDS) + 2)]
+    of = {variant: {seed: found[variant, seed] for seed in SEEDS if (variant, seed) in found} for variant in VARIANTS}
+    base = of[next(iter(VARIANTS))]
+    for variant, psnr in of.items():
+        if psnr:
+            gains = [psnr[seed] - base[seed] for seed in psnr if seed in base]
+            spreads = [spread(values.values()) for values in (psnr, base)]
+            gain = f'{statistics.mean(gains):+.2f}' if gains else '–'
+            if gains and None not in spreads and abs(statistics.mean(gains)) > max(spreads):
+                gain = f'**{gain}**'
+            cells = [f'{psnr[seed]:.2f}' if seed in psnr else '–' for seed in SEEDS]
+            apart = '–' if spreads[0] is None else f'{spreads[0]:.2f}'
+            lines.append(f'| {variant} | {" | ".join([*cells, apart, gain])} |')
     return '\n'.join(lines)
 
 

@@ -94,11 +94,14 @@ def side_by_side(ours, bicubic):
 
 
 def scale_of(config):
-    """The scale at which a test config measures: that of its convention, else of its wrapper; None if neither says."""
+    """The scale at which a test config measures: that of its convention, else of its wrapper; None if neither says.
+
+    Of two scales, of height and width, the larger.
+    """
     if config.get('eval_type'):
         return parse_eval_type(config['eval_type'])['scale']
     scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
-    return scale and float(scale)
+    return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
 def group(rows, *keys):

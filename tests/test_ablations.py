@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -48,8 +47,9 @@ def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp
     assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
     assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
     assert 5 < rows[1]['psnr'] != rows[0]['psnr']  # on the crops of seed 0, too
-    page = (tmp_path / 'docs/results.md').read_text()
-    assert f'| K = 1 | {rows[0]["psnr"]:.2f} | {rows[1]["psnr"]:.2f} | – |' in page
+    apart = abs(rows[0]['psnr'] - rows[1]['psnr'])
+    cells = ' | '.join(f'{number:.2f}' for number in (rows[0]['psnr'], rows[1]['psnr'], apart))
+    assert f'| K = 1 | {cells} | – |' in (tmp_path / 'docs/results.md').read_text()
     monkeypatch.setattr(ablations.subprocess, 'run', None)
     ablations.main()
 
@@ -73,11 +73,24 @@ def test_readme_shows_the_committed_results():
     assert ablations.table(rows) in (REPOSITORY / 'docs/results.md').read_text()
 
 
+def lines(*psnr):
+    """The table's rows for the first variants with the given PSNR, a dict by seed for each."""
+    variants = list(ablations.VARIANTS)
+    rows = [{'variant': v, 'seed': s, 'psnr': p} for v, seeds in zip(variants, psnr, strict=False)
+            for s, p in seeds.items()]
+    found = ablations.table(rows).splitlines()[2:]
+    return [line.removeprefix(f'| {variant} | ').removesuffix(' |')
+            for line, variant in zip(found, variants, strict=False)]
+
+
 def test_the_table_compares_the_seeds_that_a_variant_and_the_base_have():
-    names = list(ablations.VARIANTS)
-    psnr = {(names[0], 0): 30., (names[0], 1): 31., (names[1], 0): 30.5, (names[1], 1): 32., (names[2], 1): 30.}
-    rows = [{'variant': v, 'seed': s, 'psnr': p} for (v, s), p in psnr.items()]
-    lines = ablations.table(rows).splitlines()[2:]
-    assert lines == [f'| {names[0]} | 30.00 | 31.00 | +0.00 |',
-                     f'| {names[1]} | 30.50 | 32.00 | {np.mean([0.5, 1]):+.2f} |',
-                     f'| {names[2]} | – | 30.00 | -1.00 |']
+    assert lines({0: 30., 1: 31.}, {0: 30.5, 1: 32.}, {1: 30.}) == [
+        '30.00 | 31.00 | 1.00 | +0.00', '30.50 | 32.00 | 1.50 | +0.75', '– | 30.00 | – | -1.00']
+
+
+@pytest.mark.parametrize('base, other, shown', [
+    ((30, 30.1), (30.3, 30.4), '**+0.30**'), ((30, 30.1), (29.7, 29.8), '**-0.30**'),
+    ((30, 30.4), (30.3, 30.7), '+0.30'),  # within the spread of both
+    ((30, 30.1), (30.1, 30.6), '+0.30'), ((30.5, 30), (30.5, 30.6), '+0.30')])  # within that of one
+def test_a_difference_above_the_spread_of_both_is_bold(base, other, shown):
+    assert lines(dict(enumerate(base)), dict(enumerate(other)))[1].split(' | ')[-1] == shown

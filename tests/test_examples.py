@@ -45,7 +45,8 @@ def trained(folder):
 
 
 def test_own_models_are_trained_on_an_own_dataset(folder, trained):
-    assert re.search(r'epoch 1/1, train: loss=0\.\d+, val: psnr=\d\d\.\d+', trained.stdout)
+    losses = r'loss=0\.\d+ loss/l1=0\.\d+ loss/own-loss=0\.\d+'
+    assert re.search(rf'epoch 1/1, train: {losses}, val: psnr=\d\d\.\d+', trained.stdout)
     model = torch.load(folder / CHECKPOINT, weights_only=True)['model']
     assert model['name'] == 'own-decoder' and model['args']['encoder_spec']['name'] == 'own-encoder'
 

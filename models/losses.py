@@ -1,0 +1,92 @@
+"""What training makes small: losses by name, and the weighted sum of those that a config names.
+
+    loss: {name: charbonnier, args: {eps: 1.e-3}}
+
+    loss:
+      - {name: l1}
+      - {name: own-loss, weight: 0.5}
+
+A loss is an `nn.Module` that compares prediction and truth, both (B, Q, 3) or, where the targets are whole, (B, H, W,
+3), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean over the B samples:
+the processes of a job each see a part of a batch, and their shares are added up.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from config import Registry, convert
+from utils import UserError
+
+losses = Registry('loss')
+
+
+@losses.register('l1')
+class L1(nn.Module):
+    """The mean absolute error, as LIIF and A-LIIF are trained."""
+
+    def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        return F.l1_loss(pred, gt)
+
+
+@losses.register('mse')
+class MSE(nn.Module):
+    """The mean squared error, whose logarithm is PSNR."""
+
+    def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(pred, gt)
+
+
+@losses.register('charbonnier')
+class Charbonnier(nn.Module):
+    """The mean of sqrt(d^2 + eps^2): L1 with a smooth bottom (LapSRN, Lai et al., CVPR 2017)."""
+
+    def __init__(self, eps: float = 1e-3):
+        super().__init__()
+        if not 0 < eps < math.inf:
+            raise UserError(f'eps must be above 0, not {eps:g}')
+        self.eps = eps
+
+    def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        return ((pred - gt).square() + self.eps ** 2).sqrt().mean()
+
+
+class Losses(nn.Module):
+    """The losses that `spec`, one or a list of them, describes; each may have a `weight` (1).
+
+    `names`: what to call them, the n-th of one name NAME-n.
+    """
+
+    def __init__(self, spec: dict | list):
+        super().__init__()
+        specs = spec if isinstance(spec, list) else [spec]
+        if not specs:
+            raise UserError('loss holds none: give at least one, as {name: l1}')
+        self.names, self.weights, self.parts, kinds = [], [], nn.ModuleList(), []
+        for one in specs:
+            spec, weight = split_weight(one)
+            self.parts.append(losses.make(spec))
+            self.weights.append(weight)
+            kinds.append(spec['name'])
+            self.names.append(f'{kinds[-1]}-{n}' if (n := kinds.count(kinds[-1])) > 1 else kinds[-1])
+
+    def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        """Each loss by itself, without its weight: (number of losses,)."""
+        return torch.stack([part(pred, gt) for part in self.parts])
+
+    def total(self, values: Iterable) -> torch.Tensor | float:
+        """The weighted sum of the losses' `values`, one for each."""
+        return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+
+
+def split_weight(spec: dict) -> tuple[dict, float]:
+    """One loss's `spec` without its weight, and the weight, above 0 and finite."""
+    if not isinstance(spec, dict):
+        return spec, 1  # the registry says what is wrong with it
+    weight = convert(spec.get('weight', 1), float, 'weight of a loss')
+    if not 0 < weight < math.inf:
+        raise UserError(f'weight of a loss must be above 0, not {weight:g}')
+    return {key: value for key, value in spec.items() if key != 'weight'}, weight

@@ -1,0 +1,123 @@
+"""Is a model one function of the scale? Its PSNR at many scales, and results that should be equal made in two ways.
+
+    python scripts/consistency.py [--model edsr-baseline-A-liif-pixel] [--photos FILE ...] [--gpu cpu]
+
+Y-PSNR, without a border of `scale` pixels, at SCALES from x1 to x8: of the middle of each photo, reduced by bicubic
+interpolation and restored. A curve without dents at scales that are not whole is what arbitrary scale promises. And, in
+RGB, how near to each other are x2 of x2 and x4, the result of the flipped input, flipped back, and the usual one, tiles
+and the whole. Prints all, and writes results/consistency.json and results/consistency.png.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.image_file import read_image  # noqa: E402
+from datasets.wrappers import resize, to_tensor  # noqa: E402
+from files import atomic_write  # noqa: E402
+from models import load_pretrained, predict  # noqa: E402
+from models.parallel import pick_device, set_precision  # noqa: E402
+from models.predict import upscale_whole  # noqa: E402
+from models.pretrained import DEFAULT  # noqa: E402
+from models.registry import add_import_option  # noqa: E402
+from scripts.results import write_rows  # noqa: E402
+from utils import UserError, calc_psnr, run_cli, to_float  # noqa: E402
+
+RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
+PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
+SCALES = np.linspace(1, 8, 29).tolist()
+SIDE = 192  # pixels of the target that is reduced and restored
+SMALL, TILE = 96, 32  # pixels of the input that is enlarged in two ways, and of its tiles
+
+
+def middle(path, side):
+    """The square of `side` pixels in the middle of the photo at `path`."""
+    photo = read_image(path)
+    top, left = ((n - side) // 2 for n in photo.shape[:2])
+    if min(top, left) < 0:
+        raise UserError(f'{path}: has {photo.shape[0]}x{photo.shape[1]} pixels, and {side}x{side} are needed')
+    return photo[top:top + side, left:left + side]
+
+
+def larger(model, image, scale):
+    """`image` (3, h, w) enlarged, (3, H, W)."""
+    size = tuple(round(n * scale) for n in image.shape[1:])
+    return upscale_whole(model, image.to(next(model.parameters()).device), size, model.data_norm)
+
+
+def psnr_at(model, photo, scale):
+    """PSNR in dB of the `model` and of bicubic interpolation where they restore `photo`, (side, side, 3)."""
+    low = math.floor(len(photo) / scale + 1e-9)
+    side = round(low * scale)
+    target = photo[:side, :side]
+    inp, truth = resize(target, (low, low)), to_float(to_tensor(target))
+    preds = larger(model, to_tensor(inp), scale), to_float(to_tensor(resize(inp, (side, side))))
+    return [calc_psnr(pred, truth, 'benchmark', scale).item() for pred in preds]
+
+
+def agreements(model, image):
+    """PSNR in dB between two ways to enlarge `image` (3, h, w) four times: {name of the way: PSNR to the usual one}."""
+    usual = larger(model, image, 4)
+    ways = {'x2 of x2': larger(model, larger(model, image, 2), 2)}
+    for name, axes in (('flipped left to right', (2,)), ('flipped upside down', (1,))):
+        ways[name] = larger(model, image.flip(axes), 4).flip(axes)
+    with patch.object(predict, 'TILE', TILE):
+        ways[f'tiles of {TILE}'] = larger(model, image, 4)
+    return {name: calc_psnr(other, usual).item() for name, other in ways.items()}
+
+
+def dents(values):
+    """How far each value but the first and last lies above the mean of its neighbours; below: a dent."""
+    values = np.array(values)
+    return values[1:-1] - (values[:-2] + values[2:]) / 2
+
+
+def draw(rows):
+    """Above PSNR, below the gain over bicubic, by scale; a line for each photo."""
+    figure = Figure(figsize=(8, 6), layout='constrained')
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    for i, row in enumerate(rows):
+        top.plot(SCALES[1:], row['psnr'][1:], f'C{i}.-', label=f'{row["photo"]}, {row["model"]}')
+        top.plot(SCALES[1:], row['bicubic'][1:], f'C{i}--', lw=1, label=f'{row["photo"]}, bicubic')
+        bottom.plot(SCALES[1:], np.subtract(row['psnr'], row['bicubic'])[1:], f'C{i}.-')
+    top.set_ylabel('PSNR (dB)')
+    bottom.set(ylabel='gain over bicubic (dB)', xlabel='Scale (x1 is left out)', xticks=range(1, 9))
+    for axes in top, bottom:
+        axes.grid(color='0.9')
+        axes.spines[['top', 'right']].set_visible(False)
+    top.legend(frameon=False)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default=DEFAULT, help='a name in pretrained/, or a checkpoint')
+    parser.add_argument('--photos', nargs='+', default=PHOTOS)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    args = parser.parse_args()
+    set_precision(tf32=False)
+    model = load_pretrained(args.model).to(pick_device(args.gpu))
+    rows = []
+    for path in args.photos:
+        psnr, bicubic = zip(*(psnr_at(model, middle(path, SIDE), scale) for scale in SCALES), strict=True)
+        agree = agreements(model, to_float(to_tensor(middle(path, SMALL))))
+        rows.append({'photo': Path(path).stem, 'model': Path(args.model).stem, 'scales': SCALES, 'psnr': list(psnr),
+                     'bicubic': list(bicubic), 'agreement': agree})
+        for name, value in agree.items():
+            print(f'{path}: {name}: {value:.2f} dB')
+        gain = dents(np.subtract(psnr, bicubic)[1:])  # without x1, where bicubic is the truth itself
+        print(f'{path}: deepest dent: {gain.min():+.2f} dB at x{SCALES[2 + int(gain.argmin())]:g}', flush=True)
+    write_rows(RESULTS, rows)
+    with atomic_write(FIGURE) as file:
+        draw(rows).savefig(file, dpi=100)
+
+
+if __name__ == '__main__':
+    run_cli(main)

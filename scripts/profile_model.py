@@ -1,0 +1,143 @@
+"""What a model costs: parameters, multiply-adds, seconds and memory for a picture, and days of training.
+
+    python scripts/profile_model.py edsr-baseline-A-liif-pixel [--size 339x510] [--scale 4] [--gpu cpu]
+    python scripts/profile_model.py configs/train-div2k/train_edsr-baseline-liif.yaml
+
+MODEL is a checkpoint, a name in pretrained/, or a training config; of a config training is timed, too. Encoding is the
+encoder's part, decoding all that follows, from the feature map to the picture in main memory. Multiply-adds are those
+of matrix products and convolutions, as executed. Seconds are the median of three calls after a first one; memory is
+what a call needs at once beyond what was held before it. Training is timed on random samples, without loading any.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import datasets  # noqa: E402
+from models.parallel import Parallel, pick_device, set_precision  # noqa: E402
+from models.predict import upscale_whole  # noqa: E402
+from models.pretrained import load_pretrained, target_size  # noqa: E402
+from models.registry import add_import_option, make_model  # noqa: E402
+from models.run import read_config  # noqa: E402
+from scripts.benchmark import flops, machine, peak_bytes, seconds  # noqa: E402
+from scripts.benchmark_training import SCALES, random_batch, training_rate  # noqa: E402
+from train_liif import Trainer  # noqa: E402
+from utils import UserError, located, run_cli  # noqa: E402
+
+REPEATS = 3
+
+
+class Encoded(nn.Module):
+    """In place of an encoder: gives the feature map `feat` of the whole picture, at no cost."""
+    receptive_radius = None  # no tiles
+
+    def __init__(self, feat):
+        super().__init__()
+        self.feat, self.out_dim = feat, feat.shape[1]
+
+    def forward(self, inp):
+        return self.feat
+
+
+def parameters(model):
+    """The number of parameters of each part of `model`, by name, and of all: {part: count, ..., 'together': count}."""
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    whole = sum(p.numel() for p in model.parameters())
+    own = whole - sum(parts.values())
+    return {**{name: count for name, count in parts.items() if count}, **({'rest': own} if own else {}),
+            'together': whole}
+
+
+@torch.no_grad()
+def calls(model, shape, scale):
+    """The calls to measure for an input of `shape` (h, w): {name: function}. They share one random picture."""
+    torch.manual_seed(0)
+    like = next(model.parameters())
+    image, size = torch.rand(3, *shape).to(like), target_size(shape, scale)
+    encoder, feat = model.encoder, model.encoder(image[None])
+
+    def decode():
+        model.encoder = Encoded(feat)
+        try:
+            upscale_whole(model, image, size)
+        finally:
+            model.encoder = encoder
+
+    return {'encoding': torch.no_grad()(partial(encoder, image[None])), 'decoding': decode,
+            'whole picture': partial(upscale_whole, model, image, size)}
+
+
+def profile(model, shape, scale):
+    """What each of `calls` costs: {name: (multiply-adds, seconds, bytes)}."""
+    device = next(model.parameters()).device
+    return {name: (flops(call) // 2, statistics.median(seconds(call, device) for _ in range(REPEATS)),
+                   peak_bytes(call, device)) for name, call in calls(model, shape, scale).items()}
+
+
+def training(config, parallel):
+    """Iterations a second of a training `config`, and the epochs' number of iterations, None without its photos."""
+    size = int(config.train_dataset['batch_size'])
+    with tempfile.TemporaryDirectory() as folder:
+        rate = training_rate(Trainer(config, parallel, Path(folder)),
+                             [random_batch(config, size, scale) for scale in SCALES]) / size
+    try:
+        return rate, len(datasets.make_loader(config.train_dataset, seed=0, shuffle=True))
+    except UserError as error:
+        print(f'the days of training are unknown: {error}', file=sys.stderr)
+        return rate, None
+
+
+def report(name, shape, scale, counts, costs):
+    """The numbers of a model, in Markdown."""
+    lines = [f'{name}, {shape[0]}x{shape[1]} at x{scale:g}', '',
+             'parameters: ' + ', '.join(f'{part} {count:,}' for part, count in counts.items()), '',
+             '| | multiply-adds, G | seconds | peak memory, MB |', '|---|---:|---:|---:|']
+    lines += [f'| {name} | {count / 1e9:.4g} | {time:.3g} | {memory / 1e6:.0f} |'
+              for name, (count, time, memory) in costs.items()]
+    return '\n'.join(lines)
+
+
+def picture_size(text):
+    """'339x510' as (339, 510), height and width."""
+    try:
+        height, width = map(int, text.split('x'))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, as 339x510, not {text}')
+    return height, width
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
+    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the small picture')
+    parser.add_argument('--scale', type=float, default=4)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    args = parser.parse_args()
+    config = read_config(args.model) if args.model.endswith(('.yaml', '.yml')) else None
+    device = pick_device(args.gpu)
+    if device.type == 'cpu' and sys.platform != 'linux':
+        raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
+    set_precision(tf32=bool(config and config.tf32))
+    with located(args.model):
+        model = (make_model(config.model) if config else load_pretrained(args.model)).to(device).eval()
+    print(machine(device))
+    print(report(args.model, args.size, args.scale, parameters(model), profile(model, args.size, args.scale)))
+    if config:
+        rate, length = training(config, Parallel(args.gpu))
+        days = length and config.epoch_max * length / rate / 86400
+        until = f', {days:.3g} days to epoch {config.epoch_max}' if days else ''
+        print(f'\ntraining: {rate:.3g} iterations/s{until}')
+
+
+if __name__ == '__main__':
+    run_cli(main)
