@@ -4,12 +4,13 @@ A model sees `filled` colours. To what it makes of them `rim` adds what alpha-we
 edge is as clean as that on any background, and the model's detail goes on top. Where alpha is even, `rim` is 0.
 """
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
 RADIUS = 4  # of the surroundings of a pixel
-MARGIN = 3  # pixels around a part that bicubic enlargement looks at
 
 
 def filled(image: Image.Image) -> Image.Image:
@@ -24,20 +25,21 @@ def filled(image: Image.Image) -> Image.Image:
 def rim(image: Image.Image, colours: Image.Image, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
     """Alpha-weighted interpolation of `image`, RGBA, less plain interpolation of its `filled` colours, both bicubic.
 
-    In units of [0, 1], of the part `box` (left, top, right, bottom) of the pixels of the picture enlarged to `size`
-    (W, H): (3, h, w), or 0.
+    In units of [0, 1], of the part `box` (left, top, right, bottom) of the image, real numbers, enlarged to `size`
+    (W, H): (3, H, W), or 0.
     """
-    source = [b * n / m for b, n, m in zip(box, image.size * 2, size * 2, strict=True)]
-    left, top = (max(0, int(b) - MARGIN) for b in source[:2])
-    part = left, top, *(min(n, int(b) + 1 + MARGIN) for b, n in zip(source[2:], image.size, strict=True))
+    pitch = max(1, *((end - start) / n for start, end, n in zip(box[:2], box[2:], size, strict=True)))
+    margin = math.ceil(2 * pitch) + 1  # what bicubic interpolation looks at around a part: more where it reduces
+    left, top = (max(0, int(b) - margin) for b in box[:2])
+    part = left, top, *(min(n, int(b) + 1 + margin) for b, n in zip(box[2:], image.size, strict=True))
     image = image.crop(part)
     least, most = image.getchannel('A').getextrema()
     if least == most:
         return 0.0
 
     def enlarge(image):
-        inner = source[0] - left, source[1] - top, source[2] - left, source[3] - top
-        return torch.from_numpy(np.array(image.resize((box[2] - box[0], box[3] - box[1]), Image.BICUBIC, inner)))
+        inner = box[0] - left, box[1] - top, box[2] - left, box[3] - top
+        return torch.from_numpy(np.array(image.resize(size, Image.BICUBIC, inner)))
 
     weighted, simple = enlarge(image), enlarge(colours.crop(part))  # Pillow weights what has alpha
     difference = (weighted[..., :3].float() - simple) * (weighted[..., 3:] > 0) / 255
