@@ -4,7 +4,7 @@
     python web_demo.py --port 7860
 
 Upload a photo, choose a scale or a size, compare with bicubic interpolation by the slider (the wheel zooms), and
-download the result as PNG. A CPU is enough.
+download the result as PNG. A CPU is enough. At /explore, look around in a photo, at any depth.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from utils import UserError, run_cli
 os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
 try:
     import gradio as gr
+
+    from web.explore import Explore
 except ImportError:
     gr = None
 
@@ -110,7 +112,8 @@ def make_page(model, name):
 
     with gr.Blocks(title='A-LIIF', analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, by `{name}`. '
-                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels.')
+                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels. '
+                    '[**Explore**](/explore): look around in a photo, and zoom in for ever.')
         with gr.Row():
             with gr.Column(scale=1):
                 photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
@@ -148,10 +151,12 @@ def main():
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
     set_precision(tf32=False)
-    page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
+    model = load_pretrained(args.model).to(device)
+    page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
-                    footer_links=[], theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
+                    app_kwargs={'routes': Explore(model).routes()}, footer_links=[],
+                    theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
         raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
 
