@@ -178,7 +178,7 @@ function next() {
   $('mode').textContent = MODES[mode];
   $('left').hidden = mode === 0;
   $('left').textContent = 'bicubic';
-  $('right').hidden = mode === 1;
+  $('right').hidden = mode !== 2;
   $('right').textContent = 'model';
   move(at.x, at.y, at.scale);
 }
