@@ -4,7 +4,7 @@
     python web_demo.py --port 7860
 
 Upload a photo, choose a scale or a size, compare with bicubic interpolation by the slider (the wheel zooms), and
-download the result as PNG. A CPU is enough.
+download the result as PNG. A CPU is enough. At /explore, look around in a photo, at any depth.
 """
 
 import argparse
@@ -25,10 +25,14 @@ from utils import UserError, run_cli
 os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
 try:
     import gradio as gr
+    from gradio.processing_utils import save_file_to_cache
+
+    from web.explore import EXAMPLES, Explore
 except ImportError:
     gr = None
 
 LIMIT = 50e6  # pixels of a result: some minutes on a CPU
+CSS = '#usual input[type=number] { display: none }'  # which takes no more than the slider does
 SHOWN = 2048  # longest side of what the slider shows: browsers hold it, at full resolution, without trouble
 HOUR = 3600
 BY_SCALE, BY_SIZE = 'Scale', 'Size'
@@ -91,7 +95,8 @@ def make_page(model, name):
             pictures, text, target = upscale(model, path, choice, scale, height, width, cache)
         except UserError as error:
             message = str(error) if path is None else str(error).replace(path, Path(path).name)
-            raise gr.Error(message, duration=None, print_exception=False) from None
+            gr.Warning(message, duration=None, title='Error')  # a gr.Error would cover the last result
+            return gr.skip(), gr.skip(), gr.skip()
         return pictures, text, gr.DownloadButton(value=target, interactive=True)
 
     def uploaded(data):
@@ -99,25 +104,31 @@ def make_page(model, name):
         if data is None:
             return None
         path, cache = os.path.abspath(data.path or ''), Path(photo.GRADIO_CACHE).resolve()
-        if path not in map(os.path.abspath, page.upload_file_set.copy()) or cache not in Path(path).resolve().parents:
+        known = {*map(os.path.abspath, page.upload_file_set.copy()), *examples}
+        if path not in known or cache not in Path(path).resolve().parents:
             raise gr.Error('this file is none that was uploaded here; upload it (again)', print_exception=False)
         return path
 
     def show_fields(choice):
         # no value, said anew, shows the placeholder; otherwise there is a 0
         sizes = [gr.update(visible=choice == BY_SIZE, value=None) for _ in range(2)]
-        return gr.update(visible=choice == BY_SCALE), *sizes
+        return *(gr.update(visible=choice == BY_SCALE) for _ in range(2)), *sizes
 
+    examples = set()
     with gr.Blocks(title='A-LIIF', analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, by `{name}`. '
-                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels.')
+                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels. '
+                    '[**Explore**](/explore): look around in a photo, and zoom in for ever.')
         with gr.Row():
             with gr.Column(scale=1):
                 photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
                                  height=300, buttons=[])
+                gr.Examples([[str(path)] for path in EXAMPLES.values()], photo, label='Examples')
                 photo.preprocess = uploaded  # Gradio's own opens whatever it is told to, with errors of its own
                 choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
-                scale = gr.Slider(1, 8, 2, step=0.1, label='Scale')
+                with gr.Row():
+                    usual = gr.Slider(1, 30, 2, step=0.1, label='Scale', elem_id='usual', buttons=[], min_width=200)
+                    scale = gr.Number(2, label='Any scale', step=0.1, min_width=80, scale=0)
                 with gr.Row():
                     height, width = (gr.Number(label=label, precision=0, visible=False, placeholder='from the photo')
                                      for label in ('Height', 'Width'))
@@ -127,7 +138,10 @@ def make_page(model, name):
             with gr.Column(scale=2):
                 pictures = gr.ImageSlider(label='Bicubic (left), model (right)', format='png', interactive=False,
                                           max_height=600, buttons=['fullscreen'])
-        choice.change(show_fields, choice, [scale, height, width])
+        # Gradio copies an example into its cache, under a name that its content decides, when it is chosen
+        examples.update(os.path.abspath(save_file_to_cache(path, photo.GRADIO_CACHE)) for path in EXAMPLES.values())
+        choice.change(show_fields, choice, [usual, scale, height, width])
+        usual.input(fn=None, inputs=usual, outputs=scale, js='scale => scale')
         # one request at a time, as Gradio has it by default: the model keeps the features of the image it works on
         button.click(answer, [photo, choice, scale, height, width], [pictures, text, download], concurrency_limit=1)
     return page
@@ -148,10 +162,12 @@ def main():
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
     set_precision(tf32=False)
-    page = make_page(load_pretrained(args.model).to(device), Path(args.model).stem)
+    model = load_pretrained(args.model).to(device)
+    page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
-                    footer_links=[], theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
+                    app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
+                    theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
         raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
 

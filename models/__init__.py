@@ -7,6 +7,7 @@ from models import a_liif, edsr, liif, lmf, lte, metasr, mlp, rcan, rdn, swinir 
 from models.bicubic import Bicubic
 from models.checkpoint import load
 from models.pretrained import load_pretrained, upscale_pil
+from models.regions import upscale_region
 from models.registry import make, register
 
-__all__ = ['Bicubic', 'load', 'load_pretrained', 'make', 'register', 'upscale_pil']
+__all__ = ['Bicubic', 'load', 'load_pretrained', 'make', 'register', 'upscale_pil', 'upscale_region']

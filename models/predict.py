@@ -1,16 +1,19 @@
 """Images of any size: encoded in overlapping tiles, decoded in bands, so that memory does not grow with the image."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
 import torch
 
 from models.decoder import Decoder
 from models.geometry import nearest
-from utils import axis_coords
+from utils import make_coord
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
+KEPT = 32  # side of the tiles in which features are kept: small, so that a view needs few that it does not show
+AT_ONCE = 256  # largest side of what is encoded for a view at a time, after which whoever waits may change their mind
 ROWS = 16  # least rows of features in a band: for fewer, those that bands share would cost too much
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
@@ -65,17 +68,22 @@ def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
 class Target:
     """The pixels of an output of `size` (H, W) for an input of `shape` (h, w): their coordinates and whose they are.
 
-    `clip`: see `upscale`.
+    `clip`: see `upscale`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its pixels,
+    real numbers; by default all of it.
     """
 
-    def __init__(self, size: tuple, shape: tuple, model: Decoder, clip: bool = False):
+    def __init__(self, size: tuple, shape: tuple, model: Decoder, clip: bool = False, box: tuple | None = None):
         like = next(model.parameters())
         bound = model.max_cell_scale or (model.scale_max if clip else None)
-        self.shape, self.cell = shape, like.new_tensor(cells(size, shape, bound))
-        self.coords = axis_coords(size, like.dtype)
+        left, top, right, bottom = box or (0, 0, shape[1], shape[0])
+        axes = list(zip((top, left), (bottom, right), shape, size, strict=True))
+        whole = [m * n / (end - start) for start, end, n, m in axes]  # the size that the whole would have
+        self.shape, self.cell = shape, like.new_tensor(cells(whole, shape, bound))
+        self.coords = [make_coord([m], [(-1 + 2 * start / n, -1 + 2 * end / n)])[:, 0].to(like.dtype)
+                       for start, end, n, m in axes]
         # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
         # the local ensemble), that code's own neighbours when unfolded, and what else the decoder looks at
-        self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, size, strict=True))) / 2)
+        self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, whole, strict=True))) / 2)
         self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
 
     def span(self, axis: int, start: int, end: int) -> range:
@@ -83,14 +91,97 @@ class Target:
         owner = self.owners[axis]
         return range(int((owner < start).sum()), int((owner < end).sum()))
 
+    def parts(self, axis: int, largest: int) -> list[tuple[int, int]]:
+        """The input pixels along an axis that output pixels belong to, cut as `parts` does."""
+        first, last = int(self.owners[axis][0]), int(self.owners[axis][-1])
+        return [(first + start, first + end) for start, end in parts(last + 1 - first, largest)]
+
     def coord(self, axis: int, pixels: range) -> torch.Tensor:
         """Coordinates of a range of output pixels along an axis."""
         return self.coords[axis][pixels.start:pixels.stop]
 
 
-def largest_tile(model: Decoder, shape: tuple) -> int:
-    """The largest side of the tiles in which `model` sees an image of `shape` (h, w): all, where it needs it whole."""
-    return max(shape) if model.receptive_radius is None or model.reach == math.inf else TILE
+class Latents:
+    """The features of an `image` (3, h, w), uint8 or float in [0, 1], by the encoder of `model`: of parts, when asked.
+
+    `data_norm`: the normalisation of the model's inputs and colours.
+    """
+
+    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None):
+        self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
+        self.like = next(model.parameters())
+        self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
+        # an encoder that pools over the whole image has no receptive field, one with an upsampler no map of codes
+        self.whole = model.receptive_radius is None or model.reach == math.inf
+        self.largest = max(self.shape) if self.whole else TILE  # side of the parts to ask for
+
+    def part(self, rows: tuple, columns: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features (1, C, n, m) of the input pixels in `rows` and `columns` (start, end), and these (1, 3, n, m).
+
+        Where the encoder has an upsampler, the part is the whole image, and its features are more than its pixels.
+        """
+        feat = self.encode(rows, columns)
+        if feat.shape[-2:] != (rows[1] - rows[0], columns[1] - columns[0]):
+            rows, columns = ((0, n) for n in self.shape)
+        return feat, self.inp(rows, columns)
+
+    def inp(self, rows: tuple, columns: tuple) -> torch.Tensor:
+        """The encoder's input, normalised, (1, 3, n, m)."""
+        inp = self.image[None, :, slice(*rows), slice(*columns)]
+        return self.inp_norm.apply(inp.to(self.like) / (255 if inp.dtype == torch.uint8 else 1))
+
+    def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
+        """The features of `part`, by the encoder, which sees a margin as wide as its receptive field around them."""
+        seen = [(0, n) if self.whole else widen(*part, self.model.receptive_radius, n)
+                for part, n in zip((rows, columns), self.shape, strict=True)]
+        feat = self.model.encoder(self.inp(*seen))
+        if feat.shape[-2:] != tuple(end - start for start, end in seen):  # by its own upsampler
+            return feat
+        (top, bottom), (left, right) = ((start - first, end - first)
+                                        for (start, end), (first, _) in zip((rows, columns), seen, strict=True))
+        return feat[:, :, top:bottom, left:right]
+
+
+class KeptLatents(Latents):
+    """`Latents` that computes a feature once, when a part that has it is asked for first, and keeps it for the others.
+
+    They are kept in `tiles`, by row and column of tiles; by default a dict, which keeps all. What `tiles` has lost is
+    computed again.
+    """
+
+    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None,
+                 tiles: MutableMapping[tuple[int, int], torch.Tensor] | None = None):
+        super().__init__(model, image, data_norm)
+        self.tiles = {} if tiles is None else tiles
+        self.side = max(self.shape) if self.whole else KEPT
+        self.largest = max(self.shape) if self.whole else AT_ONCE
+
+    def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
+        ys, xs = (range(start // self.side, -(-end // self.side)) for start, end in (rows, columns))
+        tiles = {key: self.tiles.get(key) for key in itertools.product(ys, xs)}
+        missing = [key for key, tile in tiles.items() if tile is None]
+        if missing:
+            tiles |= self.encode_tiles(*([min(key), max(key) + 1] for key in zip(*missing, strict=True)))
+        feat = torch.cat([torch.cat([tiles[y, x] for x in xs], dim=3) for y in ys], dim=2)
+        if self.whole:  # its map may be of any size
+            return feat if feat.shape[-2:] != self.shape else feat[:, :, slice(*rows), slice(*columns)]
+        (top, bottom), (left, right) = ((start - grid.start * self.side, end - grid.start * self.side)
+                                        for (start, end), grid in ((rows, ys), (columns, xs)))
+        return feat[:, :, top:bottom, left:right]
+
+    def encode_tiles(self, ys: tuple, xs: tuple) -> dict[tuple[int, int], torch.Tensor]:
+        """Encodes the tiles in the rows and columns `ys` and `xs` (start, end) of tiles at once, and keeps them."""
+        area = [(start * self.side, min(n, end * self.side))
+                for (start, end), n in zip((ys, xs), self.shape, strict=True)]
+        feat = super().encode(*area)
+        if self.whole:
+            tiles = {(0, 0): feat}
+        else:
+            tiles = {(y, x): tile.clone()  # a view would keep all of `feat`
+                     for y, row in enumerate(feat.split(self.side, dim=2), ys[0])
+                     for x, tile in enumerate(row.split(self.side, dim=3), xs[0])}
+        self.tiles.update(tiles)
+        return tiles
 
 
 @torch.no_grad()
@@ -104,19 +195,30 @@ def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | 
     upsampler no map of latent codes: for them the tile is the image. `clip` shows the network no cells of scales beyond
     its training, where the model sets no such bound itself; that is better there, by 0.02 to 0.04 dB at x6 and x8.
     """
-    target = Target(size, image.shape[-2:], model, clip)
-    h, w = target.shape
-    largest = largest_tile(model, target.shape)
-    for rows in parts(h, largest):
-        for columns in parts(w, largest):
-            yield from upscale_tile(model, image, target, rows, columns, data_norm)
+    yield from upscale_latents(Latents(model, image, data_norm), size, clip)
+
+
+@torch.no_grad()
+def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tuple | None = None) -> Iterator[Block]:
+    """What `upscale` yields, of an image by its `Latents`; with `box`, see `Target`, of that part of it alone."""
+    target = Target(size, latents.shape, latents.model, clip, box)
+    for rows in target.parts(0, latents.largest):
+        for columns in target.parts(1, latents.largest):
+            yield from upscale_tile(latents, target, rows, columns)
 
 
 def upscale_whole(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
                   clip: bool = False) -> torch.Tensor:
     """The whole output of `upscale`, (3, H, W) on the CPU."""
-    whole = torch.empty(3, *size, dtype=next(model.parameters()).dtype)
-    for top, left, block in upscale(model, image, size, data_norm, clip):
+    return joined(upscale(model, image, size, data_norm, clip), size)
+
+
+def joined(blocks: Iterator[Block], size: tuple) -> torch.Tensor:
+    """The `blocks` of an output of `size` (H, W) as one, (3, H, W)."""
+    whole = None
+    for top, left, block in blocks:
+        if whole is None:
+            whole = block.new_empty(3, *size)
         whole[:, top:top + block.shape[1], left:left + block.shape[2]] = block
     return whole
 
@@ -135,40 +237,27 @@ def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm
     return total / 8
 
 
-def encode(model: Decoder, image: torch.Tensor, target: Target, rows: tuple, columns: tuple,
-           norm: Normalisation) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-    """Encodes the input pixels in `rows` and `columns` (start, end) and the margin that decoding there looks at.
-
-    Returns features, normalised input, and the row and column of `image` where both begin.
-    """
-    h, w = target.shape
-    margin = target.reach + (model.receptive_radius or 0)
-    (top, bottom), (left, right) = widen(*rows, margin, h), widen(*columns, margin, w)
-    inp = image[None, :, top:bottom, left:right]
-    inp = norm.apply(inp.to(target.cell) / (255 if inp.dtype == torch.uint8 else 1))
-    return model.encoder(inp), inp, top, left
-
-
-def upscale_tile(model: Decoder, image: torch.Tensor, target: Target, rows: tuple, columns: tuple,
-                 data_norm: dict | None) -> Iterator[Block]:
+def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) -> Iterator[Block]:
     """Yields `upscale`'s blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
-    h, w = target.shape
-    inp_norm, gt_norm = normalisations(data_norm, target.cell.device)
-    feat, inp, top, left = encode(model, image, target, rows, columns, inp_norm)
-
     xs = target.span(1, *columns)
     per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])
+    if per_row == 0:  # a target smaller than the input leaves pixels out
+        return
+    (top, bottom), (left, right) = (widen(*part, target.reach, n)
+                                    for part, n in zip((rows, columns), target.shape, strict=True))
+    feat, inp = latents.part((top, bottom), (left, right))
     for start, end in parts(rows[1] - rows[0], max(ROWS, int(QUERIES / max(1, per_row)))):
         ys = target.span(0, rows[0] + start, rows[0] + end)
-        if len(xs) == 0 or len(ys) == 0:  # a target smaller than the input leaves pixels out
+        if len(ys) == 0:
             continue
         if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
-            features = model.features(feat, inp)
+            features = latents.model.features(feat, inp)
         else:
-            first, last = widen(rows[0] + start, rows[0] + end, target.reach, h)
+            first, last = widen(rows[0] + start, rows[0] + end, target.reach, target.shape[0])
             band = slice(first - top, last - top)
-            features = model.features(feat[:, :, band], inp[:, :, band], (first, left, h, w))
+            features = latents.model.features(feat[:, :, band], inp[:, :, band], (first, left, *target.shape))
         step = max(1, QUERIES // len(xs))  # at large scales a single row of the input makes more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
-            pred = model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell).flatten(1, 2)
-            yield some.start, xs.start, gt_norm.undo(pred).clamp(0, 1).view(len(some), -1, 3).permute(2, 0, 1).cpu()
+            pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
+            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(len(some), -1, 3)
+            yield some.start, xs.start, colours.permute(2, 0, 1).cpu()

@@ -4,7 +4,7 @@
     big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, nearest
-from models.predict import Target, encode, largest_tile, normalisations, parts, upscale, upscale_ensemble
+from models.predict import Block, Latents, Target, upscale, upscale_ensemble, widen
 from models.sampling import grid
 from pictures.deep import Deep
 from pictures.metadata import resized
@@ -84,17 +84,29 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 def blocks(model: Decoder, image: Image.Image, size: tuple,
            self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
-    source, part = model_colours(image), None
-    transparent = 'A' in image.getbands()
-    if transparent:
-        rgba, alpha = rgba_pixels(image), resized_alpha(image, size[::-1])
+    source = model_colours(image)
     args = model, to_tensor(source), size, model.data_norm, True
-    for top, left, colours in [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args):
-        box = left, top, left + colours.shape[2], top + colours.shape[1]
+    colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args)
+    yield from pictures(colours, image, source, (0, 0, *image.size), size)
+
+
+def pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
+             size: tuple) -> Iterator[tuple[int, int, Image.Image | Deep]]:
+    """The blocks (top, left, colours) of the part `box` of `image` at `size` (H, W), as (left, top, picture).
+
+    image: a `plain` one. source: its `model_colours`. Alpha is resized by bicubic interpolation.
+    """
+    transparent, part = 'A' in image.getbands(), None
+    if transparent:
+        rgba, alpha = rgba_pixels(image), resized_alpha(image, size[::-1], box)
+    for top, left, block in colours:
+        bottom, right = top + block.shape[1], left + block.shape[2]
         if transparent:
-            colours = (colours + rim(rgba, np.asarray(source), size[::-1], box)).clamp(0, 1)
-            part = alpha[box[1]:box[3], box[0]:box[2]]
-        yield left, top, to_picture(colours, image.mode, part)
+            seen = [start + x * (end - start) / n for x, start, end, n in zip(
+                (left, top, right, bottom), box[:2] * 2, box[2:] * 2, size[::-1] * 2, strict=True)]
+            block = (block + rim(rgba, np.asarray(source), (right - left, bottom - top), seen)).clamp(0, 1)
+            part = alpha[top:bottom, left:right]
+        yield left, top, to_picture(block, image.mode, part)
 
 
 @torch.no_grad()
@@ -108,22 +120,22 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     target = Target(view, image.shape[-2:], model)
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
-    norm, _ = normalisations(model.data_norm, cell.device)
-    largest = largest_tile(model, target.shape)
+    latents = Latents(model, image, model.data_norm)
 
     def tile(rows, columns):
         y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)
                 for axis, (part, n) in enumerate(((rows, h), (columns, w))))
         if len(y) == 0 or len(x) == 0:
             return torch.empty(model.imnet.K, len(y), len(x))
-        feat, inp, top, left = encode(model, image, target, rows, columns, norm)
+        (top, bottom), (left, right) = widen(*rows, target.reach, h), widen(*columns, target.reach, w)
+        feat, inp = latents.part((top, bottom), (left, right))
         if feat.shape[-2:] != inp.shape[-2:]:
             raise UserError('mixing weights can be shown of an encoder without an upsampler only')
         features = model.hoist_cell(model.features(feat, inp, (top, left, h, w)), cell.expand(1, 1, 2))
         return torch.cat([weigh(model, features, line, x, cell) for line in y.split(4)], dim=1)
 
-    return torch.cat([torch.cat([tile(rows, columns) for columns in parts(w, largest)], dim=2)
-                      for rows in parts(h, largest)], dim=1)
+    return torch.cat([torch.cat([tile(rows, columns) for columns in target.parts(1, latents.largest)], dim=2)
+                      for rows in target.parts(0, latents.largest)], dim=1)
 
 
 def weigh(model: Decoder, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:

@@ -101,12 +101,12 @@ def model_colours(image: Image.Image | Deep) -> Image.Image | Deep:
     return Deep(colours) if colours.dtype == np.uint16 else Image.fromarray(colours)
 
 
-def resized_alpha(image: Image.Image | Deep, size: tuple[int, int]) -> np.ndarray:
-    """The alpha (H, W) of a `plain` picture at `size` (W, H), uint8 or uint16, by bicubic interpolation."""
+def resized_alpha(image: Image.Image | Deep, size: tuple[int, int], box: tuple) -> np.ndarray:
+    """The alpha (H, W) of the part `box` of a `plain` picture at `size` (W, H), uint8 or uint16; bicubic."""
     if isinstance(image, Deep):  # Pillow's own 16 bits would round twice
-        alpha = Image.fromarray(image.pixels[..., -1].astype(np.float32)).resize(size, Image.BICUBIC)
+        alpha = Image.fromarray(image.pixels[..., -1].astype(np.float32)).resize(size, Image.BICUBIC, box)
         return np.asarray(alpha).clip(0, 65535).round().astype(np.uint16)
-    return np.asarray(image.getchannel('A').resize(size, Image.BICUBIC))
+    return np.asarray(image.getchannel('A').resize(size, Image.BICUBIC, box))
 
 
 def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None) -> Image.Image | Deep:

@@ -5,13 +5,14 @@ edge is as clean as that on any background, and the model's detail goes on top. 
 Pixels are arrays of uint8 or uint16, and are computed with in units of [0, 1].
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 RADIUS = 4  # of the surroundings of a pixel
-MARGIN = 3  # pixels around a part that bicubic enlargement looks at
 LEAST = 1 / 255  # alpha of what is not quite invisible
 ROWS = 256  # filled at a time
 
@@ -43,20 +44,20 @@ def filled(pixels: np.ndarray) -> np.ndarray:
 def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
     """Alpha-weighted interpolation of `pixels`, RGBA, less plain interpolation of their `filled` colours, both bicubic.
 
-    In units of [0, 1], of the part `box` (left, top, right, bottom) of the pixels of the picture enlarged to `size`
-    (W, H): (3, h, w), or 0.
+    In units of [0, 1], of the part `box` (left, top, right, bottom) of the image, real numbers, enlarged to `size`
+    (W, H): (3, H, W), or 0.
     """
     shape = pixels.shape[1::-1]
-    source = [b * n / m for b, n, m in zip(box, shape * 2, size * 2, strict=True)]
-    left, top = (max(0, int(b) - MARGIN) for b in source[:2])
-    right, bottom = (min(n, int(b) + 1 + MARGIN) for b, n in zip(source[2:], shape, strict=True))
+    pitch = max(1, *((end - start) / n for start, end, n in zip(box[:2], box[2:], size, strict=True)))
+    margin = math.ceil(2 * pitch) + 1  # what bicubic interpolation looks at around a part: more where it reduces
+    left, top = (max(0, int(b) - margin) for b in box[:2])
+    right, bottom = (min(n, int(b) + 1 + margin) for b, n in zip(box[2:], shape, strict=True))
     pixels, colours = (array[top:bottom, left:right] for array in (pixels, colours))
     if pixels[..., 3].min() == pixels[..., 3].max():
         return 0.0
 
-    inner = source[0] - left, source[1] - top, source[2] - left, source[3] - top
-    weighted = enlarged(weigh(planes(pixels)), (box[2] - box[0], box[3] - box[1]), inner)
-    simple = enlarged(planes(colours), (box[2] - box[0], box[3] - box[1]), inner)
+    inner = box[0] - left, box[1] - top, box[2] - left, box[3] - top
+    weighted, simple = (enlarged(colours, size, inner) for colours in (weigh(planes(pixels)), planes(colours)))
     seen = weighted[3] > LEAST / 2
     return ((weighted[:3] / weighted[3].clamp(min=LEAST / 2)).clamp(max=1) - simple) * seen
 

@@ -1,0 +1,79 @@
+"""Parts of a picture at any size, of which nothing is encoded that they do not show.
+
+    view = upscale_region(model, Image.open('photo.jpg'), (100.5, 80, 140.5, 105), (800, 1280))
+
+    photo = Encoded(model, Image.open('photo.jpg'))  # to look around in it: views share its features
+    view = photo.region((100.5, 80, 140.5, 105), (800, 1280))
+"""
+
+import math
+from collections.abc import Iterator, MutableMapping
+
+import torch
+from PIL import Image
+
+from models.decoder import Decoder
+from models.predict import Block, KeptLatents, Latents, joined, upscale_latents
+from models.pretrained import pictures
+from pictures.modes import blank, model_colours, plain, to_tensor
+from utils import UserError
+
+Picture = torch.Tensor | Image.Image
+
+
+def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
+    """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged as much.
+
+    image: a tensor (3, h, w), uint8 or float in [0, 1], which gives one (3, H, W) on the CPU; or a picture, which gives
+    one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real numbers, 0 and 0
+    being its upper left corner. The encoder sees the part and a margin as wide as its receptive field alone; the whole
+    where it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size without pixels.
+    """
+    return Region(model, image, Latents).region(box, size)
+
+
+class Region:
+    """Parts of `image`, see `upscale_region`, by its features, which an object of the class `latents` has."""
+
+    def __init__(self, model: Decoder, image: Picture, latents: type[Latents], *args):
+        self.image = plain(image) if isinstance(image, Image.Image) else None
+        self.source = model_colours(self.image) if self.image else None
+        colours = to_tensor(self.source) if self.image else image
+        self.latents = latents(model, colours, model.data_norm, *args)
+
+    def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image]]:
+        """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
+        check(box, size, self.latents.shape)
+        blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))
+        return pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
+
+    def region(self, box: tuple, size: tuple) -> Picture:
+        """The part `box` at `size` (H, W), see `upscale_region`."""
+        blocks = self.blocks(box, size)
+        if self.image is None:
+            return joined(blocks, size)
+        result = blank(self.image.mode, size[::-1])
+        for left, top, block in blocks:
+            result.paste(block, (left, top))
+        return result
+
+
+class Encoded(Region):
+    """A picture, or a tensor (3, h, w), of which many parts are wanted: a feature is computed for the first one alone.
+
+    Nothing is encoded at once. `tiles`: where the features are kept, such as a cache with a limit; by default a dict.
+    """
+
+    def __init__(self, model: Decoder, image: Picture,
+                 tiles: MutableMapping[tuple[int, int], torch.Tensor] | None = None):
+        super().__init__(model, image, KeptLatents, tiles)
+
+
+def check(box: tuple, size: tuple, shape: tuple) -> None:
+    """Raises a UserError if an image of `shape` (h, w) has no part `box` to be shown at `size` (H, W)."""
+    (left, top, right, bottom), (height, width) = box, shape
+    if not (all(map(math.isfinite, box)) and 0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '
+                        f'not ({", ".join(f"{x:g}" for x in box)})')
+    if min(size) < 1:
+        raise UserError(f'size must be at least 1x1, not {size[0]}x{size[1]}')

@@ -1,0 +1,295 @@
+"""The Explore page: what its server gives to whom, and how one looks around in a photo in a browser."""
+
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import test_report
+import test_web_demo
+import torch
+from PIL import Image
+from test_web_demo import element, wait
+
+from models import upscale_region
+from web.lru import LRU, Share
+
+httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
+
+chromium = test_report.chromium  # fixtures
+folder, model, url = test_web_demo.folder, test_web_demo.model, test_web_demo.url
+
+
+@pytest.fixture
+def web(url):
+    """A visitor, who sends requests to the server."""
+    with httpx.Client(base_url=f'{url}explore/', timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def photo(folder):
+    return folder / 'photo.png'  # 60x44
+
+
+def opened(web, path):
+    return web.post('photos', content=path.read_bytes()).raise_for_status().json()
+
+
+def view(web, photo, box='10,8,30,24', size='80,64', by='model'):
+    return web.get(f'photos/{photo}/view', params={'box': box, 'size': size, 'by': by})
+
+
+def pixels(response):
+    return np.asarray(Image.open(io.BytesIO(response.raise_for_status().content))).astype(int)
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_over_its_limit_forgets_what_was_used_least_recently():
+    cache = LRU(10, len)
+    for key, value in ('a', 'aaaa'), ('b', 'bbbb'):
+        cache.put(key, value)
+    cache.get('a')
+    cache.put('c', 'cccc')
+    assert [cache.get(key) for key in 'abc'] == ['aaaa', None, 'cccc'] and cache.used == 8
+
+
+def test_a_value_that_is_put_again_counts_once_and_one_over_the_limit_is_not_kept():
+    cache = LRU(10, len)
+    for _ in range(5):
+        cache.put('a', 'aaaa')
+    assert cache.get('a') == 'aaaa' and cache.used == 4
+    cache.put('b', 'b' * 11)
+    assert cache.get('b') is None and cache.used == 0
+
+
+def test_of_a_shared_cache_each_owner_has_their_own():
+    cache = LRU(1000, lambda tensor: tensor.nbytes)
+    mine, yours = Share(cache, 'me'), Share(cache, 'you')
+    mine[0, 0] = torch.zeros(10)
+    assert mine.get((0, 0)) is not None and yours.get((0, 0)) is None and len(yours) == 0 and list(mine) == [(0, 0)]
+
+
+# --- the server ----------------------------------------------------------------------------------------------------
+
+
+def test_a_view_is_that_region_by_the_model(web, model, photo):
+    answer = opened(web, photo)
+    assert (answer['width'], answer['height']) == (60, 44)
+    expected = upscale_region(model, Image.open(photo), (10, 8, 30, 24), (64, 80))
+    assert np.abs(pixels(view(web, answer['id'])) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_a_view_by_bicubic_interpolation_is_pillows(web, photo):
+    actual = pixels(view(web, opened(web, photo)['id'], by='bicubic'))
+    assert np.array_equal(actual, np.asarray(Image.open(photo).resize((80, 64), Image.BICUBIC, (10, 8, 30, 24))))
+
+
+def test_two_visitors_of_one_photo_have_ids_that_cannot_be_guessed(web, photo):
+    ids = {opened(web, photo)['id'] for _ in range(4)}
+    assert len(ids) == 4 and min(map(len, ids)) >= 43  # 32 random bytes
+
+
+def test_a_visitor_sees_their_own_photo_while_another_looks_at_theirs(web, photo, tmp_path):
+    Image.open(photo).transpose(Image.FLIP_LEFT_RIGHT).save(tmp_path / 'other.png')
+    mine, other = (opened(web, path)['id'] for path in (photo, tmp_path / 'other.png'))
+    before = pixels(view(web, mine))
+    theirs = pixels(view(web, other))
+    assert not np.array_equal(before, theirs) and np.array_equal(pixels(view(web, mine)), before)
+
+
+@pytest.mark.parametrize('id', ['', 'x' * 43, '..', '../../../photo.png', '%2e%2e%2fphoto.png', '*', 'None'])
+def test_a_photo_that_is_not_ones_own_is_not_found(web, photo, id):
+    opened(web, photo)
+    assert view(web, id).status_code == 404
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'box': '10,8,61,24'}, 'box must be (left, top, right, bottom) inside the image, 60x44 (width x height), '
+                            'not (10, 8, 61, 24)'),
+    ({'box': '10,8,nan,24'}, 'box must be'), ({'box': '1,2,3'}, 'a view needs box=left,top,right,bottom'),
+    ({'box': 'a,b,c,d'}, 'a view needs'), ({'size': '0,10'}, 'size must be at least 1x1'),
+    ({'size': '-10,-10'}, 'size must be'), ({'size': '4000,4000'}, 'a view may have up to 9 million pixels'),
+    ({'size': '8,8'}, 'the model makes no view at less than half of the size of the photo'),
+    ({'by': 'magic'}, "by must be 'model' or 'bicubic'")])
+def test_a_view_that_cannot_be_is_refused_by_a_line(web, photo, changes, message):
+    response = view(web, opened(web, photo)['id'], **changes)
+    assert response.status_code == 400 and response.json()['error'].startswith(message)
+
+
+def test_what_is_no_image_is_refused_without_the_name_of_a_file_here(web):
+    response = web.post('photos', content=b'no image')
+    assert response.status_code == 400
+    assert response.json()['error'].startswith('the file: cannot be read as an image') and 'tmp' not in response.text
+
+
+def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(web):
+    response = web.post('photos', content=b'P6 8000 8000 255\n')  # the pixels themselves are not there
+    assert 'the photo has 64.0 million pixels, and this page opens up to 50 million' in response.json()['error']
+
+
+@pytest.mark.parametrize('name', ['..%2f..%2fexplore.py', '%2fetc%2fpasswd', '../explore.py', 'README.txt'])
+def test_nothing_but_the_examples_is_given_out(web, name):
+    assert web.get(f'examples/{name}').status_code == 404
+
+
+def test_the_examples_are_photos_that_can_be_opened(web):
+    names = web.get('examples').json()
+    assert len(names) >= 3
+    for name in names:
+        assert web.post('photos', content=web.get(f'examples/{name}').content).json()['width'] > 400
+
+
+def test_of_views_of_a_photo_the_latest_is_made_and_those_before_are_given_up(web, url, tmp_path):
+    Image.effect_noise((900, 700), 60).convert('RGB').save(tmp_path / 'large.png')
+    photo, first = opened(web, tmp_path / 'large.png')['id'], []
+
+    def ask():
+        with httpx.Client(base_url=f'{url}explore/', timeout=60, trust_env=False) as client:
+            first.append(view(client, photo, '0,0,900,700', '3400,2640'))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.5)
+    assert pixels(view(web, photo, '400,300,410,308')).shape == (64, 80, 3)
+    thread.join()
+    assert first[0].status_code == 409
+
+
+def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, photo):
+    response = view(web, opened(web, photo)['id'])
+    assert response.headers['cache-control'] == 'no-store' and 'access-control-allow-origin' not in response.headers
+
+
+# --- the page in a browser -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser(chromium, url, photo):
+    """Chromium, the photo open in the page."""
+    for log in ('browser', 'performance'):
+        chromium.get_log(log)
+    chromium.get(f'{url}explore')
+    element(chromium, '#file').send_keys(str(photo))
+    box(chromium)
+    return chromium
+
+
+def box(browser, other_than=None):
+    """The part of the photo that is shown, sharp, once it is another."""
+    def shown(browser):
+        value = browser.find_element('css selector', 'body').get_attribute('data-shown')
+        settled = browser.find_element('id', 'status').text.endswith(' s')
+        return settled and value and [float(x) for x in value.split(',')]
+
+    return wait(browser, lambda browser: (now := shown(browser)) and now != other_than and now)
+
+
+def act(browser):
+    from selenium.webdriver.common.action_chains import ActionChains
+    return ActionChains(browser), browser.find_element('id', 'view')
+
+
+def wheel(browser, delta, x=0, y=0):
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+    chain, canvas = act(browser)
+    chain.scroll_from_origin(ScrollOrigin.from_element(canvas, x, y), 0, delta).perform()
+
+
+def test_a_photo_that_is_opened_is_shown_whole(browser):
+    assert box(browser) == [0, 0, 60, 44]
+
+
+def test_the_wheel_zooms_into_the_point_under_it(browser):
+    before = box(browser)
+    wheel(browser, -600)
+    left, top, right, bottom = box(browser, before)
+    assert right - left < 40 and bottom - top < 30
+    assert (left + right) / 2 == pytest.approx(30, abs=0.2) and (top + bottom) / 2 == pytest.approx(22, abs=0.2)
+
+
+def test_dragging_moves_the_photo_with_the_pointer(browser):
+    wheel(browser, -1000)
+    before = box(browser, [0, 0, 60, 44])
+    chain, canvas = act(browser)
+    scale = canvas.size['width'] / (before[2] - before[0])
+    chain.drag_and_drop_by_offset(canvas, 120, -60).perform()
+    after = box(browser, before)
+    assert after[0] - before[0] == pytest.approx(-120 / scale, abs=0.1)
+    assert after[1] - before[1] == pytest.approx(60 / scale, abs=0.1)
+
+
+def test_two_fingers_zoom(browser):
+    before = box(browser)
+    area = browser.find_element('id', 'view').rect
+    x, y = area['x'] + area['width'] / 2, area['y'] + area['height'] / 2
+
+    def touch(kind, apart):
+        points = [] if apart is None else [{'x': x - apart, 'y': y, 'id': 0}, {'x': x + apart, 'y': y, 'id': 1}]
+        browser.execute_cdp_cmd('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': points})
+
+    touch('touchStart', 50)
+    for apart in (70, 100, 150):
+        touch('touchMove', apart)
+    touch('touchEnd', None)
+    after = box(browser, before)
+    assert after[3] - after[1] == pytest.approx((before[3] - before[1]) / 3, rel=0.15)
+
+
+def test_keys_zoom_move_and_go_back_to_the_whole(browser):
+    body, whole = browser.find_element('css selector', 'body'), box(browser)
+    body.send_keys('+++++')
+    near = box(browser, whole)
+    from selenium.webdriver.common.keys import Keys
+    body.send_keys(Keys.ARROW_RIGHT)
+    moved = box(browser, near)
+    assert moved[0] > near[0] and moved[1] == pytest.approx(near[1])
+    body.send_keys('0')
+    assert box(browser, moved) == whole
+
+
+def test_b_shows_bicubic_interpolation_instead_then_beside(browser):
+    body = browser.find_element('css selector', 'body')
+    tags = [browser.find_element('id', name) for name in ('left', 'right')]
+    for expected in ([True, False], [True, True], [False, False]):
+        body.send_keys('b')
+        wait(browser, lambda browser, expected=expected: [tag.is_displayed() for tag in tags] == expected)
+
+
+def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser):
+    before = box(browser)
+    browser.get_log('performance')
+    wheel(browser, -900)
+    box(browser, before)
+    events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
+    urls = [e['params']['request']['url'] for e in events if e['method'] == 'Network.requestWillBeSent']
+    assert 1 <= len(urls) <= 3  # the wheel may move in steps, each with a pause
+    canvas = browser.find_element('id', 'view').size
+    assert f'size={canvas["width"]},{canvas["height"]}&by=model' in urls[-1]
+
+
+def test_a_file_that_is_no_image_is_told_and_the_photo_stays(browser, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    element(browser, '#file').send_keys(str(tmp_path / 'broken.png'))
+    assert 'the file: cannot be read as an image' in element(browser, '#error', 'image').text
+    before = box_now(browser)
+    wheel(browser, -600)
+    assert box(browser, before) != before
+
+
+def box_now(browser):
+    return [float(x) for x in browser.find_element('css selector', 'body').get_attribute('data-shown').split(',')]
+
+
+def test_the_page_says_nothing_on_the_console_and_asks_no_other_machine(browser, url):
+    wheel(browser, -600)
+    box(browser, [0, 0, 60, 44])
+    assert browser.get_log('browser') == []
+    events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
+    requests = [event['params'] for event in events if event['method'] == 'Network.requestWillBeSent']
+    urls = {r['request']['url'] for r in requests if r['documentURL'].startswith(url)}
+    assert urls and all(u.startswith((url, 'data:', 'blob:')) for u in urls)

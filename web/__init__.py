@@ -1,0 +1,1 @@
+"""What web_demo.py serves beside its Gradio page."""
