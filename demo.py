@@ -6,8 +6,9 @@
     python demo.py photo.jpg --compare --weights-map
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, HEIF where pillow-heif is installed; writes PNG, JPEG, WebP, AVIF,
-BMP and TIFF. `--compare` adds big-compare.png, bicubic interpolation and the model side by side; `--weights-map` adds
-big-weights.png, which of A-LIIF's implicit functions rules where. Of a folder, what is done already is skipped.
+GIF, BMP and TIFF, with all frames or pages where the format holds several. `--compare` adds big-compare.png, bicubic
+interpolation and the model side by side; `--weights-map` adds big-weights.png, which of A-LIIF's implicit functions
+rules where. Of a folder, what is done already is skipped.
 """
 
 import argparse
@@ -49,7 +50,8 @@ def parse_args() -> argparse.Namespace:
                         help='HEIGHT,WIDTH or WIDTHxHEIGHT, of any aspect ratio, or one number for the longer side')
     parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--float32', action='store_true',
+                        help='no bf16, in which 8-bit results are computed where the GPU or CPU has it')
     parser.add_argument('--self-ensemble', action='store_true',
                         help='the mean over 8 flips and transposes: a little better, eight times the work')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')

@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 import time
+from itertools import chain, islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,10 +12,11 @@ from tqdm import tqdm
 from datasets.image_file import image_size
 from errors import UserError, located, size_text
 from models.decoder import Decoder
-from models.parallel import mixed_precision, pick_device, set_precision
+from models.parallel import pick_device, picture_precision, set_precision
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
 from pictures.compare import compare, weights_map
-from pictures.io import check_fits, check_room, read, save, writing_errors
+from pictures.frames import count_frames, holds_frames, read_frames, save_frames
+from pictures.io import check_fits, check_room, format_name, read, save, writing_errors, written_mode
 from pictures.jobs import Job, beside, check_apart, find_jobs
 from pictures.modes import note
 from utils import time_text
@@ -31,13 +33,11 @@ def upscale_all(args: argparse.Namespace) -> None:
     model = load_pretrained(args.model).to(device)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
-    precision = mixed_precision(device, args.amp)
 
     failures, skipped = [], 0
     for job in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
         try:
-            with precision:
-                skipped += not process(job, model, args)
+            skipped += not process(job, model, args)
         except UserError as error:
             if not args.input.is_dir():
                 raise
@@ -103,6 +103,10 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     if len(done) == len(job.written()):
         return False
     check_room(job.target, math.prod(asked_size(job.source, args)), 'L')  # before it is decoded
+    count = count_frames(job.source)
+    several = count > 1 and holds_frames(job.target)
+    if count > 1 and not several:
+        note('of several frames or pages the first one is read (.gif, .webp, .png, .avif and .tif hold them all)')
     image = read(job.source)
     shape = image.height, image.width
     with located(job.source):
@@ -110,10 +114,22 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     with writing_errors(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(job.target, size, image.mode)
+    if several and format_name(job.target) != 'TIFF':  # the frames of an animation are held until all are there
+        check_room(job.target, count * math.prod(size), image.mode)
     tell_stretch(job.source, shape, size)
 
-    big = upscale_pil(model, image, size=size, verbose=True, self_ensemble=args.self_ensemble)
-    if job.target not in done:
+    device = next(model.parameters()).device
+    eight_bits = ';16' not in written_mode(format_name(job.target), image.mode)
+
+    def enlarge(picture):
+        size = target_size((picture.height, picture.width), args.scale, args.resolution)
+        with picture_precision(device, eight_bits and not args.float32):
+            return upscale_pil(model, picture, size=size, verbose=True, self_ensemble=args.self_ensemble)
+
+    big = enlarge(image)
+    if job.target not in done and several:
+        save_frames(chain([big], map(enlarge, islice(read_frames(job.source), 1, None))), job.source, job.target)
+    elif job.target not in done:
         save(big, job.target)
     if job.comparison and job.comparison not in done:
         save(compare(image, big, Path(args.model).stem), job.comparison)
