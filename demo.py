@@ -4,6 +4,7 @@
     python demo.py photo.jpg --scale 3.7 --output big.png
     python demo.py photos/ --resolution 3840 --output big/    longer side; or 3840x2160 (width x height)
     python demo.py photo.jpg --compare --weights-map
+    python demo.py video.mp4 --scale 2                        frame by frame, with its sound
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, HEIF where pillow-heif is installed; writes PNG, JPEG, WebP, AVIF,
 GIF, BMP and TIFF, with all frames or pages where the format holds several. `--compare` adds big-compare.png, bicubic
@@ -40,7 +41,7 @@ def size_from(text: str) -> tuple[int, int] | int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('picture', nargs='?', type=Path, help='a picture, or a folder of them')
+    source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
     source.add_argument('--input', type=Path, help='the same, as an option')
     parser.add_argument('--output', help='the file to write, or a folder (one to be made ends in /); without it the '
                                          'result is put beside the picture, as photo-x4.png')

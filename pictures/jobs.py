@@ -10,6 +10,7 @@ from errors import UserError
 from files import file_name
 from pictures.frames import count_frames, holds_frames
 from pictures.io import written_suffixes
+from pictures.video import is_video, video_suffix
 
 
 class Job(NamedTuple):
@@ -27,10 +28,12 @@ class Job(NamedTuple):
 def beside(source: Path, ending: str) -> str:
     """The --output of which nothing is said: beside `source`, with `ending` added.
 
-    A folder, or a PNG; what has several frames keeps its suffix where that can be written.
+    A folder, or a PNG; videos, and what has several frames, keep their suffix where that can be written.
     """
     if source.is_dir():
         return f'{source.resolve().parent / file_name(source.resolve().name, ending)}{os.sep}'
+    if is_video(source):
+        return str(source.with_name(file_name(source.stem, f'{ending}{video_suffix(source)}')))
     kept = source.is_file() and holds_frames(source) and count_frames(source) > 1
     return str(source.with_name(file_name(source.stem, f'{ending}{source.suffix if kept else ".png"}')))
 
