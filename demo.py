@@ -4,10 +4,12 @@
     python demo.py photo.jpg --scale 3.7 --output big.png
     python demo.py photos/ --resolution 3840 --output big/    longer side; or 3840x2160 (width x height)
     python demo.py photo.jpg --compare --weights-map
+    python demo.py video.mp4 --scale 2                        frame by frame, with its sound
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, HEIF where pillow-heif is installed; writes PNG, JPEG, WebP, AVIF,
-BMP and TIFF. `--compare` adds big-compare.png, bicubic interpolation and the model side by side; `--weights-map` adds
-big-weights.png, which of A-LIIF's implicit functions rules where. Of a folder, what is done already is skipped.
+GIF, BMP and TIFF, with all frames or pages where the format holds several. `--compare` adds big-compare.png, bicubic
+interpolation and the model side by side; `--weights-map` adds big-weights.png, which of A-LIIF's implicit functions
+rules where. Of a folder, what is done already is skipped.
 """
 
 import argparse
@@ -39,7 +41,7 @@ def size_from(text: str) -> tuple[int, int] | int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('picture', nargs='?', type=Path, help='a picture, or a folder of them')
+    source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
     source.add_argument('--input', type=Path, help='the same, as an option')
     parser.add_argument('--output', help='the file to write, or a folder (one to be made ends in /); without it the '
                                          'result is put beside the picture, as photo-x4.png')
@@ -49,7 +51,8 @@ def parse_args() -> argparse.Namespace:
                         help='HEIGHT,WIDTH or WIDTHxHEIGHT, of any aspect ratio, or one number for the longer side')
     parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
+    parser.add_argument('--float32', action='store_true',
+                        help='no bf16, in which 8-bit results are computed where the GPU or CPU has it')
     parser.add_argument('--self-ensemble', action='store_true',
                         help='the mean over 8 flips and transposes: a little better, eight times the work')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')

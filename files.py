@@ -50,7 +50,7 @@ def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
         # a name of its own, for that of the final file may be as long as names can be
         name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')
         try:
-            file = open(name, 'wb')  # noqa: SIM115
+            file = open(name, 'w+b')  # noqa: SIM115  a TIFF's next page is appended to what is read
         except OSError as error:
             error.filename = None  # the user knows another name
             raise

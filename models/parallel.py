@@ -56,6 +56,20 @@ def has_bf16(device: torch.device) -> bool:
     return device.type != 'cpu' or torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def native_bf16(device: torch.device) -> bool:
+    """Whether `device` itself multiplies in bf16: GPUs from Ampere on, CPUs with AVX512-BF16, AMX or Arm's BF16."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if platform.machine().lower() in ('aarch64', 'arm64'):
+        return has_bf16(device)
+    return has_bf16(device) and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def picture_precision(device: torch.device, eight_bits: bool) -> torch.autocast:
+    """The context to make a picture in: bf16 where `device` has it and `eight_bits` a channel are all that is kept."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=eight_bits and native_bf16(device))
+
+
 def mixed_precision(device: torch.device, amp: str | None) -> torch.autocast:
     """The context to call models in: bf16 where `amp` is 'bf16' and the device has it, float32 otherwise."""
     if amp and not has_bf16(device):

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -30,6 +30,7 @@ FORMATS = {
     'PNG': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN)),
     'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN), bytes=2**32 - 2**16),
     'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
+    'GIF': Format(('L', 'RGB', 'RGBA'), 65535),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
     'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no larger
@@ -48,15 +49,14 @@ def format_name(path: Path) -> str:
     """The name in FORMATS of the format that the suffix of `path` stands for."""
     name = Image.registered_extensions().get(path.suffix.lower())
     if name not in FORMATS:
-        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .jpg, .png, .tif, .webp, .avif)')
+        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .gif, .jpg, .png, .tif, .webp, '
+                        '.avif)')
     return name
 
 
 def read(path: str | Path) -> Image.Image | Deep:
     """The picture in the file `path`, as `plain` makes it."""
     with opened(path) as image:
-        if getattr(image, 'is_animated', False):
-            note('of several frames or pages the first one is read')
         return plain(image)
 
 
@@ -103,20 +103,34 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     check_room(path, height * width, mode)
 
 
-def save(image: Image.Image | Deep, path: Path) -> None:
-    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
-    name = format_name(path)
+def tell_losses(image: Image.Image | Deep, name: str) -> None:
+    """Says what of a `plain` picture the format `name` does not hold."""
     mode = written_mode(name, image.mode)
+    if name == 'GIF' and mode != 'L':
+        note('GIF holds 256 colours: a WebP or PNG holds them all (--output NAME.webp)')
     if ';16' in image.mode and ';16' not in mode:
         note(f'{name} holds no 16 bits: 8 are written (PNG and TIFF hold 16)')
     if 'A' in image.mode and 'A' not in mode:
         note(f'{name} holds no alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
+
+
+def save(image: Image.Image | Deep, path: Path) -> None:
+    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
+    name = format_name(path)
+    mode = written_mode(name, image.mode)
+    tell_losses(image, name)
     kept = save_options(image.info, name, mode)
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
         note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF, WebP and AVIF hold it)')
         kept.pop('exif')
     with writing_errors(path), atomic_write(path) as file:
-        if mode in Deep.MODES.values():
-            {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)
-        else:
-            as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
+        write(image, file, name, kept)
+
+
+def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> None:
+    """Writes a `plain` picture to `file` in the format `name`, with the options `kept` of `save_options`."""
+    mode = written_mode(name, image.mode)
+    if mode in Deep.MODES.values():
+        {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)
+    else:
+        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from datasets.image_folder import list_images
 from errors import UserError
 from files import file_name
+from pictures.frames import count_frames, holds_frames
 from pictures.io import written_suffixes
+from pictures.video import is_video, video_suffix
 
 
 class Job(NamedTuple):
@@ -24,10 +26,16 @@ class Job(NamedTuple):
 
 
 def beside(source: Path, ending: str) -> str:
-    """The --output of which nothing is said: a PNG, or of a folder a folder, beside `source`, with `ending` added."""
+    """The --output of which nothing is said: beside `source`, with `ending` added.
+
+    A folder, or a PNG; videos, and what has several frames, keep their suffix where that can be written.
+    """
     if source.is_dir():
         return f'{source.resolve().parent / file_name(source.resolve().name, ending)}{os.sep}'
-    return str(source.with_name(file_name(source.stem, f'{ending}.png')))
+    if is_video(source):
+        return str(source.with_name(file_name(source.stem, f'{ending}{video_suffix(source)}')))
+    kept = source.is_file() and holds_frames(source) and count_frames(source) > 1
+    return str(source.with_name(file_name(source.stem, f'{ending}{source.suffix if kept else ".png"}')))
 
 
 def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> list[Job]:

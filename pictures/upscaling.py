@@ -4,6 +4,8 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,12 +13,14 @@ from tqdm import tqdm
 from datasets.image_file import image_size
 from errors import UserError, located, size_text
 from models.decoder import Decoder
-from models.parallel import mixed_precision, pick_device, set_precision
+from models.parallel import pick_device, picture_precision, set_precision
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
 from pictures.compare import compare, weights_map
-from pictures.io import check_fits, check_room, read, save, writing_errors
+from pictures.frames import count_frames, holds_frames, read_frames, save_frames
+from pictures.io import check_fits, check_room, format_name, read, save, writing_errors, written_mode
 from pictures.jobs import Job, beside, check_apart, find_jobs
 from pictures.modes import note
+from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text
 
 
@@ -31,13 +35,11 @@ def upscale_all(args: argparse.Namespace) -> None:
     model = load_pretrained(args.model).to(device)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
-    precision = mixed_precision(device, args.amp)
 
     failures, skipped = [], 0
     for job in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
         try:
-            with precision:
-                skipped += not process(job, model, args)
+            skipped += not process(job, model, args)
         except UserError as error:
             if not args.input.is_dir():
                 raise
@@ -59,6 +61,8 @@ def size_ending(args: argparse.Namespace) -> str:
 
 def next_step(jobs: list[Job], args: argparse.Namespace) -> str:
     """What one may do after `jobs`."""
+    if is_video(args.input):
+        return f'look at {jobs[0].target}'
     if jobs[0].comparison:
         return f'look at {jobs[0].comparison}: bicubic interpolation and the model side by side'
     shown = jobs[0].target.parent if args.input.is_dir() else jobs[0].target
@@ -97,12 +101,43 @@ def tell_stretch(path: Path, shape: tuple[int, int], size: tuple[int, int]) -> N
         note(f'{path}: {size_text(size)} is another aspect ratio than {size_text(shape)}: all becomes {how}')
 
 
+def enlarger(model: Decoder, args: argparse.Namespace, eight_bits: bool) -> Callable:
+    """The function that makes a `plain` picture of a given size (H, W), of which `eight_bits` are kept or 16."""
+    def enlarge(picture, size):
+        with picture_precision(next(model.parameters()).device, eight_bits and not args.float32):
+            return upscale_pil(model, picture, size=size, verbose=True, self_ensemble=args.self_ensemble)
+    return enlarge
+
+
+def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
+    """As `process`, of a video."""
+    check_video(job.target)
+    if args.compare or args.weights_map:
+        raise UserError('--compare and --weights-map are of pictures, not of videos')
+    start, shape = time.monotonic(), describe(job.source)['size'][::-1]
+    with located(job.source):
+        size = target_size(shape, args.scale, args.resolution)
+    tell_stretch(job.source, shape, size)
+    size = tuple(n + n % 2 for n in size)  # H.264 halves the resolution of colour
+    with writing_errors(job.target.parent):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    upscale_video(job.source, job.target, size, enlarger(model, args, eight_bits=True))
+    tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
+    return True
+
+
 def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     """Does `job`, unless it is done, and says so; what can be checked is checked before. Whether there was work."""
     done, start = find_done(job, args), time.monotonic()
     if len(done) == len(job.written()):
         return False
+    if is_video(job.source):
+        return process_video(job, model, args)
     check_room(job.target, math.prod(asked_size(job.source, args)), 'L')  # before it is decoded
+    count = count_frames(job.source)
+    several = count > 1 and holds_frames(job.target)
+    if count > 1 and not several:
+        note('of several frames or pages the first one is read (.gif, .webp, .png, .avif and .tif hold them all)')
     image = read(job.source)
     shape = image.height, image.width
     with located(job.source):
@@ -110,10 +145,17 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     with writing_errors(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(job.target, size, image.mode)
+    if several and format_name(job.target) != 'TIFF':  # the frames of an animation are held until all are there
+        check_room(job.target, count * math.prod(size), image.mode)
     tell_stretch(job.source, shape, size)
 
-    big = upscale_pil(model, image, size=size, verbose=True, self_ensemble=args.self_ensemble)
-    if job.target not in done:
+    enlarge = enlarger(model, args, ';16' not in written_mode(format_name(job.target), image.mode))
+    big = enlarge(image, size)
+    if job.target not in done and several:
+        rest = (enlarge(frame, target_size((frame.height, frame.width), args.scale, args.resolution))
+                for frame in islice(read_frames(job.source), 1, None))
+        save_frames(chain([big], rest), job.source, job.target)
+    elif job.target not in done:
         save(big, job.target)
     if job.comparison and job.comparison not in done:
         save(compare(image, big, Path(args.model).stem), job.comparison)

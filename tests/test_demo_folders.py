@@ -28,12 +28,12 @@ def upscale(cli, *options, scale=2):
 
 def test_folder_is_upscaled_file_by_file(cli):
     os.mkdir('small')
-    for name in ('a.png', 'b.jpg', 'c.gif'):
+    for name in ('a.png', 'b.jpg', 'c.tga'):
         picture().save(f'small/{name}')
     Path('small/notes.txt').write_text('no picture')
     assert cli('--input', 'small', '--scale', 2, '--output', 'big')[0] == 0
     written = {path.name: Image.open(path).format for path in Path('big').iterdir()}
-    assert written == {'a.png': 'PNG', 'b.jpg': 'JPEG', 'c.gif.png': 'PNG'}  # GIF is not written
+    assert written == {'a.png': 'PNG', 'b.jpg': 'JPEG', 'c.tga.png': 'PNG'}  # TGA is not written
 
 
 def test_broken_files_are_listed_at_the_end_and_the_rest_goes_on(cli):
@@ -74,16 +74,16 @@ def test_what_is_left_out_is_named_once_with_the_reason(cli):
 
 
 def test_two_pictures_never_share_a_result(cli):
-    make_folder('a.gif', 'a.gif.png', 'a.png', 'a.png-compare.png')
+    make_folder('a.tga', 'a.tga.png', 'a.png', 'a.png-compare.png')
     code, out, _, files = upscale(cli, '--compare', '--overwrite')
     assert code == 0 and len({line.split(':')[0] for line in out if '24x20' in line}) == 4
     assert files == sorted({
-        'a.gif-2.png', 'a.gif-2.png-compare.png', 'a.gif.png', 'a.gif.png-compare.png', 'a.png', 'a.png-2-compare.png',
+        'a.tga-2.png', 'a.tga-2.png-compare.png', 'a.tga.png', 'a.tga.png-compare.png', 'a.png', 'a.png-2-compare.png',
         'a.png-compare.png', 'a.png-compare.png-compare.png'})
-    assert all(Image.open(f'big/{name}').size == (24, 20) for name in ('a.png-compare.png', 'a.gif.png', 'a.gif-2.png'))
+    assert all(Image.open(f'big/{name}').size == (24, 20) for name in ('a.png-compare.png', 'a.tga.png', 'a.tga-2.png'))
 
 
-@pytest.mark.parametrize('name', ['x' * 239 + '.png', 'x' * 251 + '.png', 'x' * 251 + '.gif', '漢' * 83 + '.gif'])
+@pytest.mark.parametrize('name', ['x' * 239 + '.png', 'x' * 251 + '.png', 'x' * 251 + '.tga', '漢' * 83 + '.tga'])
 def test_names_may_be_as_long_as_the_file_system_allows(cli, name):
     make_folder('a.png', name, 'z.png')
     for _ in range(2):

@@ -78,3 +78,31 @@ def test_compiling_gives_the_same_up_to_rounding(tmp_path):
     for i in (1, 2, 3):
         assert compiled.events()['loss'][i] == pytest.approx(plain.events()['loss'][i], rel=1e-3)
     assert compiled.checkpoint()['model']['sd'].keys() == plain.checkpoint()['model']['sd'].keys()
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('machine, avx512, amx, emulated, expected', [
+    ('x86_64', False, False, True, False), ('x86_64', True, False, True, True), ('AMD64', False, True, True, True),
+    ('aarch64', False, False, True, True), ('arm64', False, False, False, False)])
+def test_a_cpu_has_bf16_where_it_does_not_emulate_it(monkeypatch, machine, avx512, amx, emulated, expected):
+    monkeypatch.setattr(platform, 'machine', lambda: machine)
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: avx512)
+    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)
+    monkeypatch.setattr(parallel, 'has_bf16', lambda device: emulated)
+    assert parallel.native_bf16(torch.device('cpu')) == expected
+
+
+@pytest.mark.parametrize('capability, expected', [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_has_bf16_from_ampere_on(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    assert parallel.native_bf16(torch.device('cuda', 0)) == expected
+
+
+@pytest.mark.parametrize('native, eight_bits, expected', [
+    (True, True, True), (True, False, False), (False, True, False)])
+def test_a_picture_is_made_in_bf16_where_that_is_native_and_8_bits_are_kept(monkeypatch, native, eight_bits, expected):
+    monkeypatch.setattr(parallel, 'native_bf16', lambda device: native)
+    with parallel.picture_precision(torch.device('cpu'), eight_bits):
+        assert torch.is_autocast_enabled('cpu') == expected

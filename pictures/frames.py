@@ -1,0 +1,106 @@
+"""Files of several frames or pages: GIF, WebP, APNG, AVIF and TIFF, with durations and loops."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image, TiffImagePlugin
+
+from datasets.image_file import opened
+from errors import UserError
+from files import atomic_write
+from pictures.deep import Deep
+from pictures.io import FORMATS, format_name, tell_losses, write, writing_errors, written_mode, written_suffixes
+from pictures.metadata import save_options
+from pictures.modes import as_mode, plain
+
+ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
+REDUCED = 0x00FE  # tag of a TIFF's page that is odd where the page is a smaller version of another
+
+
+class Timing(NamedTuple):
+    """How long each frame is shown, in ms; how often all are (0: for ever, None: once); whether any has alpha."""
+
+    durations: list[float]
+    loop: int | None
+    alpha: bool
+
+
+def indices(image: Image.Image) -> list[int]:
+    """The numbers of the frames of `image`, or of a TIFF's pages that are no smaller versions of others."""
+    if image.format not in (*ANIMATED, 'TIFF'):
+        return [0]
+    chosen = []
+    for i in range(getattr(image, 'n_frames', 1)):
+        image.seek(i)
+        if image.format != 'TIFF' or i == 0 or not image.tag_v2.get(REDUCED, 0) & 1:
+            chosen.append(i)
+    image.seek(0)
+    return chosen
+
+
+def count_frames(path: Path) -> int:
+    """How many frames or pages the file `path` has."""
+    with opened(path) as image:
+        return len(indices(image)) if getattr(image, 'is_animated', False) else 1
+
+
+def holds_frames(path: Path) -> bool:
+    """Whether a file named `path` is written and can hold several frames or pages."""
+    return path.suffix.lower() in written_suffixes() and format_name(path) in (*ANIMATED, 'TIFF')
+
+
+def read_frames(path: Path) -> Iterator[Image.Image | Deep]:
+    """Yields the frames or pages of the file `path`, each `plain`."""
+    with opened(path) as image:
+        for i in indices(image):
+            image.seek(i)
+            yield plain(image)
+
+
+def read_timing(path: Path) -> Timing:
+    """The `Timing` of the file `path`; frames that say nothing are shown for 100 ms, as browsers do."""
+    durations, alpha = [], False
+    with opened(path) as image:
+        loop = image.info.get('loop', None if image.format == 'GIF' else 0)
+        for i in indices(image):
+            image.seek(i)
+            image.load()
+            durations.append(image.info.get('duration', 0) or 100)
+            alpha = alpha or image.has_transparency_data
+    return Timing(durations, loop, alpha)
+
+
+def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
+    """Writes `plain` pictures to `path`: a TIFF page by page, else an animation, timed as the file `source` is."""
+    name = format_name(path)
+    with writing_errors(path), atomic_write(path) as file:
+        (save_pages if name == 'TIFF' else save_animation)(frames, source, file, name)
+
+
+def save_pages(frames: Iterator[Image.Image | Deep], source: Path, file: BinaryIO, name: str) -> None:
+    """Writes the pages of a TIFF; without EXIF data, whose places in the file only a first page can have."""
+    with TiffImagePlugin.AppendingTiffWriter(file) as pages:
+        for frame in frames:
+            kept = save_options({**frame.info, 'exif': b''}, name, written_mode(name, frame.mode))
+            write(frame, pages, name, kept)
+            pages.newFrame()
+
+
+def save_animation(frames: Iterator[Image.Image | Deep], source: Path, file: BinaryIO, name: str) -> None:
+    """Writes an animation; UserError where the pages of `source` are not all of one size."""
+    durations, loop, alpha = read_timing(source)
+    first = next(frames)
+    tell_losses(first, name)
+    mode = written_mode(name, 'RGBA' if alpha else 'RGB')
+
+    def alike(frame):
+        if frame.size != first.size:
+            raise UserError(f'the pages of {source} differ in size, which an animation cannot: choose .tif')
+        return as_mode(frame, mode)
+
+    options = {} if loop is None else {'loop': loop}
+    if alpha and name in ('GIF', 'PNG'):
+        options['disposal'] = 2 if name == 'GIF' else 1  # nothing of a frame is seen through the next one
+    alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames], duration=durations,
+                      **options, **FORMATS[name].options, **save_options(first.info, name, mode))

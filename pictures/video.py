@@ -1,0 +1,86 @@
+"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: H.264 of 8 bits, the sound copied."""
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+from PIL import Image
+from tqdm import tqdm
+
+from errors import UserError, one_line
+from files import atomic_write
+
+MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by the suffixes that are written
+SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
+COPIED = 'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'  # sound that MP4 holds
+QUALITY = '-crf', '16', '-preset', 'medium'
+COLOURS = ('-vf', 'scale=out_color_matrix=bt709:out_range=tv', '-colorspace', 'bt709', '-color_primaries', 'bt709',
+           '-color_trc', 'bt709')  # without these a player guesses
+
+
+def is_video(path: Path) -> bool:
+    """Whether `path` has the suffix of a video."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def video_suffix(path: Path) -> str:
+    """The suffix of the result for the video `path` where none is asked for."""
+    return path.suffix if path.suffix.lower() in MUXERS else '.mp4'
+
+
+def check_video(path: Path) -> None:
+    """Raises a UserError if no video is written by the name `path`."""
+    if path.suffix.lower() not in MUXERS:
+        raise UserError(f'{path}: no video is written in that format (known: {", ".join(MUXERS)})')
+
+
+def read_video(path: Path, options: tuple = ()) -> Iterator:
+    """Yields what imageio-ffmpeg says of the video `path` (a dict), then its frames (bytes, RGB)."""
+    try:
+        yield from imageio_ffmpeg.read_frames(str(path), output_params=list(options))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f'{path}: cannot be read as a video ({one_line(error)[-200:]})') from None
+
+
+def describe(path: Path) -> dict:
+    """What imageio-ffmpeg says of the video `path`: size (W, H), fps, duration in seconds, audio_codec, ..."""
+    video = read_video(path)
+    try:
+        return next(video)
+    finally:
+        video.close()
+
+
+def frame_rate(fps: float) -> Fraction:
+    """The rate that ffmpeg tells as `fps`, with two decimals: 29.97 is 30000/1001."""
+    ntsc = Fraction(1000 * round(fps * 1.001), 1001)
+    return ntsc if abs(float(ntsc) - fps) < 0.006 and fps % 1 else Fraction(fps).limit_denominator(100)
+
+
+def upscale_video(source: Path, target: Path, size: tuple[int, int],
+                  enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
+    """Writes the video `source` to `target`, its frames made `size` (H, W), which is even, by `enlarge`.
+
+    One frame is held at a time; `target` takes its name when all is done.
+    """
+    about, suffix = describe(source), target.suffix.lower()
+    rate, sound = frame_rate(about['fps']), about.get('audio_codec')
+    copied = suffix == '.mkv' or sound in COPIED
+    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
+    next(frames)
+    with atomic_write(target) as file:
+        writer = imageio_ffmpeg.write_frames(
+            file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
+            ffmpeg_log_level='error', output_params=[*QUALITY, *COLOURS, '-f', MUXERS[suffix]],
+            **({'audio_path': str(source), 'audio_codec': 'copy' if copied else 'aac'} if sound else {}))
+        writer.send(None)
+        try:
+            for frame in tqdm(frames, unit='frame', total=round(about['duration'] * rate), disable=None):
+                writer.send(enlarge(Image.frombytes('RGB', about['size'], frame), size).tobytes())
+        except OSError as error:
+            raise UserError(f'{target}: cannot be written ({one_line(error)[:100]})') from None
+        finally:
+            writer.close()
+            frames.close()
+        describe(Path(file.name))  # ffmpeg does not say whether it came to its end

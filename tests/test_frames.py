@@ -1,0 +1,86 @@
+"""Animations and TIFFs of several pages: every frame is upscaled, and is shown as long as before."""
+
+import os
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageSequence
+from upscaling import assert_close, interpolated, picture
+
+FRAMES = [picture(seed=seed) for seed in range(3)]
+
+
+def save(path, frames=FRAMES, **options):
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+
+
+def frames_of(path):
+    """The frames of a file as RGBA, and how long each is shown."""
+    with Image.open(path) as image:
+        return [(frame.convert('RGBA'), frame.info.get('duration')) for frame in ImageSequence.Iterator(image)]
+
+
+@pytest.mark.parametrize('target', ['.gif', '.webp', '.png'])
+@pytest.mark.parametrize('source', ['.gif', '.webp', '.png'])
+def test_every_frame_is_upscaled_and_durations_and_loop_are_kept(cli, source, target):
+    save(f'small{source}', duration=[50, 120, 300], loop=3)
+    code, _, err = cli(f'small{source}', '--scale', 2, '--output', f'big{target}')
+    assert (code, err) == (0, [])
+    small, big = frames_of(f'small{source}'), frames_of(f'big{target}')
+    assert [duration for _, duration in big] == [50, 120, 300]
+    assert Image.open(f'big{target}').info['loop'] == 3
+    for (before, _), (after, _) in zip(small, big, strict=True):
+        difference = np.asarray(after, dtype=float) - interpolated(np.asarray(before), (20, 24))
+        assert np.abs(difference).mean() < 8  # of 255: GIF has 256 colours, WebP half of the colour's resolution
+
+
+def test_an_animation_that_is_shown_once_stays_so(cli):
+    save('small.gif', duration=80)
+    assert cli('small.gif', '--scale', 2, '--output', 'big.gif')[0] == 0
+    assert 'loop' not in Image.open('big.gif').info
+
+
+@pytest.mark.parametrize('suffix', ['.gif', '.webp', '.png'])
+def test_of_a_frame_nothing_is_seen_through_the_next(cli, suffix):
+    frames = [Image.new('RGBA', (12, 10)) for _ in range(2)]
+    for i, frame in enumerate(frames):
+        frame.paste((255, 0, 0, 254), (6 * i, 0, 6 * i + 6, 10))  # Pillow takes an opaque part of a WebP for all of it
+    save('small.png', frames, duration=100, disposal=1)
+    assert cli('small.png', '--scale', 2, '--output', f'big{suffix}')[0] == 0
+    alpha = [(np.asarray(frame)[10, [2, 21], 3] > 127).tolist() for frame, _ in frames_of(f'big{suffix}')]
+    assert alpha == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize('source', ['.gif', '.webp'])
+def test_without_output_an_animation_keeps_its_format(cli, source):
+    save(f'small{source}')
+    assert cli(f'small{source}')[0] == 0
+    assert len(frames_of(f'small-x4{source}')) == 3
+
+
+def test_every_page_of_a_tiff_is_upscaled_also_where_sizes_and_bits_differ(cli):
+    pages = [np.asarray(picture()), np.asarray(picture(width=20, height=16)).astype(np.uint16) * 257]
+    with tifffile.TiffWriter('small.tif') as file:
+        for page in pages:
+            file.write(page, photometric='rgb')
+    assert cli('small.tif', '--scale', 2)[0] == 0
+    with tifffile.TiffFile('small-x2.tif') as file:
+        assert [page.dtype for page in file.pages] == [np.uint8, np.uint16]
+        for page, small in zip(file.pages, pages, strict=True):
+            assert_close(page.asarray(), interpolated(small, (small.shape[0] * 2, small.shape[1] * 2)))
+
+
+def test_smaller_versions_of_a_page_are_no_pages(cli):
+    with tifffile.TiffWriter('small.tif') as file:
+        file.write(np.asarray(picture()), photometric='rgb')
+        file.write(np.asarray(picture(width=6, height=5)), photometric='rgb', subfiletype=1)
+    assert cli('small.tif', '--scale', 2)[0] == 0
+    assert Image.open('small-x2.png').size == (24, 20)
+
+
+def test_pages_of_different_sizes_are_no_animation(cli):
+    save('small.tif', [picture(), picture(width=20, height=16)])
+    code, _, err = cli('small.tif', '--scale', 2, '--output', 'big.gif')
+    assert code == 2 and len(err) == 1 and 'differ in size' in err[0]
+    assert os.listdir() == ['small.tif']

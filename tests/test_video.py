@@ -1,0 +1,88 @@
+"""Videos: as many frames, of the right colours, with the sound as it was, and memory for a few frames."""
+
+import os
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+from upscaling import picture
+
+SOUND = '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.5:sample_rate=44100'
+TAGS = '-vf', 'scale=out_color_matrix=bt709', '-colorspace', 'bt709'
+
+
+def ffmpeg(*args, **kwargs):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', *map(str, args)]
+    return subprocess.run(command, check=True, capture_output=True, **kwargs).stdout
+
+
+def make(path, *options, count=5, size=(64, 48), rate='10', sound=SOUND):
+    """Writes a video of `count` frames of one colour each."""
+    frames = [Image.new('RGB', size, (40 * i + 30, 200 - 30 * i, 90)) for i in range(count)]
+    ffmpeg('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{size[0]}x{size[1]}', '-r', rate, '-i', '-', *sound, *TAGS,
+           '-pix_fmt', 'yuv420p', '-crf', 5, *options, path, input=b''.join(frame.tobytes() for frame in frames))
+    return [frame.getpixel((0, 0)) for frame in frames]
+
+
+def frames_of(path):
+    video = imageio_ffmpeg.read_frames(str(path))
+    about = next(video)
+    return about, [np.frombuffer(frame, np.uint8).reshape(*about['size'][::-1], 3) for frame in video]
+
+
+def sound_of(path):
+    """The sound of a file as it is stored, without decoding it."""
+    return ffmpeg('-i', path, '-map', '0:a', '-c', 'copy', '-f', 'adts', '-')
+
+
+@pytest.mark.parametrize('target', ['big.mp4', 'big.mov', 'big.mkv'])
+def test_every_frame_is_upscaled_and_the_sound_is_copied(cli, target):
+    colours = make('small.mp4')
+    code, _, err = cli('small.mp4', '--scale', 2, '--output', target)
+    assert (code, err) == (0, [])
+    about, frames = frames_of(target)
+    assert about['size'] == (128, 96) and about['fps'] == 10
+    for frame, colour in zip(frames, colours, strict=True):
+        np.testing.assert_allclose(frame.reshape(-1, 3).mean(axis=0), colour, atol=4)
+    assert sound_of(target) == sound_of('small.mp4') != b''
+
+
+def test_without_output_the_result_is_put_beside_the_video(cli):
+    make('small.mp4', sound=())
+    code, out, _ = cli('small.mp4', '--scale', 2)
+    assert code == 0 and sorted(os.listdir()) == ['small-x2.mp4', 'small.mp4']
+    assert any(line.startswith('small-x2.mp4: 128x96') for line in out)
+    assert 'audio_codec' not in frames_of('small-x2.mp4')[0]
+
+
+def test_odd_sides_become_even(cli):
+    make('small.mp4', sound=())
+    assert cli('small.mp4', '--scale', 1.01)[0] == 0
+    assert frames_of('small-x1.01.mp4')[0]['size'] == (66, 48)
+
+
+def test_the_rate_of_television_is_kept(cli):
+    make('small.mp4', rate='30000/1001', sound=())
+    assert cli('small.mp4', '--scale', 2)[0] == 0
+    assert frames_of('small-x2.mp4')[0]['fps'] == 29.97
+
+
+@pytest.mark.parametrize('source, target, rest, told', [
+    ('small.mp4', 'big.png', (), 'known: .mp4'), ('text.mp4', 'big.mp4', (), 'text.mp4: cannot be read as a video'),
+    ('small.mp4', 'big.mp4', ('--compare',), '--compare'), ('small.mp4', 'big.mp4', ('--scale', 0.5), 'at least 1'),
+    ('none.mp4', 'big.mp4', (), 'no such file')])
+def test_an_error_is_one_line_and_leaves_nothing(cli, source, target, rest, told):
+    make('small.mp4', sound=())
+    with open('text.mp4', 'w') as file:
+        file.write('no video')
+    code, _, err = cli(source, '--output', target, *rest)
+    assert code == 2 and len(err) == 1 and told in err[0]
+    assert sorted(os.listdir()) == ['small.mp4', 'text.mp4']
+
+
+def test_a_picture_is_no_video(cli):
+    picture().save('small.png')
+    code, _, err = cli('small.png', '--output', 'big.mp4')
+    assert code == 2 and len(err) == 1 and 'big.mp4' in err[0]
