@@ -103,8 +103,8 @@ def set_tile(model: Decoder, tile: int) -> None:
     """Lets `model`, whose encoder is SwinIR, see images in tiles of at most `tile` pixels a side, and OVERLAP around.
 
     Its memory then no longer grows with the image. The result is approximate, since SwinIR's features depend on the
-    whole image. With 4 layers of 6 blocks, untrained, those of tiles of 48 pixels are off by 5e-7 of their RMS on a photo
-    of 140x140, which is float32's own noise; with trained weights, which look further, nobody has measured it yet.
+    whole image. With 4 layers of 6 blocks, untrained, those of tiles of 48 pixels are off by 5e-7 of their RMS on a
+    photo of 140x140, which is float32's own noise; with trained weights, which look further, it is not measured yet.
     """
     window = getattr(getattr(model, 'encoder', None), 'window', None)
     if window is None:
