@@ -26,7 +26,7 @@ from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import atomic_write, writing
 from models.decoder import Decoder
 from models.parallel import mixed_precision, pick_device, set_precision
-from models.predict import normalisations, upscale_ensemble, upscale_whole
+from models.predict import normalisations, set_tile, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import (
     TooSmall,
@@ -276,6 +276,8 @@ def main() -> None:
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                         help='in place of a key of each config, as eval_type=div2k-4; repeatable')
     parser.add_argument('--self-ensemble', action='store_true', help='the mean over 8 flips and transposes (EDSR+)')
+    parser.add_argument('--tile', type=int, metavar='N',
+                        help='SwinIR sees images in tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--max-cell-scale', type=scale_or_none, default='own', metavar='SCALE',
                         help="at larger scales the model sees this one's cell; none: no bound "
                              "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
@@ -285,6 +287,8 @@ def main() -> None:
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
+    if args.tile is not None:
+        set_tile(model, args.tile)
     if args.max_cell_scale != 'own':
         model.max_cell_scale = args.max_cell_scale
     precision = mixed_precision(device, args.amp)

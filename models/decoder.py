@@ -132,6 +132,8 @@ class Decoder(nn.Module):
 
     # whether it has `on_pixels`, a faster way to decode a grid
     pixelwise = False
+    # how many numbers `on_pixels` has for each query between two layers, about
+    width = 16
 
     def on_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
                   rel_x: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,7 @@ class Estimator(Decoder):
         check_positive(hidden_dim=hidden_dim)
         if hidden_dim % 2:
             raise UserError(f'hidden_dim must be even, not {hidden_dim}: half are cosines, half sines')
+        self.width = hidden_dim
         self.coef = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
         self.freq = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
         self.phase = nn.Linear(2, hidden_dim // 2, bias=False)

@@ -14,8 +14,8 @@ from torch import nn
 from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
-CHUNK = 1 << 15  # function values (pixels times their queries) at a time: what is between two layers stays in cache
-CUDA_CHUNK = 1 << 20  # so many that starting the products does not count
+CHUNK = 1 << 19  # numbers between two layers (pixels times their queries times `width`) at a time: they stay in cache
+CUDA_CHUNK = 1 << 24  # so many that starting the products does not count
 
 
 class Runs:
@@ -68,7 +68,7 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 
     rel_cell = relative_cell(cell, (height, width))
-    step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length))
+    step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length * model.width))
     chunks = zip(rel_y.split(step), rel_x.split(step), *(maps.split(step) for maps in pixels.values()), strict=True)
     values = torch.cat([model.on_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
                         for some_y, some_x, *maps in chunks])

@@ -318,10 +318,22 @@ def test_grid_of_rows_and_columns_at_any_distance_follows_the_equations(off):
     assert_grid_follows_the_equations(pixel(**off), (6, 5), y, x, cell_of(20, 30))
 
 
-@pytest.mark.parametrize('chunk', [1, 100])
+@pytest.mark.parametrize('chunk', [1, 2000])
 def test_grid_in_chunks_of_pixels_follows_the_equations(monkeypatch, chunk):
     monkeypatch.setattr(pixel_grid, 'CHUNK', chunk)
     assert_grid_follows_the_equations(pixel(), (5, 4), axis(10), axis(9), cell_of(10, 9))
+
+
+@pytest.mark.parametrize('spec', [pixel(), lte()], ids=['pixel', 'lte'])
+def test_the_wider_a_network_the_fewer_pixels_are_made_at_a_time(monkeypatch, spec):
+    model, numbers = build(spec), []
+    on_pixels = model.on_pixels
+    monkeypatch.setattr(pixel_grid, 'CHUNK', 5000)
+    monkeypatch.setattr(model, 'on_pixels', lambda hoisted, cell, y, x: (
+        numbers.append(y.numel() * x.shape[1] * model.width), on_pixels(hoisted, cell, y, x))[1])
+    with torch.no_grad():
+        model.query_grid(model.encode(torch.rand(1, 3, 5, 6, dtype=torch.float64)), axis(20), axis(24), cell_of(20, 24))
+    assert len(numbers) > 1 and max(numbers) <= 5000
 
 
 def test_edges_and_corners_of_the_grid_follow_the_equations():
