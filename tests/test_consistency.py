@@ -53,8 +53,8 @@ def test_psnr_is_that_of_the_restored_photo(bilinear, scale):
     assert ours != bicubic and abs(ours - bicubic) < 3
 
 
-def test_a_dent_lies_below_its_neighbours():
-    assert consistency.dents([1, 2, 3, 2, 5]).tolist() == [0, 1, -2]
+def test_a_dent_lies_below_both_neighbours():
+    assert consistency.dents([9, 5, 3, 4, 1, 2.5]).tolist() == [0, 1, 0, 1.5]
 
 
 def test_the_script_writes_a_curve_for_each_photo(tmp_path, monkeypatch, capsys):
