@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 from tqdm import tqdm
 
 from datasets.image_file import image_size
@@ -32,7 +32,7 @@ from models.pretrained import DEFAULT, load_pretrained, mixing_weights, target_s
 from models.registry import add_import_option
 from pictures.io import check_fits, check_room, read, save, writing_errors, written_suffixes
 from pictures.modes import as_mode, model_colours, note, to_tensor
-from pictures.sheets import sheet, shown
+from pictures.sheets import sheet, shown, zoomed_sheet
 from utils import UserError, located, run_cli
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -121,16 +121,7 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
     left, top = ((n - p) * i // max(1, count - 1)
                  for n, p, i, count in zip(big.size, part, most_detailed(image, cells), cells, strict=True))
     box = left, top, left + part[0], top + part[1]
-    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
-    frame = [b * n // m for b, n, m in zip(box, view * 2, big.size * 2, strict=True)]
-
-    wholes = [shown(image, view), shown(big, view, Image.LANCZOS)]
-    for whole in wholes:
-        ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
-    crops = [shown(image, part, box=source), shown(big, part, box=box)]
-    crops = [crop.resize(view, Image.NEAREST) for crop in crops]
-    captions = 'bicubic', name, *(f'{n}, {view[0] / part[0]:.3g} times enlarged' for n in ('bicubic', name))
-    result = sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
+    result = zoomed_sheet([('bicubic', image, Image.BICUBIC), (name, big, Image.LANCZOS)], big.size, box, view)
     result.info['icc_profile'] = big.info.get('icc_profile')  # what its colours mean
     return result
 
