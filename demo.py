@@ -113,15 +113,23 @@ def most_detailed(image: Image.Image, grid: tuple) -> tuple:
     return column, row
 
 
+def detailed_part(image: Image.Image, size: tuple, view: tuple) -> tuple:
+    """The box (left, top, right, bottom) with most detail of `image` in a picture of the same scene and `size` (W, H).
+
+    It has as many pixels as fit a panel of `view` (W, H), ZOOM times enlarged.
+    """
+    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(size, view, strict=True))
+    cells = tuple(n // p for n, p in zip(size, part, strict=True))
+    left, top = ((n - p) * i // max(1, count - 1)
+                 for n, p, i, count in zip(size, part, most_detailed(image, cells), cells, strict=True))
+    return left, top, left + part[0], top + part[1]
+
+
 def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
     """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
     view = panel_size(big.size)
-    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
-    cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
-    left, top = ((n - p) * i // max(1, count - 1)
-                 for n, p, i, count in zip(big.size, part, most_detailed(image, cells), cells, strict=True))
-    box = left, top, left + part[0], top + part[1]
-    result = zoomed_sheet([('bicubic', image, Image.BICUBIC), (name, big, Image.LANCZOS)], big.size, box, view)
+    pictures = [('bicubic', image, Image.BICUBIC), (name, big, Image.LANCZOS)]
+    result = zoomed_sheet(pictures, big.size, detailed_part(image, big.size, view), view)
     result.info['icc_profile'] = big.info.get('icc_profile')  # what its colours mean
     return result
 

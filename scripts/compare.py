@@ -17,12 +17,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.image_file import read_image  # noqa: E402
-from demo import most_detailed  # noqa: E402
+from demo import detailed_part  # noqa: E402
 from pictures.sheets import zoomed_sheet  # noqa: E402
 from utils import UserError, number_text, run_cli  # noqa: E402
 
 PANEL = 360  # longest side of a panel, in pixels
-ZOOM = 4  # how much larger than it is a pixel of the zoomed part is shown, where the whole fits a panel
 
 
 def read_results(out, names):
@@ -60,13 +59,10 @@ def make_sheet(truth, scale, models):
     truth = truth.crop((0, 0, *size))
     low = truth.resize([round(n / scale) for n in size], Image.BICUBIC)
     view = tuple(round(n * PANEL / max(size)) for n in size)
-    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(size, view, strict=True))
-    cells = tuple(n // p for n, p in zip(size, part, strict=True))
-    left, top = (p * i for p, i in zip(part, most_detailed(truth, cells), strict=True))
     pictures = [(f'reduced by x{scale:g}', low, Image.NEAREST),
                 *((caption, picture, Image.LANCZOS) for caption, picture in models.items()),
                 ('truth', truth, Image.LANCZOS)]
-    return zoomed_sheet(pictures, size, (left, top, left + part[0], top + part[1]), view)
+    return zoomed_sheet(pictures, size, detailed_part(truth, size, view), view)
 
 
 def compare(out, truth, names):
