@@ -4,12 +4,12 @@ import colorsys
 import math
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from models.decoder import Decoder
 from models.pretrained import mixing_weights
 from pictures.modes import as_mode, model_colours, to_tensor
-from pictures.sheets import sheet, shown
+from pictures.sheets import sheet, shown, zoomed_sheet
 
 PANEL = 640  # longest side of a panel
 ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
@@ -31,24 +31,23 @@ def most_detailed(image: Image.Image, grid: tuple) -> tuple:
     return column, row
 
 
+def detailed_part(image: Image.Image, size: tuple, view: tuple) -> tuple:
+    """The box (left, top, right, bottom) with most detail of `image` in a picture of the same scene and `size` (W, H).
+
+    It has as many pixels as fit a panel of `view` (W, H), ZOOM times enlarged.
+    """
+    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(size, view, strict=True))
+    cells = tuple(n // p for n, p in zip(size, part, strict=True))
+    left, top = ((n - p) * i // max(1, count - 1)
+                 for n, p, i, count in zip(size, part, most_detailed(image, cells), cells, strict=True))
+    return left, top, left + part[0], top + part[1]
+
+
 def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
     """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
     view = panel_size(big.size)
-    part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(big.size, view, strict=True))
-    cells = tuple(n // p for n, p in zip(big.size, part, strict=True))
-    left, top = ((n - p) * i // max(1, count - 1)
-                 for n, p, i, count in zip(big.size, part, most_detailed(image, cells), cells, strict=True))
-    box = left, top, left + part[0], top + part[1]
-    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
-    frame = [b * n // m for b, n, m in zip(box, view * 2, big.size * 2, strict=True)]
-
-    wholes = [shown(image, view), shown(big, view, Image.LANCZOS)]
-    for whole in wholes:
-        ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
-    crops = [shown(image, part, box=source), shown(big, part, box=box)]
-    crops = [crop.resize(view, Image.NEAREST) for crop in crops]
-    captions = 'bicubic', name, *(f'{n}, {view[0] / part[0]:.3g} times enlarged' for n in ('bicubic', name))
-    result = sheet([(caption, 'black', panel) for caption, panel in zip(captions, wholes + crops, strict=True)], 2)
+    pictures = [('bicubic', image, Image.BICUBIC), (name, big, Image.LANCZOS)]
+    result = zoomed_sheet(pictures, big.size, detailed_part(image, big.size, view), view)
     result.info['icc_profile'] = big.info.get('icc_profile')  # what its colours mean
     return result
 

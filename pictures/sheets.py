@@ -33,3 +33,23 @@ def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image
         draw.text((left + 4, top + 2 + below * height), caption, colour, font)
         result.paste(panel, (left, top + (not below) * bar))
     return result
+
+
+def zoomed_sheet(pictures: list[tuple], size: tuple, box: tuple, view: tuple) -> Image.Image:
+    """A sheet of `pictures` of one scene, (caption, picture, resampling) each: wholes, below the part `box` of each.
+
+    The pictures may have different sizes. `box` is in pixels of a picture of `size` (W, H); the part is shown with so
+    many pixels, enlarged. `view`: (W, H) of a panel.
+    """
+    part = box[2] - box[0], box[3] - box[1]
+    frame = [edge * n // m for edge, n, m in zip(box, view * 2, size * 2, strict=True)]
+    panels, enlarged = [], f', {view[0] / part[0]:.3g} times enlarged'
+    for caption, picture, resample in pictures:
+        whole = shown(picture, view, resample)
+        ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
+        panels.append((caption, 'black', whole))
+    for caption, picture, resample in pictures:
+        source = [edge * n / m for edge, n, m in zip(box, picture.size * 2, size * 2, strict=True)]
+        crop = shown(picture, part, resample, source).resize(view, Image.NEAREST)
+        panels.append((f'{caption}{enlarged}', 'black', crop))
+    return sheet(panels, len(pictures))

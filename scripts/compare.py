@@ -1,12 +1,15 @@
-"""A table of bicubic's and a model's results, and pictures side by side: bicubic | ours | truth.
+"""A table of several models' results on the same test configs, and sheets: low resolution, each model, truth, zoomed.
 
     python test.py --config ... --model bicubic --save-dir out/bicubic --json out/bicubic.json
     python test.py --config ... --model MODEL --save-dir out/ours --json out/ours.json
-    python scripts/compare.py out TRUTH_FOLDER              writes out/compare/
+    python scripts/compare.py out TRUTH_FOLDER bicubic ours           writes out/compare/
+
+The number with a picture is its PSNR in dB, as test.py measures it.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -14,28 +17,32 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.image_file import read_image  # noqa: E402
-from pictures.sheets import sheet  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+from pictures.compare import detailed_part  # noqa: E402
+from pictures.sheets import zoomed_sheet  # noqa: E402
+from utils import UserError, number_text, run_cli  # noqa: E402
+
+PANEL = 360  # longest side of a panel, in pixels
 
 
-def print_table(out):
-    """Mean PSNR and SSIM for each config in out/bicubic.json and out/ours.json."""
-    paths = [out / f'{name}.json' for name in ('bicubic', 'ours')]
-    for path in paths:
-        if not path.exists():
-            raise UserError(f'{path} is missing: test.py writes it by --json')
-    results = [json.loads(path.read_text(encoding='utf-8'))['results'] for path in paths]
-    print(f'{"":20s} {"bicubic":>16s} {"ours":>16s}   (PSNR in dB, SSIM)')
-    for bicubic, ours in zip(*results, strict=True):
-        print(f'{Path(ours["config"]).stem:20s}', *(f'{r["psnr"]:9.2f} {r["ssim"]:6.4f}' for r in (bicubic, ours)))
+def read_results(out, names):
+    """What test.py has written to out/NAME.json: {name: [result of a config, ...]}."""
+    for name in names:
+        if not (out / f'{name}.json').exists():
+            raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it by --json')
+    return {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8'))['results'] for name in names}
 
 
-def side_by_side(paths):
-    """The images at `paths`, {caption: path}, in one row, all with the size of the first."""
-    images = [Image.fromarray(read_image(path)) for path in paths.values()]
-    box = 0, 0, *images[0].size
-    panels = [(caption, 'black', image.crop(box)) for caption, image in zip(paths, images, strict=True)]
-    return sheet(panels, len(panels))
+def number(value, digits):
+    """A number of the JSON, where null stands for what is not finite."""
+    return number_text(math.nan if value is None else value, digits)
+
+
+def print_table(results):
+    """Mean PSNR and SSIM for each config and model."""
+    print(' ' * 20, *(f'{name:>16s}' for name in results), '  (PSNR in dB, SSIM)')
+    for rows in zip(*results.values(), strict=True):
+        print(f'{Path(rows[0]["config"]).stem:20s}',
+              *(f'{number(row["psnr"], 2):>9s} {number(row["ssim"], 4):>6s}' for row in rows))
 
 
 def find_truth(truth, stem):
@@ -46,23 +53,41 @@ def find_truth(truth, stem):
     raise UserError(f'{truth} has no image {stem}')
 
 
-def compare(out, truth):
-    """Prints the table and writes the pictures to out/compare; `truth` is the folder of the true images."""
-    print_table(out)
+def make_sheet(truth, scale, models):
+    """A sheet of the picture `truth`, reduced by `scale` and made by `models`: {caption: picture}, all of one size."""
+    size = next(iter(models.values())).size
+    truth = truth.crop((0, 0, *size))
+    low = truth.resize([round(n / scale) for n in size], Image.BICUBIC)
+    view = tuple(round(n * PANEL / max(size)) for n in size)
+    pictures = [(f'reduced by x{scale:g}', low, Image.NEAREST),
+                *((caption, picture, Image.LANCZOS) for caption, picture in models.items()),
+                ('truth', truth, Image.LANCZOS)]
+    return zoomed_sheet(pictures, size, detailed_part(truth, size, view), view)
+
+
+def compare(out, truth, names):
+    """Prints the table and writes the sheets to out/compare; `truth` is the folder of the true images."""
+    results = read_results(out, names)
+    print_table(results)
     (out / 'compare').mkdir(exist_ok=True)
-    for ours in sorted((out / 'ours').rglob('*.png')):
-        bicubic = out / 'bicubic' / ours.relative_to(out / 'ours')
-        paths = {'bicubic': bicubic, 'ours': ours, 'truth': find_truth(truth, ours.stem)}
-        side_by_side(paths).save(out / 'compare' / f'{ours.parent.name}-{ours.name}')
+    for rows in zip(*results.values(), strict=True):
+        config = Path(rows[0]['config']).stem
+        for images in zip(*(row['images'] for row in rows), strict=True):
+            stem = Path(images[0]['image']).stem
+            models = {f'{name} {number(image["psnr"], 2)} dB': Image.open(out / name / config / f'{stem}.png')
+                      for name, image in zip(names, images, strict=True)}
+            picture = Image.fromarray(read_image(find_truth(truth, stem)))
+            make_sheet(picture, float(config.split('-')[-1]), models).save(out / 'compare' / f'{config}-{stem}.png')
     print(f'pictures: {out / "compare"}')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path, help='the folder of both')
+    parser.add_argument('out', type=Path, help='the folder of what test.py has written')
     parser.add_argument('truth', type=Path, help='the folder of the images that were reduced')
+    parser.add_argument('names', nargs='+', help='of the models, as test.py had them in --save-dir and --json')
     args = parser.parse_args()
-    compare(args.out, args.truth)
+    compare(args.out, args.truth, args.names)
 
 
 if __name__ == '__main__':

@@ -96,17 +96,27 @@ def test_without_a_model_the_usage_is_shown(script, tmp_path):
     assert result.stderr == f'usage: bash scripts/{script} MODEL [GPU]\n'
 
 
-def test_pictures_show_bicubic_ours_and_truth_beside_each_other(tmp_path, capsys):
-    sources = {'bicubic': 'out/bicubic/test-2/a.png', 'ours': 'out/ours/test-2/a.png', 'truth': 'truth/a.png'}
-    for name, path in sources.items():
-        write_photo(tmp_path / path, 40, 61 if name == 'truth' else 60)
-    for name, psnr in (('bicubic', 30.25), ('ours', 31.5)):
-        results = [{'config': 'configs/test-2.yaml', 'psnr': psnr, 'ssim': 0.9}]
+def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, capsys):
+    names, psnr = ('bicubic', 'ours'), {'bicubic': 30.25, 'ours': None}
+    for path in ('out/bicubic/test-2/a.png', 'out/ours/test-2/a.png', 'truth/a.png'):
+        write_photo(tmp_path / path, 120, 361 if path.startswith('truth') else 360)
+    for name in names:
+        results = [{'config': 'configs/test-2.yaml', 'psnr': psnr[name], 'ssim': 0.9,
+                    'images': [{'image': 'a.jpg', 'psnr': psnr[name], 'ssim': 0.9}]}]
         (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
-    compare.compare(tmp_path / 'out', tmp_path / 'truth')
-    row = np.asarray(Image.open(tmp_path / 'out/compare/test-2-a.png'))[28:68]  # below captions
-    assert row.shape == (40, 60 * 3 + 8 * 2, 3)
-    for i, path in enumerate(sources.values()):
-        assert np.array_equal(row[:, 68 * i:68 * i + 60], np.asarray(Image.open(tmp_path / path))[:, :60])
+    compare.compare(tmp_path / 'out', tmp_path / 'truth', names)
+    sheet = Image.open(tmp_path / 'out/compare/test-2-a.png').convert('RGB')
+    assert sheet.size == (4 * 360 + 3 * 8, 2 * (120 + 28) + 8)
+
+    truth = Image.open(tmp_path / 'truth/a.png').crop((0, 0, 360, 120))
+    low = truth.resize((180, 60), Image.BICUBIC).resize((360, 120), Image.NEAREST)
+    pictures = [low, *(Image.open(tmp_path / f'out/{name}/test-2/a.png') for name in names), truth]
+    for column, picture in enumerate(pictures):
+        whole, part = (np.asarray(sheet)[top:top + 120, 368 * column:368 * column + 360] for top in (28, 184))
+        rows, columns = np.nonzero((whole == (255, 0, 0)).all(axis=-1))  # the frame of the zoomed part
+        assert (whole == np.asarray(picture)).mean() > 0.9
+        top, left = rows.min(), columns.min()
+        crop = np.asarray(picture)[top:top + 40, left:left + 120]
+        np.testing.assert_allclose(part, crop.repeat(3, axis=0).repeat(3, axis=1), atol=1)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('test-2'))
-    assert line.split() == ['test-2', '30.25', '0.9000', '31.50', '0.9000']
+    assert line.split() == ['test-2', '30.25', '0.9000', 'none', '0.9000']
