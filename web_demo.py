@@ -32,7 +32,7 @@ except ImportError:
     gr = None
 
 LIMIT = 50e6  # pixels of a result: some minutes on a CPU
-CSS = '#usual input[type=number] { display: none }'  # which takes no more than the slider does
+CSS = '#usual .tab-like-container { display: none }'  # the slider's own number, no more than its end
 SHOWN = 2048  # longest side of what the slider shows: browsers hold it, at full resolution, without trouble
 HOUR = 3600
 BY_SCALE, BY_SIZE = 'Scale', 'Size'
@@ -95,7 +95,7 @@ def make_page(model, name):
             pictures, text, target = upscale(model, path, choice, scale, height, width, cache)
         except UserError as error:
             message = str(error) if path is None else str(error).replace(path, Path(path).name)
-            gr.Warning(message, duration=None, title='Error')  # a gr.Error would cover the last result
+            gr.Warning(message, duration=None)  # a gr.Error would cover the last result
             return gr.skip(), gr.skip(), gr.skip()
         return pictures, text, gr.DownloadButton(value=target, interactive=True)
 
@@ -128,7 +128,7 @@ def make_page(model, name):
                 choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
                 with gr.Row():
                     usual = gr.Slider(1, 30, 2, step=0.1, label='Scale', elem_id='usual', buttons=[], min_width=200)
-                    scale = gr.Number(2, label='Any scale', step=0.1, min_width=80, scale=0)
+                    scale = gr.Number(2, label='Any scale', step=0.1, min_width=120, scale=0)
                 with gr.Row():
                     height, width = (gr.Number(label=label, precision=0, visible=False, placeholder='from the photo')
                                      for label in ('Height', 'Width'))

@@ -112,7 +112,9 @@ def test_a_photo_that_is_no_file_is_refused(web, private, data):
 @pytest.mark.parametrize('endpoint', ['run/answer', 'api/answer', 'run/predict', 'queue/join', 'call/v2/answer'])
 def test_other_ways_to_ask_are_refused_too(web, private, endpoint):
     data = [{'path': str(private)}, 'Scale', 2, None, None]
-    body = {'data': data, 'fn_index': 1, 'session_hash': 'hash', 'event_data': None, 'trigger_id': None}
+    config = web.get(str(web.base_url).replace('gradio_api/', 'config')).json()
+    index, = (event['id'] for event in config['dependencies'] if event['api_name'] == 'answer')
+    body = {'data': data, 'fn_index': index, 'session_hash': 'hash', 'event_data': None, 'trigger_id': None}
     response = web.post(endpoint, json=body)
     text = response.text
     if endpoint == 'queue/join' and response.is_success:
