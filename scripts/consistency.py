@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option  # noqa: E402
 from datasets.image_file import read_image  # noqa: E402
 from datasets.wrappers import resize, to_tensor  # noqa: E402
 from files import atomic_write  # noqa: E402
@@ -25,7 +26,6 @@ from models import load_pretrained, predict  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
 from models.pretrained import DEFAULT  # noqa: E402
-from models.registry import add_import_option  # noqa: E402
 from scripts.results import write_rows  # noqa: E402
 from utils import UserError, calc_psnr, run_cli, to_float  # noqa: E402
 

@@ -21,10 +21,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
+from cli import add_import_option  # noqa: E402
 from models.parallel import Parallel, pick_device, set_precision  # noqa: E402
 from models.predict import upscale_whole  # noqa: E402
 from models.pretrained import load_pretrained, target_size  # noqa: E402
-from models.registry import add_import_option, make_model  # noqa: E402
+from models.registry import make_model  # noqa: E402
 from models.run import read_config  # noqa: E402
 from scripts.benchmark import flops, machine, peak_bytes, seconds  # noqa: E402
 from scripts.benchmark_training import SCALES, random_batch, training_rate  # noqa: E402
