@@ -30,7 +30,8 @@ RUN_ELSEWHERE = {'scripts/test-div2k.sh': 'test_scripts', 'scripts/test-benchmar
                  'scripts/prepare_data.py': 'test_prepare_data', 'scripts/export_onnx.py': 'test_onnx',
                  'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'test_web_demo',
                  'examples.own_model': 'test_examples', 'scripts/slurm.sh': 'test_slurm',
-                 'scripts/shrink_photos.py': 'test_shrink_photos', 'scripts/benchmark.py': 'test_benchmark'}
+                 'scripts/shrink_photos.py': 'test_shrink_photos', 'scripts/benchmark.py': 'test_benchmark',
+                 'scripts/profile_model.py': 'test_profile_model'}
 BY_HAND = ('-m venv', 'pip install', 'scripts/quickstart.sh', 'scripts/run_tests.sh',  # CI runs the first and the last
            'scripts/check_gpu.py')
 DEMO = [readme.commands('python demo.py ', pages) for pages in ([readme.README], readme.DOCS)]
@@ -51,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     for name in ('_train_edsr-baseline-A-liif', '_finetune'):
         (tmp_path / 'save' / name).mkdir(parents=True)
         torch.save({'model': {**a_liif(), 'sd': models.make(a_liif()).state_dict()}},
-                   tmp_path / 'save' / name / 'epoch-last.pth')
+                   tmp_path / 'save' / name / ('epoch-best.pth' if 'fine' in name else 'epoch-last.pth'))
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path
