@@ -32,7 +32,7 @@ def test_the_key_resume_begins_the_epoch_that_another_run_was_stopped_in(project
     project.change({'resume': 'other/epoch-last.pth', 'train_dataset.batch_size': 1, 'epoch_max': 2})
     steps = []
     with mock.patch.object(train_liif.Trainer, 'step', lambda trainer, batch, *sizes: (
-            steps.append(trainer.iteration), torch.tensor(0.5))[1]):
+            steps.append(trainer.iteration), torch.tensor([0.5]))[1]):
         project.train()
     assert steps == [0, 1, 2, 3, 4]
 

@@ -109,7 +109,7 @@ def test_a_validation_image_too_small_for_its_border_is_named_once_and_left_out(
     capsys.readouterr()
     both.train()
     assert both.events()['psnr'] == alone.events()['psnr']
-    assert capsys.readouterr().err.count('val_dataset: 00-tiny.png: a 4x50 image has nothing left without its border '
+    assert capsys.readouterr().err.count('val_dataset: 00-tiny.png: a 50x4 image has nothing left without its border '
                                          'of 2 pixels; it is left out of the mean') == 1
 
 

@@ -100,7 +100,7 @@ def test_the_download_keeps_the_photos_mode_and_the_slider_shows_colours(model, 
 
 @pytest.mark.parametrize('target, message', [
     ({'scale': 20}, 'the result has 1.1 million pixels, and this page makes up to 1 million: choose a smaller one'),
-    ({'height': 40, 'width': 100}, 'size 40x100 is smaller than the image, 44x60'),
+    ({'height': 40, 'width': 100}, r'size 100x40 is smaller than the picture, 60x44 \(width x height\)'),
     ({}, 'give a height, a width, or both'),
 ])
 def test_what_cannot_be_made_is_refused(model, photo, monkeypatch, target, message):
