@@ -13,7 +13,6 @@ import numpy as np
 import tifffile
 import torch
 from PIL import Image, PngImagePlugin, TiffImagePlugin
-from torchvision.io import ImageReadMode, decode_png
 
 from datasets.image_file import to_8_bits
 
@@ -80,6 +79,7 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
 
 def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
     """Those of a PNG of 16 bits; `transparent`: a colour of which alpha is 0, in 16 bits."""
+    from torchvision.io import ImageReadMode, decode_png  # brings Triton and takes seconds: not with every import
     pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
     pixels = pixels.permute(1, 2, 0).numpy()
     return pixels if transparent is None else with_transparent(pixels, transparent)

@@ -100,7 +100,7 @@ def test_an_image_must_hold_the_crop_of_each_axis(tmp_path, scale, fits):
     if fits:
         assert SRImplicitDownsampled(dataset, inp_size=16, scale_min=scale, sample_q=9)[0]['gt'].shape == (9, 3)
     else:
-        with pytest.raises(UserError, match='30x70 pixels, but a crop takes 64x24'):
+        with pytest.raises(UserError, match='70x30 pixels, but a crop takes 24x64'):
             SRImplicitDownsampled(dataset, inp_size=16, scale_min=scale, sample_q=9)
 
 

@@ -375,7 +375,7 @@ def test_the_logged_loss_weighs_each_sample_the_same(tmp_path):
 
     def recorded(trainer, batch, *args):
         losses.append((step(trainer, batch, *args).item(), len(batch['inp'])))
-        return torch.tensor(losses[-1][0])
+        return torch.tensor([losses[-1][0]])
 
     with mock.patch.object(train_liif.Trainer, 'step', recorded):
         project.train()
