@@ -261,7 +261,7 @@ def scale_or_none(text: str) -> float | None:
     return scale
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
     parser.add_argument('--model', required=True, help="a checkpoint, a name in pretrained/, or 'bicubic'")
@@ -282,8 +282,11 @@ def main() -> None:
                         help="at larger scales the model sees this one's cell; none: no bound "
                              "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
     add_import_option(parser)
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parse_args()
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)

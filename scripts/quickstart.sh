@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to pictures: sets up .venv, enlarges a photo by the shipped model (seconds), trains a small A-LIIF on six
-# photos on the CPU (some three minutes on two cores), and compares both with bicubic on two photos that neither has seen.
+# photos on the CPU (three to seven minutes on two cores), and compares both with bicubic on two that neither has seen.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements.txt

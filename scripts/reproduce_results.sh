@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python scripts/results.py --gpu "${1:-0}" --sets "${@:2}"
 python scripts/figures.py --gpu "${1:-0}"
-echo 'next: git diff results README.md'
+echo 'next: git diff results docs/results.md'
