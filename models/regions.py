@@ -15,10 +15,11 @@ from PIL import Image
 from models.decoder import Decoder
 from models.predict import Block, KeptLatents, Latents, joined, upscale_latents
 from models.pretrained import pictures
+from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain, to_tensor
 from utils import UserError
 
-Picture = torch.Tensor | Image.Image
+Picture = torch.Tensor | Image.Image | Deep
 
 
 def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
@@ -36,12 +37,12 @@ class Region:
     """Parts of `image`, see `upscale_region`, by its features, which an object of the class `latents` has."""
 
     def __init__(self, model: Decoder, image: Picture, latents: type[Latents], *args):
-        self.image = plain(image) if isinstance(image, Image.Image) else None
+        self.image = None if isinstance(image, torch.Tensor) else plain(image)
         self.source = model_colours(self.image) if self.image else None
         colours = to_tensor(self.source) if self.image else image
         self.latents = latents(model, colours, model.data_norm, *args)
 
-    def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image]]:
+    def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
         check(box, size, self.latents.shape)
         blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))

@@ -13,6 +13,7 @@ import models
 from models import predict, rdn, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.regions import Encoded
+from pictures.deep import Deep
 from utils import UserError
 
 MODELS = {'pixel': pixel(residual='bilinear'), 'a-liif': a_liif(), 'liif': liif(), 'metasr': metasr(), 'lte': lte(),
@@ -125,6 +126,15 @@ def test_features_that_were_lost_are_computed_again(image):
     for _ in range(2):
         assert seen(model, lambda: assert_close(encoded.region((0, 0, 19, 23), (46, 38)),
                                                 expected(model, image, (46, 38), (0, 46, 0, 38)))) > 0
+
+
+def test_a_region_of_16_bit_colour_is_that_part_of_it_upscaled():
+    model = make(pixel(residual='bilinear'))
+    image = Deep(np.random.default_rng(0).integers(0, 65536, (16, 20, 3), dtype=np.uint16))
+    region = upscale_region(model, image, (4, 2, 11, 15), (39, 21))
+    whole = upscale_pil(model, image, scale=3)
+    assert region.mode == 'RGB;16' and (np.asarray(whole) % 257 > 0).any()
+    assert np.abs(np.asarray(region).astype(int) - np.asarray(whole)[6:45, 12:33]).max() <= 2
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'I;16', 'LA', 'RGBA'])

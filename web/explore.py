@@ -25,7 +25,9 @@ from starlette.routing import Route
 from datasets.image_file import image_size
 from models.decoder import Decoder
 from models.regions import Encoded, check
+from pictures.deep import Deep
 from pictures.io import read
+from pictures.modes import blank
 from pictures.sheets import shown
 from utils import UserError
 from web.lru import LRU, Share
@@ -47,7 +49,7 @@ class Stale(Exception):
 class Photo:
     """A visitor's photo. `wanted`: the request for its latest view; those before it are given up."""
 
-    def __init__(self, model: Decoder, image: Image.Image, features: Share):
+    def __init__(self, model: Decoder, image: Image.Image | Deep, features: Share):
         self.encoded, self.wanted = Encoded(model, image, features), None
         self.size = image.size
 
@@ -73,21 +75,25 @@ class Explore:
 
     async def open(self, request: Request) -> Response:
         """Takes a photo in: its id and size."""
-        with tempfile.NamedTemporaryFile() as file:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > FILE_BYTES:
-                    return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
-                file.write(chunk)
-            file.flush()
-            try:
-                image = await run_in_threadpool(read_photo, file.name)
-            except UserError as error:
-                return refusal(str(error).replace(file.name, 'the file'))
         key = secrets.token_urlsafe(32)
-        self.photos.put(key, Photo(self.model, image, Share(self.features, key)))
-        return JSONResponse({'id': key, 'width': image.width, 'height': image.height}, headers=HEADERS)
+        with tempfile.TemporaryDirectory() as folder:
+            path, size = Path(folder) / 'photo', 0
+            with open(path, 'wb') as file:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > FILE_BYTES:
+                        return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
+                    file.write(chunk)
+            try:
+                photo = await run_in_threadpool(self.photo, path, key)
+            except UserError as error:
+                return refusal(str(error).replace(str(path), 'the file'))
+        self.photos.put(key, photo)
+        return JSONResponse({'id': key, 'width': photo.size[0], 'height': photo.size[1]}, headers=HEADERS)
+
+    def photo(self, path: Path, key: str) -> Photo:
+        """The photo in the file `path`, whose features are kept under `key`."""
+        return Photo(self.model, read_photo(path), Share(self.features, key))
 
     async def view(self, request: Request) -> Response:
         """A part of a photo as a PNG; 404 for a photo that is not here (any more), 409 for a view that is stale."""
@@ -110,7 +116,7 @@ class Explore:
     def make(self, photo: Photo, request: Request, box: tuple, size: tuple) -> Image.Image:
         """A view by the model, unless the visitor wants another before it is done: then it raises Stale."""
         with self.turn:
-            result = Image.new(photo.encoded.image.mode, size[::-1])
+            result = blank(photo.encoded.image.mode, size[::-1])
             if photo.wanted is not request:
                 raise Stale
             for left, top, block in photo.encoded.blocks(box, size):
@@ -120,7 +126,7 @@ class Explore:
         return shown(result)
 
 
-def read_photo(path: str) -> Image.Image:
+def read_photo(path: Path) -> Image.Image | Deep:
     """The photo in the file `path`, unless it has too many pixels, which is known before it is decoded."""
     if (pixels := math.prod(image_size(path))) > PIXELS:
         raise UserError(f'the photo has {pixels / 1e6:.1f} million pixels, and this page opens up to '

@@ -25,8 +25,10 @@ class LRU:
         with self.lock:
             if key in self.values:
                 self.used -= self.size_of(self.values.pop(key))
+            if (size := self.size_of(value)) > self.limit:  # it would drive out all others first
+                return
             self.values[key] = value
-            self.used += self.size_of(value)
+            self.used += size
             while self.used > self.limit:
                 self.used -= self.size_of(self.values.popitem(last=False)[1])
 
