@@ -8,6 +8,7 @@ import secrets
 import stat
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -101,6 +102,14 @@ def file_name(stem: str, ending: str = '') -> str:
     return stem + ending
 
 
+def cgroup_memory(folder: Path) -> int:
+    """The bytes that a container may still have, by the files in `folder`; ValueError where it has no limit."""
+    limit, used = (int((folder / name).read_text()) for name in ('memory.max', 'memory.current'))
+    cached = next(int(line.split()[1]) for line in (folder / 'memory.stat').read_text().splitlines()
+                  if line.startswith('inactive_file '))
+    return limit - used + cached  # files that were read count as used, but make way
+
+
 def free_memory() -> float:
     """How many bytes of memory this process can still have: on the machine, and by the limits set to it."""
     limits = [math.inf]
@@ -108,8 +117,8 @@ def free_memory() -> float:
         limits.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
     with contextlib.suppress(OSError, StopIteration), open('/proc/meminfo', encoding='ascii') as file:
         limits.append(1024 * next(int(line.split()[1]) for line in file if line.startswith('MemAvailable')))
-    with contextlib.suppress(OSError, ValueError), open('/sys/fs/cgroup/memory.max', encoding='ascii') as file:
-        limits.append(int(file.read()))  # of a container; 'max' where there is none
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        limits.append(cgroup_memory(Path('/sys/fs/cgroup')))
     with contextlib.suppress(OSError, ImportError):
         import resource
         allowed = resource.getrlimit(resource.RLIMIT_AS)[0]

@@ -8,7 +8,7 @@ too. So its modules are imported beside whatever has these names, and leave them
 space), which is imported when it is first used, is not found then, and PyTorch's own operations take its place.
 """
 
-dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL']
+dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
 
 import contextlib  # noqa: E402
 import importlib  # noqa: E402

@@ -142,7 +142,7 @@ def make_page(model, name):
         examples.update(os.path.abspath(save_file_to_cache(path, photo.GRADIO_CACHE)) for path in EXAMPLES.values())
         choice.change(show_fields, choice, [usual, scale, height, width])
         usual.input(fn=None, inputs=usual, outputs=scale, js='scale => scale')
-        # one request at a time, as Gradio has it by default: the model keeps the features of the image it works on
+        # one request at a time: it uses all the cores
         button.click(answer, [photo, choice, scale, height, width], [pictures, text, download], concurrency_limit=1)
     return page
 

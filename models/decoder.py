@@ -196,7 +196,7 @@ def make_net(key: str, spec: dict, in_dim: int, kind: type, out_dim: int | None 
     """The network of the class `kind` that a config describes as `key`; its out_dim must be the given one."""
     net = make(spec, {'in_dim': in_dim})
     if not isinstance(net, kind):
-        raise UserError(f"{key}: {spec['name']} is none for this decoder: it must be a {kind.__name__}")
+        raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
     if out_dim not in (None, net.out_dim):
         raise UserError(f'{key}: out_dim must be {out_dim}, for the colours, not {net.out_dim}')
     return net

@@ -32,12 +32,19 @@ class Features:
 
     def sample_input(self, coord: torch.Tensor) -> torch.Tensor:
         """The input's colours (B, Q, 3) at `coord` (B, Q, 2) by bilinear interpolation."""
+        return self.sample(self.inp, coord, 'bilinear')
+
+    def sample(self, image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:
+        """The values (B, Q, C) at `coord` (B, Q, 2) of an `image` (B, C, H, W) that the window shows, or of `feat`.
+
+        `mode`: 'nearest' or 'bilinear'.
+        """
         top, left, height, width = self.window
         h, w = self.feat.shape[-2:]
-        if (h, w) != (height, width):  # a window: the input is cut to it like the features
+        if (h, w) != (height, width):  # a window: the image is cut to it like the features
             size, offset = coord.new_tensor((height, width)), coord.new_tensor((top, left))
             coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
-        return sample(self.inp, coord, 'bilinear')
+        return sample(image, coord, mode)
 
     def also(self, **hoisted: torch.Tensor) -> 'Features':
         """The same with more `hoisted`."""

@@ -6,7 +6,6 @@ The same function as published, with the first layer's feature part computed onc
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.mlp import MLP
 from models.registry import register
-from models.sampling import sample
 from utils import UserError
 
 
@@ -30,7 +29,7 @@ class LIIF(Decoder):
 
     def decode(self, features, coord, cell):
         if self.imnet is None:
-            return sample(features.feat, coord, 'nearest')
+            return features.sample(features.feat, coord, 'nearest')
         index, rel_coord, weights = self.neighbours(features, coord)
         local = self.local_input(features, rel_coord, cell)
         h = self.first_layer(features.rows('first'), index, local, self.imnet.first[0])

@@ -74,7 +74,10 @@ class Config:
         """The largest scale of the training's samples, where the config tells it."""
         args = self.train_dataset.get('wrapper', {}).get('args') or {}
         scale = args.get('scales', args.get('scale_max', args.get('scale_min')))
-        return None if scale is None else max(map(float, scale if isinstance(scale, list) else [scale]))
+        try:
+            return max(map(float, scale if isinstance(scale, list) else [scale]))
+        except (TypeError, ValueError):  # a wrapper of one's own may have other arguments of these names
+            return None
 
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
@@ -131,7 +134,7 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         return config, config.resume
-    load_yaml(args.config)
+    load_yaml(args.config)  # a wrong path to it is told before what is wrong in the folder
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS}, args.set)
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))

@@ -89,7 +89,7 @@ class RunState:
         self.epoch = state.get('epoch', 0)
         self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
         if 'iteration' not in state:
-            say('of this checkpoint model and epoch are taken; the optimizer begins anew')
+            say('this checkpoint has weights and an epoch, but no optimizer of ours, which begins anew')
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
@@ -102,8 +102,6 @@ class RunState:
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
-        if not isinstance(self.loss_sum, list):  # of a time when there was one loss
-            self.loss_sum = [self.loss_sum]
         self.seconds = state.get('seconds', 0.) if same_run else 0.
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:

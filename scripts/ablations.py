@@ -1,6 +1,6 @@
 """Trains variants of the models at a small equal budget and compares them on the validation photos.
 
-    python scripts/ablations.py [--gpu cpu] [--only 'K = 1' softmax]
+    python scripts/ablations.py [--gpu cpu] [--only 'K = 4' softmax]
 
 The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
 trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table

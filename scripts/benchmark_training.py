@@ -34,7 +34,9 @@ SECONDS = 4  # that each batch size, and the loader, are timed
 def random_batch(config, batch_size: int, scale: float) -> dict:
     """A batch as `config`'s loader would give it, of noise, on the CPU."""
     args = config.train_dataset['wrapper']['args']
-    inp_size, sample_q = args['inp_size'], args.get('sample_q')
+    inp_size, sample_q = args.get('inp_size'), args.get('sample_q')
+    if inp_size is None:
+        raise UserError('train_dataset: the speed can be measured of samples of an inp_size only')
     size = round(inp_size * scale)
     inp = torch.randint(256, (batch_size, 3, inp_size, inp_size), dtype=torch.uint8)
     if sample_q is None:
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument('--compile', action='store_true', help='torch.compile')
     parser.add_argument('--json', help='writes the numbers here')
     args = parser.parse_args()
-    config = read_config(args.config, {'compile': args.compile})
+    config = read_config(args.config, {'compile': True} if args.compile else None)
     parallel = Parallel(args.gpu)
     sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
     check_positive(**{'--batch-sizes': min(sizes)})

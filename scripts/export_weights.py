@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import add_import_option  # noqa: E402
@@ -33,6 +35,11 @@ def with_spec(source, path):
     return {'model': spec, 'data_norm': config.data_norm}
 
 
+def stored_as(dtype, weights):
+    """The `weights` of a state dict as `dtype`; counters, such as batch norm's, stay whole numbers."""
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help="a run's checkpoint, or with --config a file of weights")
@@ -46,12 +53,12 @@ def main():
                         '.pth')
     checkpoint = with_spec(args.source, args.config) if args.config else read(args.source)
     if args.unfinished:
-        model, average = dict(checkpoint['model']), checkpoint.get('ema')
-        model['sd'] = {k: v.half() for k, v in model['sd'].items()}
-        written = {'model': model, 'ema': average and {k: v.half() for k, v in average.items()}}
+        model, average = checkpoint['model'], checkpoint.get('ema')
+        written = {'model': {**model, 'sd': stored_as(torch.half, model['sd'])},
+                   'ema': average and stored_as(torch.half, average)}
     else:
         model = final_spec(checkpoint)
-        written = {'model': {**model, 'sd': {k: v.float() for k, v in model['sd'].items()}}}
+        written = {'model': {**model, 'sd': stored_as(torch.float, model['sd'])}}
     args.target.parent.mkdir(parents=True, exist_ok=True)
     kept = {k: checkpoint[k] for k in ('epoch', 'data_norm', 'scale_max') if k in checkpoint}
     write({**written, **kept}, args.target)

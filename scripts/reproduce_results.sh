@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes results/ and the table in docs/results.md again from the weights in pretrained/: bash scripts/reproduce_results.sh [GPU]
-# Sets that are named behind it are measured alone: bash scripts/reproduce_results.sh cpu set5 set14
+# Measures the weights in pretrained/ again, and makes the table in docs/results.md, results/results.json and the
+# figures of that page from the numbers: bash scripts/reproduce_results.sh [GPU]
+# Further arguments are sets, and only these are measured: bash scripts/reproduce_results.sh cpu set5 set14
 # Results of weights that have not changed are kept; with --fresh they, too, are measured: ... cpu set5 --fresh
 set -euo pipefail
 cd "$(dirname "$0")/.."

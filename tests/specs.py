@@ -29,8 +29,8 @@ def metasr(**args):
     return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, 'hidden_list': [8], **args}}
 
 
-def fixed_scale(**args):
-    encoder = {'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}}
+def fixed_scale(scale=2, **args):
+    encoder = {'name': 'edsr-baseline', 'args': {'scale': scale, 'n_resblocks': 1, 'n_feats': 4}}
     return {'name': 'liif', 'args': {'encoder_spec': encoder, **args}}
 
 

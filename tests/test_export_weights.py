@@ -82,6 +82,13 @@ def test_unfinished_weights_do_not_fit_a_safetensors_file(project, monkeypatch):
         export(monkeypatch, 'tiny.safetensors', '--unfinished')
 
 
+def test_counters_stay_whole_numbers():
+    weights = torch.nn.BatchNorm2d(2).state_dict()
+    for dtype in torch.half, torch.float:
+        stored = export_weights.stored_as(dtype, weights)
+        assert stored['num_batches_tracked'].dtype == torch.int64 and stored['running_var'].dtype == dtype
+
+
 def test_a_run_is_continued_from_unfinished_weights_and_their_average(project, monkeypatch):
     export(monkeypatch, 'unfinished.pth', '--unfinished')
     before = project.checkpoint()

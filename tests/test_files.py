@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from files import NAME_BYTES, atomic_write, file_name, sweep
+from files import NAME_BYTES, atomic_write, cgroup_memory, file_name, sweep
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -97,3 +97,16 @@ def test_a_name_that_is_too_long_is_cut_and_stays_unique(tmp_path, stem):
     for name in names:
         assert len(os.fsencode(name)) <= NAME_BYTES and name.endswith('-end.png')
         (tmp_path / name).write_bytes(b'')
+
+
+def test_the_free_memory_of_a_container_is_its_limit_without_what_is_used_beside_files_that_were_read(tmp_path):
+    (tmp_path / 'memory.max').write_text('4000000\n')
+    (tmp_path / 'memory.current').write_text('3000000\n')
+    (tmp_path / 'memory.stat').write_text('anon 2500000\ninactive_file 400000\nactive_file 100000\n')
+    assert cgroup_memory(tmp_path) == 1400000
+
+
+def test_a_container_without_a_limit_has_none_to_tell(tmp_path):
+    (tmp_path / 'memory.max').write_text('max\n')
+    with pytest.raises(ValueError):
+        cgroup_memory(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from training import ENVIRONMENT, REPOSITORY
 
+import hubconf
 from models import load_pretrained, upscale_pil
 
 FOREIGN = 'datasets', 'utils', 'config', 'models', 'test', 'pictures'
@@ -68,3 +69,16 @@ def test_every_entry_has_its_weights_in_the_repository(entry):
     source = (REPOSITORY / 'hubconf.py').read_text()
     name = re.search(rf"def {entry}\(\).*?load\('([\w-]+)'\)", source, re.DOTALL)[1]
     assert (REPOSITORY / f'pretrained/{name}.pth').is_file()
+
+
+def test_what_the_models_import_is_told_to_the_hub_which_names_what_is_missing(tmp_path):
+    program = (f'import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import hubconf; before = {{*sys.modules}}\n'
+               'hubconf.aliif_pixel\nimport models\n'
+               'print(*sorted({name.partition(".")[0] for name in {*sys.modules} - before}))')
+    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True,
+                          text=True)
+    imported = done.stdout.split()
+    assert 'torch' in imported, done.stderr
+    listed = {'torch', 'torchvision', 'numpy', 'yaml', 'tqdm', 'tensorboardX', 'PIL', 'imageio', 'imageio_ffmpeg',
+              'tifffile', 'safetensors', 'skimage', 'sklearn', 'jinja2', 'matplotlib'}  # requirements.txt
+    assert {*imported} & listed <= {*hubconf.dependencies}

@@ -39,7 +39,8 @@ TILED = {'a-liif': a_liif(), 'pixel': pixel(), 'pixel-residual': pixel(residual=
 SWINIR = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}
 UNTILED = {'pixel-rcan': pixel(encoder_spec=RCAN), 'a-liif-rcan': a_liif(encoder_spec=RCAN),
            'pixel-swinir': pixel(encoder_spec=SWINIR), 'lte-swinir': lte(encoder_spec=SWINIR),
-           'fixed-scale': fixed_scale(), 'fixed-scale-residual': fixed_scale(residual='bilinear')}
+           'fixed-scale': fixed_scale(), 'fixed-scale-1': fixed_scale(1),
+           'fixed-scale-residual': fixed_scale(residual='bilinear')}
 SIZES = {'x2': (46, 38), 'x3': (69, 57), 'x1': (23, 19), 'x1.3': (30, 25), 'x3.04x2.05': (70, 39), 'x1.1x3.7': (25, 70),
          'x0.4x2': (9, 38), 'x3x0.3': (69, 6), 'x0.2': (5, 4), '1x1': (1, 1), '1x40': (1, 40)}  # of a 23x19 input
 
