@@ -1,4 +1,4 @@
-"""What a training run is at any moment, and what its checkpoints hold: weights, their average, optimizer, position."""
+"""The state of a training run, which its checkpoints hold: weights, their average, optimizer, position."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ from utils import UserError, say
 class RunState:
     """Model, optimizer, average and position of a run. `config`'s keys: `models.run`.
 
-    `minutes`: how long the run is to take, in place of the config's epoch_max.
+    `minutes`: how long the run is to take, instead of the config's epoch_max.
     """
 
     def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
@@ -40,24 +40,24 @@ class RunState:
         self.best = -math.inf
         self.start_epoch(0)
         self.minutes, self.begin = minutes, time.monotonic()
-        self.seconds = 0.  # that the run had taken before this process began
+        self.seconds = 0.  # that the run took before this process began
 
     def start_epoch(self, done: int) -> None:
-        """Puts the run where `done` epochs are over."""
+        """Sets the run to where `done` epochs are over."""
         self.epoch, self.iteration = done, 0  # whole epochs done, iterations done in the next
         self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # of each loss, over the epoch's samples so far
 
     def mean_losses(self) -> dict[str, float]:
-        """The mean loss over the samples of the epoch in progress, 'loss', and of several losses each as 'loss/NAME'.
+        """The mean loss over the epoch's samples so far, 'loss', and if there are several losses, each as 'loss/NAME'.
 
-        These are without their weights.
+        The latter are not weighted.
         """
         means = [value / self.loss_count for value in self.loss_sum]
         parts = zip(self.loss.names, means, strict=True) if len(means) > 1 else ()
         return {'loss': self.loss.total(means), **{f'loss/{name}': mean for name, mean in parts}}
 
     def save(self, *names: str | int) -> None:
-        """Writes the run's state to each of epoch-NAME.pth (the first process alone does)."""
+        """Writes the run's state to epoch-NAME.pth for each name (in the first process only)."""
         if self.parallel.rank:
             return
         if not all(tensor.isfinite().all() for tensor in self.weights()):
@@ -78,9 +78,9 @@ class RunState:
         return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
 
     def restore(self, state: dict, same_run: bool) -> None:
-        """Takes up the state that `save` wrote, of another run from the beginning of the epoch.
+        """Restores the state that `save` wrote; if another run did, to the beginning of its epoch.
 
-        Of checkpoints of other programs: the model, and the epoch if they tell it.
+        From checkpoints of other programs it takes the model, and the epoch if there is one.
         """
         spec = from_published(state['model'])
         load_state(self.model, spec['sd'])
@@ -102,12 +102,12 @@ class RunState:
         torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
-        if not isinstance(self.loss_sum, list):  # of a time when there was one loss
+        if not isinstance(self.loss_sum, list):  # from when there was only one loss
             self.loss_sum = [self.loss_sum]
         self.seconds = state.get('seconds', 0.) if same_run else 0.
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
-        """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
+        """Raises UserError if weights trained with `data_norm` would get or give other colours here."""
         check_norm(data_norm)
         for key in keys:
             if not same_normalisation(data_norm, self.config.data_norm, key):
@@ -115,7 +115,7 @@ class RunState:
                 raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
 
     def begin_as(self, other: nn.Module) -> None:
-        """Lets the model begin with another one's weights: all, or by `encoder_from` the encoder's."""
+        """Starts the model from the weights of another one: all, or with `encoder_from` only the encoder's."""
         norm = getattr(other, 'data_norm', USUAL_NORM)
         self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
         for model in filter(None, (self.model, self.ema)):
@@ -125,18 +125,18 @@ class RunState:
                 load_state(model, other.state_dict())
 
     def schedule_time(self, length: int) -> float:
-        """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, the same on all processes."""
         if self.minutes is None:
             return self.epoch + self.iteration / length
         elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
         return self.config.epoch_max * min(1, elapsed / (60 * self.minutes))
 
     def decay(self, steps: int) -> float | None:
-        """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
+        """The average's decay after `steps` steps: low at first, to forget the random initial weights soon."""
         return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
 
     def epoch_text(self) -> str:
-        """The epoch in progress as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
+        """The current epoch as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
         return f'epoch {self.epoch + 1}' + ('' if self.minutes else f'/{self.config.epoch_max}')
 
     def elapsed(self) -> float:
