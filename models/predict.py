@@ -70,7 +70,7 @@ def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
 
 
 class Target:
-    """The pixels of an output of `size` (H, W) for an input of `shape` (h, w): coordinates and owners, input pixels.
+    """The output pixels, `size` (H, W), of an input of `shape` (h, w): coordinates, and which input pixel each is of.
 
     `clip`: see `upscale`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its pixels,
     real numbers; by default all of it.

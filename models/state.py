@@ -125,7 +125,7 @@ class RunState:
                 load_state(model, other.state_dict())
 
     def schedule_time(self, length: int) -> float:
-        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, the same on all processes."""
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, alike on all ranks."""
         if self.minutes is None:
             return self.epoch + self.iteration / length
         elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
