@@ -98,7 +98,7 @@ def check_state(state: object) -> None:
             raise UserError(f'{name}, of {tuple(tensor.shape)}, needs more memory than the {free / 2**30:.1f} GB free')
         if not (tensor.float() if real else tensor).isfinite().all():
             raise UserError(f'{name} has values that are not finite (NaN or infinity): the training went wrong, or '
-                            'what converted or wrote the file')
+                            'the program that wrote the file')
 
 
 def check_spec(model: dict, data_norm: object) -> None:
@@ -109,8 +109,8 @@ def check_spec(model: dict, data_norm: object) -> None:
         if isinstance(value, list | tuple):
             return value
         if not isinstance(value, str | int | float | None):
-            raise UserError(f"its model's spec or data_norm holds {shown(value)}, and may hold texts, numbers, lists "
-                            'and dicts')
+            raise UserError(f"its model's spec or data_norm holds {shown(value)}: only texts, numbers, lists and dicts "
+                            'are allowed')
         return []
 
     check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
