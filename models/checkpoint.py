@@ -109,8 +109,8 @@ def check_spec(model: dict, data_norm: object) -> None:
         if isinstance(value, list | tuple):
             return value
         if not isinstance(value, str | int | float | None):
-            raise UserError(f"its model's spec or data_norm holds {shown(value)}: only texts, numbers, lists and dicts "
-                            'are allowed')
+            raise UserError(f"its model's spec or data_norm holds {shown(value)}, and may hold texts, numbers, lists "
+                            'and dicts')
         return []
 
     check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
