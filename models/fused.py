@@ -2,8 +2,8 @@
 
 A program computes ROWS rows, a row being a query and one of its codes, from the gather to the ensemble's sum on chip.
 In the published model a row takes 207,000 multiply-adds and gathers 0.8 KB in bf16, so tensor cores are the bottleneck:
-4.6 TFLOP for the 2,766,240 queries of a DIV2K image at x4. On an H100, whose 132 SMs have 65,536 registers and 227 KB
-of shared memory each:
+4.6 TFLOP for the 2,766,240 queries of a DIV2K image at x4. By the specification of an H100, 132 SMs with 65,536
+registers and 227 KB of shared memory each:
 
 - The weights, 430 KB in bf16, do not fit into an SM, so each program reads them from L2: 37 GB for that image with
   128 rows, 7 ms at 5.5 TB/s, about as long as its products take; with 64 rows twice that.
