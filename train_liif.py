@@ -4,10 +4,10 @@ One GPU, or the CPU where there is none:
     python train_liif.py --config configs/train-div2k/train_edsr-baseline-A-liif.yaml
 Several GPUs of one machine, in one process (nn.DataParallel):
     python train_liif.py --config ... --gpu 0,1
-A process for each GPU (DistributedDataParallel), faster; the results do not depend on their number:
+One process per GPU (DistributedDataParallel), which is faster; the results do not depend on their number:
     torchrun --nproc_per_node=4 train_liif.py --config ...
     torchrun --nnodes=2 --node_rank=0 --master_addr=10.0.0.1 --nproc_per_node=8 train_liif.py --config ...
-Interrupted, preempted or killed: the same command with --resume.
+To continue an interrupted, preempted or killed run: the same command with --resume.
 
 A run writes save/_CONFIG_NAME/ (see --name, --tag): config.yaml, log.txt, tensorboard/ and epoch-{last,best,N}.pth.
 """
@@ -38,7 +38,7 @@ SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 class Stopped(Exception):
-    """A signal asked for the end of the run; what the trainer holds can be saved."""
+    """A signal asked the run to stop; the state of the trainer can be saved."""
 
 
 class Trainer(RunState):
@@ -55,22 +55,22 @@ class Trainer(RunState):
             signal.signal(number, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
-        """Remembers the signal; the iteration in progress is finished. A second one ends the run at once.
+        """Remembers the signal, and lets the current iteration finish. A second one ends the run at once.
 
-        Not under torchrun: a scheduler may signal the ranks, and torchrun then does it too. It kills who is too slow.
+        Not under torchrun: both a scheduler and torchrun may signal a rank, and torchrun kills those that are slow.
         """
         self.signal = number
         for number in () if self.parallel.distributed else SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
     def stopped(self) -> bool:
-        """Whether any process has had a signal."""
+        """Whether any process has received a signal."""
         return self.parallel.any(self.signal is not None)
 
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
         """One step on this process's `local` of the batch's `total` samples.
 
-        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: the average's.
+        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: of the averaged weights.
         """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
@@ -79,11 +79,11 @@ class Trainer(RunState):
             if 'coord' in batch:
                 pred = self.net(inp, batch['coord'], batch['cell'])
             else:  # every pixel of the targets
-                # (the size by position: DataParallel would give it to replicas that have no images)
+                # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
                 pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
         losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
         self.optimizer.zero_grad(set_to_none=True)
-        # the processes' gradients are averaged, their losses add up
+        # the processes' gradients are averaged, but their losses add up
         (self.loss.total(losses) * parallel.world).backward()
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
@@ -98,7 +98,7 @@ class Trainer(RunState):
     def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
         """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
 
-        Returns what it has added: the weighted losses' sum over the samples, and the number of these.
+        Returns what it has added: the sum of the weighted losses over the samples, and the number of samples.
         """
         added, samples = 0., sum(sizes)
         values = self.parallel.sum(torch.stack(losses)).tolist()
@@ -136,7 +136,7 @@ class Trainer(RunState):
             if stop:
                 raise Stopped
             if self.ended:
-                self.save('last')  # the weights are complete; their validation takes its time
+                self.save('last')  # the weights are final; validation takes a while
                 return
         self.ended = self.minutes is None and self.epoch + 1 >= self.config.epoch_max
 
@@ -188,7 +188,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
         except Stopped:
             raise
         except Exception:
-            trainer.save('last')  # the epoch is not lost: resumed, the run goes on with its validation
+            trainer.save('last')  # so that the epoch is not lost: a resumed run continues with its validation
             raise
         text += f', val: psnr={psnr:.4f}'
         log.scalars({'psnr': psnr}, epoch)
@@ -196,12 +196,12 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
             trainer.best = psnr
             names.append('best')
     trainer.start_epoch(epoch)
-    trainer.save(*names, 'last')  # last: were it before, a kill between them would leave out the others for good
+    trainer.save(*names, 'last')  # last at the end: else a kill in between would lose the others for good
     return text
 
 
 def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
-    """Goes on to the end of the run. Raises Stopped after a signal."""
+    """Trains to the end of the run. Raises Stopped after a signal."""
     previews = make_previews(val_loader.dataset) if val_loader is not None else []
     progress, begin = Progress(trainer, log, len(train_loader)), time.time()
     while not trainer.ended:
@@ -222,11 +222,11 @@ def parse_args() -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument('--resume', action='store_true', help="continue the folder's run, if it holds one")
     existing.add_argument('--overwrite', action='store_true', help="replace the folder's run")
-    parser.add_argument('--minutes', type=float, help='train for so long, whatever the speed: the schedule follows the '
-                        'time; not repeatable to the bit')
+    parser.add_argument('--minutes', type=float, help='train for so long, however many iterations that is: the '
+                        'schedule follows the clock; not repeatable bit for bit')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                        help='in place of a key of the config, as optimizer.args.lr=1e-5; repeatable')
-    parser.add_argument('--seed', type=int, help="in place of the config's")
+                        help='override a key of the config, e.g. optimizer.args.lr=1e-5; repeatable')
+    parser.add_argument('--seed', type=int, help="override the config's")
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision')
     parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
     parser.add_argument('--channels-last', action='store_true', default=None, help='memory format of the encoder')
@@ -239,7 +239,7 @@ def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
     folder = run_folder(args)
-    held = None if parallel.rank else lock(folder)  # before it is read: who ends there may save until then
+    held = None if parallel.rank else lock(folder)  # before it is read: a run that is ending there may still save
     config, source = open_run(folder, args)
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
@@ -273,7 +273,7 @@ def main() -> None:
     if not trainer.minutes and trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
-        held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end
+        held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  held to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     begin = f'iteration {trainer.iteration + 1}' if trainer.iteration < len(train_loader) else 'validation'

@@ -1,6 +1,6 @@
 """Encoders and decoders by name: `make` builds a model from a spec, `load` from a checkpoint file.
 
-To add one: a file beside these with a class under `@register('its-name')`, imported below.
+To add one, put a class under `@register('its-name')` into a file in this folder, and import it below.
 """
 
 from models import a_liif, edsr, liif, lmf, lte, metasr, mlp, rcan, rdn, swinir  # noqa: F401  (registers them)

@@ -1,9 +1,9 @@
 """A-LIIF: Li et al., "Adaptive Local Implicit Image Function for Arbitrary-scale Super-resolution" (ICIP 2022).
 
-LIIF with a function of its own for each query: an expansion net weighs K small MLPs, whose parameters are mixed.
-Differences from the published code: parameters are mixed after the multiplication, so that no query has matrices of
-its own in memory; first layers are computed once per latent pixel; nothing is fixed to 64 features.
-Off by default: `space: pixel` of the expansion net and `init: layer` of the mixture, ours; `residual: bilinear`, LTE's.
+LIIF with a separate function for each query, mixed from the parameters of K small MLPs with weights from an expansion
+net. Differences from the published code: parameters are mixed after the multiplication, so no matrix is built for each
+query; first layers are computed once per latent pixel; the number of features is not fixed to 64.
+Off by default: our `space: pixel` (expansion net) and `init: layer` (mixture), and LTE's `residual: bilinear`.
 """
 
 import types
@@ -41,7 +41,7 @@ class ALIIF(Decoder):
 
     @property
     def stock(self) -> bool:
-        """Whether it computes what the fast paths do; a subclass, or one of the mixture, may compute something else."""
+        """Whether the fast paths apply: subclasses of this class or of the mixture may compute something else."""
         return type(self) is ALIIF and type(self.imnet) is MLPMixture
 
     def hoist(self, feat):
@@ -67,7 +67,7 @@ class ALIIF(Decoder):
             self.first_layer(features.rows('expansion'), index, local, self.expansion.first[0]))
 
     def weigh_pixels(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
-        """The weights of the K functions for each latent pixel, (B, h, w, K); all of an image's queries share a cell.
+        """The weights of the K functions for each latent pixel, (B, h, w, K); an image's queries must share one cell.
 
         cell: (B, Q, 2).
         """
@@ -91,7 +91,7 @@ class ALIIF(Decoder):
         return self.pixel_space and self.stock
 
     def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
-        """The parameters are mixed, W = sum_k c_k W_k, once a pixel."""
+        """Mixes the parameters, W = sum_k c_k W_k, once per pixel."""
         imnet, c = self.imnet, hoisted['weights']
         local = imnet.first[0].view(imnet.K, -1, self.in_dim)[..., self.feat_dim:]  # (K, out, 2 or 4)
         local = (c @ local.flatten(1)).view(len(c), -1, local.shape[-1])
@@ -104,7 +104,7 @@ class ALIIF(Decoder):
 
 
 def fused_kernel(model: ALIIF, features: Features, coord: torch.Tensor) -> types.ModuleType | None:
-    """The module whose `decode` is one CUDA kernel, where it fits `model` and no gradient is wanted; else None."""
+    """The module whose `decode` is a single CUDA kernel; None if it does not fit `model` or gradients are needed."""
     if not coord.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
     try:

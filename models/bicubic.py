@@ -1,4 +1,4 @@
-"""Bicubic interpolation behind the models' interface: the baseline of every table."""
+"""Bicubic interpolation with the interface of the models: the baseline of every table."""
 
 import numpy as np
 import torch
@@ -9,19 +9,19 @@ from models.sampling import sample
 
 
 class Bicubic(nn.Module):
-    """Pillow's bicubic (a = -0.5) on 8 bits. `inp` is in [0, 1], and a cell tells the target's size."""
+    """Pillow's bicubic (a = -0.5) on 8 bits. `inp` is in [0, 1], and a cell gives the target's size."""
 
     def __init__(self):
         super().__init__()
         self.data_norm = None
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
-        """Takes the images `inp` (B, 3, h, w) for the queries to come, and returns them."""
+        """Keeps the images `inp` (B, 3, h, w) for the queries that follow, and returns them."""
         self.inp, self.resized = inp, [None] * len(inp)
         return inp
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours (B, Q, 3) at `coord` (B, Q, 2); an image's first `cell` (B, Q, 2) tells the target's size."""
+        """Colours (B, Q, 3) at `coord` (B, Q, 2); an image's first `cell` (B, Q, 2) gives the target's size."""
         preds = []
         for i, (height, width) in enumerate((2 / cell[:, 0]).round().int().tolist()):
             if self.resized[i] is None or self.resized[i].shape[-2:] != (height, width):

@@ -1,8 +1,8 @@
 """Reading and writing checkpoint files.
 
-A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as LIIF's. `ema`, where present, is the averaged
-weights' state dict, `data_norm` the normalisation of the training; what else training needs to go on, it keeps there by
-`models.state`. A safetensors file is one, too, where its metadata have the rest as JSON: `KEY`.
+A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as in LIIF. `ema`, if present, is the state dict of the
+averaged weights, and `data_norm` the normalisation used in training; `models.state` adds what training needs to resume.
+A safetensors file is a checkpoint, too, if its metadata hold all but the weights as JSON, under `KEY`.
 """
 
 import io
@@ -33,7 +33,7 @@ ALONE = ('{}, but weights alone{}; scripts/export_weights.py FILE NEW.pth --conf
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of the file at `path`; UserError where these and their tensors need more memory than is free."""
+    """The bytes of the file at `path`; UserError if these and their tensors need more memory than is free."""
     path = Path(path)
     try:
         size, free = path.stat().st_size, free_memory()
@@ -52,10 +52,10 @@ def is_safetensors(content: bytes) -> bool:
 
 
 def check_packing(content: bytes) -> None:
-    """Raises a UserError where the zip file `content` unpacks to more than its size: torch.save compresses nothing."""
+    """Raises a UserError if the zip file `content` unpacks to more than its size: torch.save compresses nothing."""
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(content)).infolist())
-    except Exception:  # as `torch.load`'s, of any kind
+    except Exception:  # of any kind, as from `torch.load`
         raise UserError(DAMAGED) from None
     if size > len(content):
         raise UserError(f'is not as torch.save writes it: {len(content)} bytes that unpack to {size}; pack it again '
@@ -63,24 +63,24 @@ def check_packing(content: bytes) -> None:
 
 
 def unpickle(content: bytes) -> object:
-    """What `content`, a file that torch.save has written, holds. It runs no code."""
+    """The object in `content`, a file written by torch.save. Runs no code from it."""
     if content[:4] == b'PK\3\4':
         check_packing(content)
     try:
         with warnings.catch_warnings(action='ignore'):
             return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-    except Exception as error:  # what is no pickle raises nearly anything: RuntimeError, EOFError, IndexError, OSError
+    except Exception as error:  # other files raise nearly anything: RuntimeError, EOFError, IndexError, OSError
         if refused := re.search(r'GLOBAL ([\w.]{1,100})', str(error)):
             raise UserError(f'holds {refused[1]}, which is not loaded since it could run code; save the file again '
                             'without it: tensors, texts, plain numbers, lists and dicts alone') from None
         raise UserError(DAMAGED) from None
 
 
-# --- what may be in it ---------------------------------------------------------------------------------------------
+# --- what a checkpoint may hold ------------------------------------------------------------------------------------
 
 
 def check_state(state: object) -> None:
-    """Raises a UserError, for the first of its tensors, unless `state` is a state dict of plain, finite tensors."""
+    """Raises a UserError, naming the first bad tensor, unless `state` is a state dict of plain, finite tensors."""
     if not isinstance(state, dict):
         raise UserError(f'the weights must be tensors by their names, not {shown(state)}')
     size, free = 0, free_memory()
@@ -98,11 +98,11 @@ def check_state(state: object) -> None:
             raise UserError(f'{name}, of {tuple(tensor.shape)}, needs more memory than the {free / 2**30:.1f} GB free')
         if not (tensor.float() if real else tensor).isfinite().all():
             raise UserError(f'{name} has values that are not finite (NaN or infinity): the training went wrong, or '
-                            'what converted or wrote the file')
+                            'the program that wrote the file')
 
 
 def check_spec(model: dict, data_norm: object) -> None:
-    """Raises a UserError unless a checkpoint's `model` and `data_norm` are such as configs have."""
+    """Raises a UserError unless a checkpoint's `model` and `data_norm` hold only what configs may hold."""
     def children(value):
         if isinstance(value, dict):
             return [*value, *value.values()]
@@ -123,9 +123,9 @@ def check_spec(model: dict, data_norm: object) -> None:
 
 
 def read(path: str | Path) -> dict:
-    """The checkpoint at `path`, on the CPU, its weights finite, without the prefixes of DataParallel and torch.compile.
+    """The checkpoint at `path`, on the CPU, weights finite and without the prefixes of DataParallel and torch.compile.
 
-    Loading it runs no code that the file may hold.
+    Runs no code that the file may contain.
     """
     with located(path):
         content = read_file(path)
@@ -175,7 +175,7 @@ def load_safetensors(content: bytes) -> dict:
 
 
 def from_safetensors(content: bytes) -> dict:
-    """The checkpoint in a safetensors file that `to_safetensors` has made."""
+    """The checkpoint in a safetensors file made by `to_safetensors`."""
     header = content[8:8 + int.from_bytes(content[:8], 'little')]
     try:
         rest = json.loads(json.loads(header)['__metadata__'][KEY])
@@ -188,7 +188,7 @@ def from_safetensors(content: bytes) -> dict:
 
 
 def to_safetensors(checkpoint: dict) -> bytes:
-    """`checkpoint`, weights and what JSON can hold, as a safetensors file."""
+    """`checkpoint` as a safetensors file: the weights, and the rest as JSON."""
     try:
         from safetensors.torch import save
     except ImportError:
@@ -199,15 +199,15 @@ def to_safetensors(checkpoint: dict) -> bytes:
 
 
 def write(checkpoint: dict, path: str | Path) -> None:
-    """Writes `checkpoint` so that `path` holds the old or the new one, whole, whatever happens.
+    """Writes `checkpoint` so that, whatever happens, `path` holds either the old file or the complete new one.
 
-    One of weights and their spec alone becomes a safetensors file where `path` ends so.
+    A `path` that ends in .safetensors selects that format, for checkpoints without training state.
     """
     if Path(path).suffix == '.safetensors':
         with located(path):
             data = to_safetensors(checkpoint)
     else:
-        content = io.BytesIO()  # torch.save into a file makes a RuntimeError of a full disk's OSError
+        content = io.BytesIO()  # writing to a file, torch.save turns a full disk's OSError into a RuntimeError
         torch.save(checkpoint, content)
         data = content.getbuffer()
     with atomic_write(path) as file:
@@ -215,14 +215,14 @@ def write(checkpoint: dict, path: str | Path) -> None:
 
 
 def final_spec(checkpoint: dict) -> dict:
-    """The spec of a checkpoint's model, its `sd` being the averaged weights if there are any."""
+    """The spec of a checkpoint's model, with the averaged weights as its `sd` if there are any."""
     return {**checkpoint['model'], 'sd': checkpoint.get('ema') or checkpoint['model']['sd']}
 
 
 def load(path: str | Path) -> nn.Module:
     """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them.
 
-    Its `data_norm` and `scale_max` are those of its training, where the checkpoint tells them.
+    Its `data_norm` and `scale_max` are those of its training, if the checkpoint records them.
     """
     checkpoint = read(path)
     with located(path):

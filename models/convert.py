@@ -1,4 +1,4 @@
-"""What other code's checkpoints hold, in our terms: the LIIF and A-LIIF authors' specs, mmagic's LIIF, state dicts."""
+"""Translates checkpoints of other code: specs of the LIIF and A-LIIF authors, mmagic's LIIF, bare state dicts."""
 
 import re
 
@@ -16,7 +16,7 @@ MMAGIC_NORM = {'sub': [0.4488, 0.4371, 0.4040], 'div': [1., 1., 1.]}  # of all i
 
 
 def from_published(spec: dict) -> dict:
-    """`spec` (name, args, perhaps sd) in our terms; one that already is comes back as it is.
+    """`spec` (name, args, perhaps sd) in our terms; one of ours is returned as it is.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
     tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use,
@@ -45,20 +45,20 @@ def from_published(spec: dict) -> dict:
 
 
 def encoder_name(spec: dict) -> object:
-    """What the spec of a model calls its encoder, None where it has none."""
+    """The name of the encoder in the spec of a model; None if it has none."""
     encoder = (spec.get('args') or {}).get('encoder_spec')
     return encoder.get('name') if isinstance(encoder, dict) else None
 
 
 def rename(key: str) -> str:
-    """The name here of a published tensor."""
+    """Our name of a published tensor."""
     key = re.sub(r'^pdn\.', 'expansion.', key)
     key = re.sub(r'^basis\.w(\d+)$', r'imnet.weights.\1', key)
     return re.sub(r'^basis\.bias(\d+)$', lambda m: f'imnet.biases.{int(m[1]) - 1}', key)
 
 
 def unwrapped(state: dict) -> dict:
-    """The state dict `state` without what DataParallel and torch.compile put before the names of what they wrap."""
+    """The state dict `state` without the prefixes that DataParallel and torch.compile add to names."""
     state = {name.replace('_orig_mod.', ''): tensor for name, tensor in state.items()}
     wrapped = all(name.startswith('module.') for name in state)
     return {name.removeprefix('module.') if wrapped else name: tensor for name, tensor in state.items()}
@@ -71,16 +71,16 @@ def is_state(value: object) -> bool:
 
 
 def bare_state(content: object) -> tuple[str, dict] | None:
-    """The state dict in a file's `content` that has no spec of its model, and its key there; None if there is none."""
+    """The key and the state dict in the `content` of a file without a model's spec; None if there is none."""
     parts = {**content, '': content} if isinstance(content, dict) else {}
     return next(((key, parts[key]) for key in BARE if is_state(parts.get(key))), None)
 
 
 def from_mmagic(content: object) -> dict | None:
-    """The checkpoint, in our terms, that a file's `content` is if mmagic has saved a LIIF there; else None.
+    """The `content` of a file as a checkpoint in our terms if it is a LIIF saved by mmagic, else None.
 
-    Such a file holds weights under `generator.`, and no spec: that follows from their names and shapes, apart from the
-    local ensemble, which is taken for on, and from data_norm, which is that of mmagic's configs.
+    Such a file holds weights under `generator.` but no spec. That is inferred from their names and shapes, assuming
+    that the local ensemble is on, and that data_norm is that of mmagic's configs.
     """
     found = bare_state(content)
     if not found:

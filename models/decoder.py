@@ -23,14 +23,14 @@ USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [
 
 
 def chunk_size(device: torch.device) -> int:
-    """Queries decoded at a time where no gradient is wanted: on a CPU their activations stay in the cores' caches."""
+    """Queries decoded at a time without gradients: on a CPU their activations stay in the cores' caches."""
     if device.type == 'cuda':
         return 1 << 16
     return torch.get_num_threads() * (1024 if torch.is_autocast_enabled(device.type) else 768)
 
 
 class Decoder(nn.Module):
-    """Base of the decoders: a subclass gives `hoist` and `decode`. `encode` once, then `query` at any coordinates.
+    """Base of the decoders: a subclass defines `hoist` and `decode`. `encode` once, then `query` at any coordinates.
 
     `encoder_spec`: the encoder. `local_ensemble`: decode from 4 codes rather than 1. `feat_unfold`: a code is its 3x3
     neighbourhood. `cell_decode`: the network sees the size of the target's pixel. `residual: bilinear` adds the
@@ -44,8 +44,8 @@ class Decoder(nn.Module):
     max_cell_scale: float | None = None
     scale_max: float | None = 4  # the largest scale of its training, as far as it is known; the demos' bound for cells
 
-    # how many features beyond the 3x3 around a code `hoist` and `decode` look at (math.inf: at all): large images are
-    # decoded in bands, and each band needs them
+    # how many codes beyond the 3x3 around a query's code `hoist` and `decode` look at on each side (math.inf: at all of
+    # them): large images are decoded in bands, each of which includes these
     reach = 0
 
     def __init__(self, encoder_spec: dict, local_ensemble: bool, feat_unfold: bool, cell_decode: bool,
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
 
     def features(self, feat: torch.Tensor, inp: torch.Tensor,
                  window: tuple[int, int, int, int] | None = None) -> Features:
-        """`Features` of a feature map that is there already; by default it is that of whole images."""
+        """`Features` of a feature map computed before; by default that of whole images."""
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         return pred + features.sample_input(coord) if self.residual else pred
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell`: a target pixel's (2,).
+        """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
 
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
                 size: tuple[int, int] | None = None) -> torch.Tensor:
         """Colours (B, Q, 3) of the images `inp` (B, 3, h, w) at `coord` (B, Q, 2), for target pixels of size `cell`.
 
-        Or, with `size` (H, W) instead of these, (B, H, W, 3): at all pixels of targets of that size.
+        With `size` (H, W) instead of these: colours (B, H, W, 3) of all pixels of targets of that size.
         """
         features = self.encode(inp)
         if size is None:
@@ -105,24 +105,24 @@ class Decoder(nn.Module):
         return self.query_grid(features, *axis_coords(size, inp.dtype), inp.new_tensor([2 / n for n in size]))
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
-        """LIIF's way to encode: keeps the features of `inp` for `query_rgb`, so for one thread; returns the map."""
+        """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""
         self.latest = self.encode(inp)
         return self.latest.feat
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
-        """LIIF's way to query: `query` with the features that `gen_feat` has kept."""
+        """LIIF's interface: `query` with the features that `gen_feat` has kept."""
         return self.query(self.latest, coord, cell)
 
-    # --- what a subclass gives
+    # --- what a subclass defines
 
     def hoist(self, feat: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is computed once per latent pixel of `feat` (B, C, h, w), by name: (B, h, w, n) each."""
         raise NotImplementedError
 
     def hoist_cell(self, features: Features, cell: torch.Tensor | None) -> Features:
-        """`features` with what is computed once per latent pixel and size of the target's pixels; by default nothing.
+        """`features` plus what is computed once per latent pixel for one `cell`; by default nothing.
 
-        cell: (B, Q, 2), all queries of an image sharing one.
+        cell: (B, Q, 2), the same for all queries of an image.
         """
         return features
 
@@ -130,16 +130,16 @@ class Decoder(nn.Module):
         """The network's colours (B, Q, 3): what is computed for each query."""
         raise NotImplementedError
 
-    # whether it has `on_pixels`, a faster way to decode a grid
+    # whether `on_pixels`, a faster way to decode a grid, is defined
     pixelwise = False
-    # how many numbers `on_pixels` has for each query between two layers, about
+    # about how many numbers per query `on_pixels` holds between two layers
     width = 16
 
     def on_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
                   rel_x: torch.Tensor) -> torch.Tensor:
         """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, 3, n * m).
 
-        hoisted: the pixels' (p, ...); rel_cell (2,), rel_y (p, n), rel_x (p, m).
+        hoisted: (p, ...), of these pixels; rel_cell (2,), rel_y (p, n), rel_x (p, m).
         """
         raise NotImplementedError
 
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         return torch.cat([self.decode(features, *chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
 
     def with_gradients(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        """`decode` as part of a graph, on a CPU a few images at a time: what is between two layers stays in cache."""
+        """`decode` with gradients, on a CPU a few images at a time, so that activations stay in cache."""
         if coord.device.type != 'cpu' or torch.compiler.is_compiling():
             return self.decode(self.hoist_cell(features, cell), coord, cell)
         images = max(1, chunk_size(coord.device) // coord.shape[1])
@@ -173,12 +173,12 @@ class Decoder(nn.Module):
         return F.conv2d(feat, kernel, bias, padding=size // 2).permute(0, 2, 3, 1)
 
     def neighbours(self, features: Features, coord: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Row of the hoisted, rel_coord and weight of each query's codes; see `geometry.neighbours`."""
+        """Of each query's codes: row of the hoisted tensors, rel_coord and weight; see `geometry.neighbours`."""
         iy, ix, rel_coord, weights = neighbours(coord, features.window[2:], self.local_ensemble)
         return features.row(iy, ix), rel_coord, weights
 
     def local_input(self, features: Features, rel_coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """The rest of the network's input: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
+        """The network's input but the feature: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
         if self.cell_decode:
             rel_cell = relative_cell(cell, features.window[2:]).expand_as(rel_coord)
             rel_coord = torch.cat((rel_coord, rel_cell), dim=-1)
@@ -188,12 +188,12 @@ class Decoder(nn.Module):
                     weight: torch.Tensor) -> torch.Tensor:
         """A first layer's output for each query and code: hoisted `rows` at `index`, plus the part of `local`."""
         part = weight[:, self.feat_dim:].t()
-        # in place, which spares a copy of the rows; autocast leaves products in place alone
+        # in place, to avoid a copy of the rows; autocast does not change in-place products
         return rows.index_select(0, index.flatten()).addmm_(local.to(rows.dtype), part.to(rows.dtype))
 
 
 def make_net(key: str, spec: dict, in_dim: int, kind: type, out_dim: int | None = None) -> nn.Module:
-    """The network of the class `kind` that a config describes as `key`; its out_dim must be the given one."""
+    """The network of class `kind` that a config describes under `key`; `out_dim`: what its out_dim must be."""
     net = make(spec, {'in_dim': in_dim})
     if not isinstance(net, kind):
         raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")

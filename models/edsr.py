@@ -1,6 +1,6 @@
 """EDSR encoders: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (CVPRW 2017).
 
-As in LIIF there is no mean shift, and with `no_upsampling` the features come out instead of an image.
+As in LIIF there is no mean shift, and with `no_upsampling` the output is features instead of an image.
 """
 
 import math
@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """head, a body with a long skip around it, and the upsampling tail: the frame of EDSR and RCAN.
+    """Head, body with a long skip connection, and upsampling tail: the frame of EDSR and RCAN.
 
     (B, 3, h, w) -> features (B, n_feats, h, w) with `no_upsampling`, else an image (B, 3, h*scale, w*scale).
     """
@@ -62,7 +62,7 @@ class ResidualEncoder(nn.Module):
 
 @register('edsr')
 class EDSR(ResidualEncoder):
-    """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs hold it).
+    """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs have it).
 
     `receptive_radius`: how many pixels around its own a feature depends on; None with the upsampler.
     """

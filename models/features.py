@@ -1,4 +1,4 @@
-"""What encoding leaves for decoding, as one value that is passed from one to the other: no model keeps any of it."""
+"""What encoding hands to decoding, as one value that is passed on: models keep none of it."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from models.sampling import sample
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The feature map of a batch of images, and all that decoders look at beside it.
+    """The feature map of a batch of images, and everything else that decoders look at.
 
     feat: (B, C, h, w). inp: the encoder's input (B, 3, h, w), or of another size where the encoder has an upsampler.
     window: (top, left, height, width): where `feat` begins in the latent map of the whole images, and that map's size.
-    hoisted: what the decoder has computed of it once per latent pixel, (B, h, w, n) each, by name.
+    hoisted: what the decoder has computed from it once per latent pixel, (B, h, w, n) each, by name.
     """
     feat: torch.Tensor
     inp: torch.Tensor
@@ -25,7 +25,7 @@ class Features:
         return self.hoisted[name].flatten(0, 2)
 
     def row(self, iy: torch.Tensor, ix: torch.Tensor) -> torch.Tensor:
-        """Which of the `rows` is that of the code in row iy and column ix, (..., B, Q) each, of the latent map."""
+        """Which of the `rows` belongs to the code in row iy and column ix, (..., B, Q) each, of the latent map."""
         batch, _, h, w = self.feat.shape
         image = torch.arange(batch, device=iy.device).view(-1, 1)
         return (image * h + iy - self.window[0]) * w + ix - self.window[1]
@@ -47,11 +47,11 @@ class Features:
         return sample(image, coord, mode)
 
     def also(self, **hoisted: torch.Tensor) -> 'Features':
-        """The same with more `hoisted`."""
+        """The same with these `hoisted` tensors added."""
         return dataclasses.replace(self, hoisted={**self.hoisted, **hoisted})
 
     def split(self, images: int) -> list['Features']:
-        """Parts of the batch, of so many images each; the last may have fewer."""
+        """The batch in parts of `images` images each; the last may have fewer."""
         feats, inps = self.feat.split(images), self.inp.split(images)
         parts = {name: tensor.split(images) for name, tensor in self.hoisted.items()}
         return [Features(feat, inp, self.window, {name: parts[name][i] for name in parts})

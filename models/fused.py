@@ -1,12 +1,12 @@
-"""A-LIIF's decoding in query space as one CUDA kernel, in Triton. `ALIIF.decode` is the equation it computes.
+"""A-LIIF's decoding in query space as one CUDA kernel, in Triton. It computes the same as `ALIIF.decode`.
 
-A program takes ROWS rows, a row being a query and one of its codes, from the gather to the ensemble's sum on chip. In
-the published model a row is 207,000 multiply-adds and gathers 0.8 KB in bf16, so the tensor cores set the pace: 4.6
-TFLOP for the 2,766,240 queries of a DIV2K image at x4. By the numbers of an H100, whose 132 SMs have 65,536 registers
-and 227 KB of shared memory each:
+A program computes ROWS rows, a row being a query and one of its codes, from the gather to the ensemble's sum on chip.
+In the published model a row takes 207,000 multiply-adds and gathers 0.8 KB in bf16, so tensor cores are the bottleneck:
+4.6 TFLOP for the 2,766,240 queries of a DIV2K image at x4. By the specification of an H100, 132 SMs with 65,536
+registers and 227 KB of shared memory each:
 
-- The weights, 430 KB in bf16, fit into no SM, so each program reads them from L2: 37 GB for that image with 128 rows,
-  7 ms at 5.5 TB/s, about as long as its products take; with 64 rows twice that.
+- The weights, 430 KB in bf16, do not fit into an SM, so each program reads them from L2: 37 GB for that image with
+  128 rows, 7 ms at 5.5 TB/s, about as long as its products take; with 64 rows twice that.
 - 128 rows of 256 float32 sums are half of all registers, the layer's input in bf16 another quarter. So hidden layers
   go in pairs, as products do in attention: of the first one's output STEP columns exist at a time, and are multiplied
   into the sums of the second. With 32 columns the products run asynchronously; with 64 the compiler, out of registers,
@@ -39,12 +39,12 @@ TILES = {  # scripts/tune_fused.py compares others
     torch.float32: {'ROWS': 64, 'num_warps': 8, 'num_stages': 2, 'maxnreg': 255},
 }
 TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the norm of what `decode` gives
-TRIED = {}  # what `agrees` found
+TRIED = {}  # results of `agrees`
 CHECKED = ()  # major compute capabilities of the GPUs on which scripts/check_gpu.py has passed; on others it is opt-in
 
 
 def fits(model: nn.Module, features: Features) -> bool:
-    """Whether `decode` can take the place of that of `model`, an ALIIF, for `features`."""
+    """Whether `decode` can replace that of `model`, an ALIIF, for `features`."""
     net, rows = model.expansion, features.hoisted['mixture']
     dtype = rows.dtype
     if type(net) is not ExpansionNet or not model.stock or model.pixel_space:
@@ -54,7 +54,7 @@ def fits(model: nn.Module, features: Features) -> bool:
     if model.imnet.K > SIDE or max(model.imnet.dims[1:]) > SIDE or expansion_width(net) > 256 or dtype not in TILES:
         return False
     if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        return False  # cuBLAS has tensor cores then, and the kernel has not
+        return False  # then cuBLAS uses tensor cores, and the kernel does not
     if not rows.is_cuda:
         return True
     capability = torch.cuda.get_device_capability(rows.device)[0]
@@ -63,7 +63,7 @@ def fits(model: nn.Module, features: Features) -> bool:
 
 
 def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-    """What `model.decode` gives where the model `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
+    """What `model.decode` gives, for a model that `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
     index, rel_coord, shares = model.neighbours(features, coord)
     local = model.local_input(features, rel_coord, cell)
     rows, expansion_rows = features.rows('mixture'), features.rows('expansion')
@@ -122,7 +122,7 @@ def pad(x, *sizes):
 def pack_expansion(model, dtype):
     """The expansion net: the local part of its first layer, and matrices (in, out) and biases of all others.
 
-    The number of hidden layers is made even by one that passes its input on, which ReLU does not change.
+    An identity layer, which ReLU does not change, is added if the number of hidden layers would be odd.
     """
     net = model.expansion
     width = expansion_width(net)

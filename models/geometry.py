@@ -8,7 +8,7 @@ import torch
 
 
 def nearest(coord: torch.Tensor, size: int) -> torch.Tensor:
-    """Index along an axis of `size` codes of the one nearest to `coord`, clamped into (-1, 1); ties go to even."""
+    """Index of the code nearest to `coord`, clamped into (-1, 1), on an axis of `size` codes; ties go to even."""
     coord = coord.clamp(-1 + 1e-6, 1 - 1e-6)
     return (((coord + 1) * size - 1) / 2).round().long()
 
@@ -16,7 +16,7 @@ def nearest(coord: torch.Tensor, size: int) -> torch.Tensor:
 def centre(index: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
     """Coordinate of code `index` along an axis of `size` codes, rounded as `utils.make_coord` does.
 
-    Its constants are float64 in an exported graph, too: the areas of a query on a centre depend on the last digit.
+    Constants are float64 in exported graphs, too: for a query on a centre, the areas depend on the last digit.
     """
     size = torch.scalar_tensor(size, dtype=torch.float64, device=index.device)
     return (-1 + 1 / size).to(dtype) + (2 / size).to(dtype) * index.to(dtype)

@@ -14,7 +14,7 @@ class LIIF(Decoder):
     """One MLP for all queries; see `Decoder` for the switches.
 
     `imnet_spec`: the MLP (its in_dim comes from the encoder). Without it there is no decoder: the encoder's own
-    upsampler makes the image, and a query takes its nearest pixel (fixed-scale models).
+    upsampler makes the image, and a query gets the nearest pixel (fixed-scale models).
     """
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,

@@ -1,9 +1,9 @@
 """LM-LIIF and LM-LTE: He and Jin, "Latent Modulated Function for Computational Optimal Continuous Image
 Representation" (CVPR 2024).
 
-A hypernet looks at each latent pixel once and gives the modulation of a small render net, and the code that it sees; so
-the large network runs at low resolution and only the small one for each query (section 3.2). The same functions as
-published, without their early ending of flat areas (CMSR). On a grid a pixel's modulations are multiplied into the
+A hypernet runs once for each latent pixel and gives the modulation of a small render net, and the code that this sees.
+So the large network runs at low resolution, and only the small one for each query (section 3.2). The functions are the
+published ones, without the early exit in flat areas (CMSR). On a grid a pixel's modulations are multiplied into the
 render net's matrices, (W v + b) (1 + s) + t = ((1 + s) W) v + (1 + s) b + t, once for all its queries.
 """
 
@@ -26,7 +26,7 @@ class ModulatedMLP(nn.Module):
     """in_dim -> `hidden_depth` layers of `hidden_dim` -> out_dim. Hidden layers are scaled and shifted before ReLU.
 
     A modulation (N, 2 hidden_depth hidden_dim) holds all scales, layer by layer, and then all shifts. `mod_scale` and
-    `mod_shift` stand in published configs and must be true.
+    `mod_shift`, which published configs have, must be true.
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden_dim: int, hidden_depth: int, mod_scale: bool = True,
@@ -37,7 +37,7 @@ class ModulatedMLP(nn.Module):
             raise UserError('mod_scale and mod_shift must be true')
         dims = [in_dim] + [hidden_dim] * hidden_depth
         hidden = [module for i, o in zip(dims, dims[1:], strict=False) for module in (Linear(i, o), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))  # its ReLUs number the published tensors
+        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))  # ReLUs: for the published tensors' numbers
         self.hidden_dim, self.hidden_depth, self.out_dim = hidden_dim, hidden_depth, out_dim
         self.modulations = 2 * hidden_dim * hidden_depth
 
@@ -63,7 +63,7 @@ class ModulatedMLP(nn.Module):
 
 
 class Modulated(Decoder):
-    """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. A subclass gives `hypernet_start` and `decode`."""
+    """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
 
     pixelwise = True
     max_cell_scale = 4
@@ -93,7 +93,7 @@ class Modulated(Decoder):
 @register('lmliif')
 class LMLIIF(Modulated):
     """LM-LIIF. `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's
-    out_dim follow from the rest. `mod_input`: the render net sees a code of the hypernet's instead of the feature.
+    out_dim follow from the rest. `mod_input`: the render net sees a code from the hypernet instead of the feature.
     """
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, local_ensemble: bool = True,
@@ -137,8 +137,8 @@ class LMLIIF(Modulated):
 
 @register('lmlte')
 class LMLTE(Modulated):
-    """LM-LTE: the hypernet sees Fourier features of a latent pixel, the render net those of a query, of which
-    `mod_input` takes amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
+    """LM-LTE: the hypernet sees the Fourier features of a latent pixel, the render net those of a query; `mod_input`
+    takes the latter's amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
     """
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, hidden_dim: int = 128,

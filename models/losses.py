@@ -1,4 +1,4 @@
-"""What training makes small: losses by name, and the weighted sum of those that a config names.
+"""What training minimises: losses by name, and the weighted sum of those that a config names.
 
     loss: {name: charbonnier, args: {eps: 1.e-3}}
 
@@ -26,7 +26,7 @@ losses = Registry('loss')
 
 @losses.register('l1')
 class L1(nn.Module):
-    """The mean absolute error, as LIIF and A-LIIF are trained."""
+    """The mean absolute error, used to train LIIF and A-LIIF."""
 
     def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         return F.l1_loss(pred, gt)
@@ -42,7 +42,7 @@ class MSE(nn.Module):
 
 @losses.register('charbonnier')
 class Charbonnier(nn.Module):
-    """The mean of sqrt(d^2 + eps^2): L1 with a smooth bottom (LapSRN, Lai et al., CVPR 2017)."""
+    """The mean of sqrt(d^2 + eps^2): L1 that is smooth at 0 (LapSRN, Lai et al., CVPR 2017)."""
 
     def __init__(self, eps: float = 1e-3):
         super().__init__()
@@ -57,7 +57,7 @@ class Charbonnier(nn.Module):
 class Losses(nn.Module):
     """The losses that `spec`, one or a list of them, describes; each may have a `weight` (1).
 
-    `names`: what to call them, the n-th of one name NAME-n.
+    `names`: what logs call them; the n-th loss of the same name is NAME-n.
     """
 
     def __init__(self, spec: dict | list):

@@ -1,7 +1,7 @@
 """LTE: Lee and Jin, "Local Texture Estimator for Implicit Representation Function" (CVPR 2022), and its faster form.
 
 A code's amplitudes and frequencies, estimated by convolutions, make Fourier features of a query's relative coordinate
-(eq. 4 to 6), which an MLP turns into a colour; the bilinearly upsampled input is added. The same functions as
+(eq. 4 to 6), which an MLP turns into a colour; the bilinearly upsampled input is added. The functions are those
 published. On a grid the waves of rows and columns are multiplied, by e^(a + b) = e^a e^b, instead of computed for each
 query. Code centres are those of the feature map (the published code takes the input's, which are the same but for
 encoders that pad).
@@ -20,7 +20,7 @@ from utils import UserError
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
-    """`x`, in float32 where it is bf16: phases of many turns have no digits left in bf16."""
+    """`x`, in float32 if it is bf16, whose few digits do not suffice for phases of many turns."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
@@ -50,7 +50,7 @@ def pairs(freq: torch.Tensor) -> torch.Tensor:
 
 
 def halves(freq: torch.Tensor) -> torch.Tensor:
-    """Frequencies (N, D) of which the first half are y's, the second x's, as (N, 2, D / 2)."""
+    """Frequencies (N, D), the first half along y, the second along x, as (N, 2, D / 2)."""
     return full(freq).unflatten(-1, (2, -1))
 
 
@@ -60,7 +60,7 @@ def convolve(layer: nn.Conv2d, feat: torch.Tensor) -> torch.Tensor:
 
 
 class Estimator(Decoder):
-    """What LTE and LTE-fast share; a subclass says how frequencies lie (`layout`) and gives `render`.
+    """What LTE and LTE-fast share; a subclass defines how frequencies are laid out (`layout`), and `render`.
 
     `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
     """

@@ -1,7 +1,7 @@
 """Meta-SR: Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution" (CVPR 2019), as in LIIF.
 
-An MLP gives each query the matrix that multiplies its latent code's feature. Its last layer is linear, so feature and
-last layer are multiplied first, once per latent pixel, and no query ever sees the matrix. This is exact.
+For each query an MLP gives the matrix that multiplies the feature of its latent code. The MLP's last layer is linear,
+so feature and last layer are multiplied first, once per latent pixel, and the matrix is never built. This is exact.
 """
 
 import torch
@@ -14,13 +14,13 @@ from utils import UserError
 
 @register('metasr')
 class MetaSR(Decoder):
-    """The nearest code of a query's upper left corner decodes it; there is no local ensemble.
+    """A query is decoded from the code nearest to its upper left corner; there is no local ensemble.
 
     The MLP's input is that corner relative to the code's own upper left corner, in latent pixels, and, with
     `cell_decode`, the query's height in latent pixels. The cell is required in any case.
     """
 
-    scale_max = None  # no bound for cells: they tell where a query's corner is
+    scale_max = None  # no bound for cells: they determine where a query's corner is
 
     def __init__(self, encoder_spec: dict, hidden_list: list[int] = (256,), local_ensemble: bool = False,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):

@@ -1,7 +1,7 @@
 """The small networks inside the decoders: LIIF's MLP, A-LIIF's expansion net and its mixture of MLPs.
 
-Each shows its first layer as `first` (weight, bias), because that layer is linear in the latent features and the
-decoder computes their part once per latent pixel (`models.decoder`); `forward` goes on from its output.
+Each exposes its first layer as `first` (weight, bias), because that layer is linear in the latent features and the
+decoder computes their part once per latent pixel (`models.decoder`); `forward` starts from its output.
 """
 
 import functools
@@ -29,8 +29,8 @@ class Linear(nn.Linear):
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x W^T + b, (N, in) -> (N, out), on a CPU with AVX-512 as a 1x1 convolution.
 
-    That is the same product by oneDNN instead of MKL, which uses half the width of an AMD CPU's vectors in float32; in
-    bf16 it spares a copy of the bias, but is slower backward.
+    The product is then computed by oneDNN instead of MKL, which in float32 uses half the vector width of AMD CPUs; in
+    bf16 this avoids a copy of the bias, but its backward pass is slower.
     """
     if traced() or not convolves(x):
         return F.linear(x, weight, bias)
@@ -40,7 +40,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 
 def traced() -> bool:
-    """Whether a compiler or an exporter reads the model, which knows linear layers better than convolutions."""
+    """Whether the model is being compiled or exported, where linear layers are handled better than convolutions."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -73,7 +73,7 @@ class MLP(nn.Module):
         return self.layers[0].weight, self.layers[0].bias
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """What the layers after the first make of its output: (N, out) -> (N, out_dim)."""
+        """Applies the layers after the first to its output: (N, out) -> (N, out_dim)."""
         for layer in self.layers[1:]:
             h = layer(h)
         return h
@@ -83,8 +83,8 @@ class MLP(nn.Module):
 class ExpansionNet(MLP):
     """The expansion net of A-LIIF: an MLP whose outputs, normalised, weigh the K implicit functions.
 
-    `space`: 'query', as published, gives each query and neighbour its weights; 'pixel' (ours) leaves rel_coord, two of
-    in_dim, out of the input, so that each latent pixel has one set of weights, and one implicit function. `norm`: 'l2',
+    `space`: 'query', as published, gives each query and neighbour its own weights; 'pixel' (ours) omits rel_coord, two
+    of in_dim, from the input, so each latent pixel has one set of weights and one implicit function. `norm`: 'l2',
     as published (weights may be negative), or 'softmax'.
     """
 
@@ -97,7 +97,7 @@ class ExpansionNet(MLP):
         """The K weights: (N, out) -> (N, K)."""
         h = super().forward(h)
         if h.dtype == torch.bfloat16:
-            h = h.float()  # a norm in bf16 costs 0.014 dB on Set5 at x2, its layers together 0.006
+            h = h.float()  # the norm in bf16 costs 0.014 dB on Set5 at x2, all layers together 0.006
         return F.softmax(h, dim=-1) if self.norm == 'softmax' else F.normalize(h, dim=-1)
 
 
@@ -105,8 +105,8 @@ class ExpansionNet(MLP):
 class MLPMixture(nn.Module):
     """K MLPs of one shape whose parameters are mixed, layer by layer: W = sum_k c_k W_k, b = sum_k c_k b_k.
 
-    The mix is taken after the multiplication, sum_k c_k (W_k x + b_k), which is the same and builds no matrix for
-    each query. `init`: 'flat', as published, draws each layer's (K, out*in) tensor by the fan-in of that shape,
+    They are mixed after the multiplication, sum_k c_k (W_k x + b_k), which is the same but builds no matrix for each
+    query. `init`: 'flat', as published, draws each layer's (K, out*in) tensor by the fan-in of that shape,
     out*in; 'layer' (ours) draws each W_k by its own fan-in, as nn.Linear does.
     """
 
@@ -122,7 +122,7 @@ class MLPMixture(nn.Module):
             # kaiming_uniform_ with a = sqrt(5) is uniform within 1/sqrt(fan_in)
             bound = 1 / math.sqrt(i if init == 'layer' else i * o)
             for tensors, width in ((self.weights, o * i), (self.biases, o)):
-                tensors.append(nn.Parameter(torch.empty(K, width)))  # here one that is too large is refused
+                tensors.append(nn.Parameter(torch.empty(K, width)))  # one that is too large is refused here
                 nn.init.uniform_(tensors[-1], -bound, bound)
 
     def layer(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +152,7 @@ def mix_products(c: torch.Tensor) -> Callable:
 def mix_spread(c: torch.Tensor) -> Callable:
     """`mix_products` for bf16 on a CPU, where a batch of tiny products is slow.
 
-    c is spread to the shape of h, and a product with a matrix of 0 and 1 takes the sum.
+    c is expanded to the shape of h, and a product with a matrix of zeros and ones sums over k.
     """
     c = c.to(torch.bfloat16)
     one = torch.eye(c.shape[1], dtype=c.dtype)

@@ -24,12 +24,12 @@ def adam(params: list, lr: float, betas: list[float] = (0.9, 0.999), eps: float 
 @optimizers.register('sgd')
 def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0,
         nesterov: bool = False) -> torch.optim.SGD:
-    """Stochastic gradient descent, with `nesterov`'s form of the momentum if wanted."""
+    """Stochastic gradient descent, with Nesterov momentum if `nesterov`."""
     return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
 def make_optimizer(spec: dict, params: list) -> torch.optim.Optimizer:
-    """The optimizer that `spec` describes, of `params`; what PyTorch refuses, as a negative rate, is a UserError."""
+    """The optimizer that `spec` describes, of `params`; what PyTorch refuses (a negative rate) is a UserError."""
     try:
         return optimizers.make(spec, {'params': params})
     except ValueError as error:
@@ -55,7 +55,7 @@ def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:
 
 
 def make_schedule(multi_step: dict | None = None, cosine: dict | None = None) -> Schedule:
-    """The schedule of the given arguments: factor(t, epoch_max) of the learning rate after `t` epochs, t not whole.
+    """The schedule of the given arguments: factor(t, epoch_max) of the learning rate after `t` epochs, any float.
 
     It has no state, so a run can be resumed anywhere.
     """

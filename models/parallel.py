@@ -1,6 +1,6 @@
-"""Where a model runs: the CPU, one GPU, several in one process (DataParallel), or a process each (torchrun).
+"""Where a model runs: on the CPU, one GPU, several GPUs in one process (DataParallel) or one process each (torchrun).
 
-The rest of the code knows ranks and devices only from here.
+Only this module deals with ranks and devices.
 """
 
 import os
@@ -38,7 +38,7 @@ def pick_devices(gpu: str) -> list[torch.device]:
 
 
 def pick_device(gpu: str) -> torch.device:
-    """The first of `pick_devices`: evaluation takes one."""
+    """The first of `pick_devices`: evaluation uses one."""
     return pick_devices(gpu)[0]
 
 
@@ -49,9 +49,9 @@ def set_precision(tf32: bool) -> None:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is worth asking for. CPUs for which oneDNN has no such products (x86 without AVX-512) emulate them.
+    """Whether bf16 is worth using. CPUs for which oneDNN has no bf16 products (x86 without AVX-512) emulate them.
 
-    That is some 15 times slower than float32 (a training step on a Zen 3).
+    That is about 15 times slower than float32 (a training step on a Zen 3).
     """
     return device.type != 'cpu' or torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -66,12 +66,12 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def picture_precision(device: torch.device, eight_bits: bool) -> torch.autocast:
-    """The context to make a picture in: bf16 where `device` has it and `eight_bits` a channel are all that is kept."""
+    """The context for making a picture: bf16 if `device` has it and only `eight_bits` per channel are kept."""
     return torch.autocast(device.type, torch.bfloat16, enabled=eight_bits and native_bf16(device))
 
 
 def mixed_precision(device: torch.device, amp: str | None) -> torch.autocast:
-    """The context to call models in: bf16 where `amp` is 'bf16' and the device has it, float32 otherwise."""
+    """The context for calling models: bf16 if `amp` is 'bf16' and the device has it, float32 otherwise."""
     if amp and not has_bf16(device):
         say('this CPU has no products in bf16: computing in float32, which is faster here')
     return torch.autocast(device.type, torch.bfloat16, enabled=amp == 'bf16' and has_bf16(device))
@@ -87,7 +87,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocations, or of the process on the CPU (0 on Windows, which does not tell)."""
+    """Peak bytes: of the GPU's allocations, or of the process on the CPU (0, unknown, on Windows)."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -103,10 +103,10 @@ def has_own_classes(model: nn.Module) -> bool:
 
 
 class Parallel:
-    """This process among the job's: `rank` of `world`, its `device`, and the few collectives that training needs.
+    """This process in its job: `rank` of `world`, its `device`, and the few collectives that training needs.
 
-    Under torchrun each process has one device (GPU number LOCAL_RANK, or the CPU) and `gpu` only tells 'cpu' from
-    the rest; NCCL carries GPU tensors, gloo the CPU's. Otherwise there is one process with all of `gpu`'s devices.
+    Under torchrun each process has one device (GPU number LOCAL_RANK, or the CPU) and of `gpu` only
+    'cpu' matters; NCCL carries GPU tensors, gloo CPU tensors. Otherwise there is one process with all devices of `gpu`.
     """
 
     def __init__(self, gpu: str):
@@ -132,8 +132,8 @@ class Parallel:
 
         `amp`: the precision that it is called in.
 
-        DistributedDataParallel gets a group of its own, since what it holds `close` cannot end. It looks for parameters
-        without a gradient where classes are one's own: looking takes time, and our models have none.
+        DistributedDataParallel gets a separate group, since `close` cannot end one that it holds. It searches for
+        unused parameters only if `model` has classes of the user's: that takes time, and our models have none.
         """
         if len(self.devices) > 1 and (compiled or amp):
             raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
@@ -153,7 +153,7 @@ class Parallel:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank. A CPU tensor carries it, so that a GPU's queue is not waited for."""
+        """Whether `flag` is true on any rank. It is sent as a CPU tensor, which does not wait for the GPU."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def agree(self, *numbers: int) -> bool:
@@ -162,6 +162,6 @@ class Parallel:
         return not self.any(not torch.equal(self.sum(own.clone()), self.world * own))
 
     def close(self) -> None:
-        """Ends gloo's threads, on all ranks: one that lets go of a tensor while Python ends aborts the process."""
+        """Ends gloo's threads, on all ranks: one that frees a tensor while Python shuts down aborts the process."""
         if self.distributed:
             dist.destroy_process_group()

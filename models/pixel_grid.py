@@ -1,9 +1,9 @@
-"""The fast path for regular grids of queries, of decoders that give each latent pixel one implicit function.
+"""The fast path for regular grids of queries and decoders that have one implicit function for each latent pixel.
 
-The queries that a latent pixel takes part in are a rectangle of the grid, the product of a run of rows and a run of
-columns. So what makes the pixel's function is computed once a pixel, what depends on the row or the column alone once a
-run, and with runs of one length the rest is one batched product of small matrices. It computes what `Decoder.decode`
-does for each query and code; the tests compare the two.
+The queries that depend on a latent pixel form a rectangle of the grid, a run of rows times a run of columns. So its
+function is prepared once per pixel, and what depends on the row or the column alone is computed once per run. As all
+runs are given the same length, the rest is one batched product of small matrices. The result is that of
+`Decoder.decode`; the tests compare the two.
 """
 
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
 CHUNK = 1 << 19  # numbers between two layers (pixels times their queries times `width`) at a time: they stay in cache
-CUDA_CHUNK = 1 << 24  # so many that starting the products does not count
+CUDA_CHUNK = 1 << 24  # so many that the time to launch the products is negligible
 
 
 class Runs:
-    """Which coordinates each latent pixel along an axis takes part in: consecutive ones, `length` of them each.
+    """Which coordinates depend on each latent pixel along an axis: a run of `length` consecutive ones per pixel.
 
-    x: coordinates (N,), on the CPU, ascending, of an axis of `size` codes. `first`: the lowest of the P pixels
-    concerned. `positions` (P, length): which coordinates a pixel's run holds. `rel` (P, length): their relative ones.
-    `slot` (n, N): where in its run a coordinate stands, for each of its n codes, `index` (n, N), counted from `first`.
-    `rel_coord` (n, N): those codes' own. A run may hold coordinates that the pixel has no part in: all are `length`
-    long.
+    x: coordinates (N,), on the CPU, ascending, on an axis of `size` codes. `first`: the lowest of the P pixels needed.
+    `positions` (P, length): the indices of the coordinates in each pixel's run. `rel` (P, length): the same coordinates
+    relative to the pixel. `index` (n, N): the n codes of each coordinate, counted from `first`. `slot` (n, N): its
+    place in their runs. `rel_coord` (n, N): the coordinate relative to them. As all runs have the same length, some
+    hold coordinates that do not depend on their pixel.
     """
 
     def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
@@ -52,7 +52,7 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
                 cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, 3, H, W) of the network of `model`, which has `on_pixels`, at all pairs of y (H,) and x (W,).
 
-    Coordinates ascend. `cell` (2,): a target pixel's. `features` are those around them.
+    Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
     top, left, height, width = features.window
     rows, cols = (Runs(axis.cpu(), size, model.local_ensemble).to(cell.device)
@@ -62,7 +62,7 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
               for runs, start in ((rows, top), (cols, left))]
     features = Features(features.feat[:, :, *inside], features.inp, (rows.first, cols.first, height, width),
                         {name: maps[:, *inside] for name, maps in features.hoisted.items()})
-    features = model.hoist_cell(features, cell.expand(batch, 1, 2))  # of the pixels concerned, not of the whole band
+    features = model.hoist_cell(features, cell.expand(batch, 1, 2))  # for the pixels needed, not for the whole band
     pixels = {name: maps.flatten(0, 2) for name, maps in features.hoisted.items()}
     rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
@@ -85,7 +85,7 @@ def affine(start: torch.Tensor, local: torch.Tensor, rel_y: torch.Tensor, rel_x:
 
 
 def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """What follows a first layer's output h (p, in, N): for each weight (p, out, in) and bias (p, out), ReLU before."""
+    """Applies to h (p, in, N), for each weight (p, out, in) and bias (p, out) of `parameters`, ReLU and that layer."""
     for weight, bias in parameters:
         h = torch.baddbmm(bias.unsqueeze(2), weight, h.relu_())
     return h
@@ -94,8 +94,8 @@ def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tenso
 class Combine(torch.autograd.Function):
     """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m).
 
-    Forward a target pixel gathers from its codes; backward a code gathers from its run of target pixels, which is much
-    faster than PyTorch's own scattering.
+    Forward, a target pixel gathers from its codes; backward, a code gathers from its run of target pixels, which is
+    much faster than PyTorch's own scattering.
     """
 
     @staticmethod

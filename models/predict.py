@@ -12,10 +12,10 @@ from utils import UserError, make_coord
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
-OVERLAP = 32  # pixels around a tile of SwinIR that it sees, too, at least
-KEPT = 32  # side of the tiles in which features are kept: small, so that a view needs few that it does not show
-AT_ONCE = 256  # largest side of what is encoded for a view at a time, after which whoever waits may change their mind
-ROWS = 16  # least rows of features in a band: for fewer, those that bands share would cost too much
+OVERLAP = 32  # least width of the margin that SwinIR sees around a tile, in pixels
+KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
+AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
+ROWS = 16  # least rows of features in a band: with fewer, the rows that bands share would cost too much
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
 
@@ -28,11 +28,11 @@ class Normalisation:
                               for k in ('sub', 'div'))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Colours as the model wants them."""
+        """Colours as the model takes them."""
         return (x - self.sub) / self.div
 
     def undo(self, x: torch.Tensor) -> torch.Tensor:
-        """The model's colours as they are shown."""
+        """The model's colours, converted back."""
         return x * self.div + self.sub
 
 
@@ -50,27 +50,27 @@ def same_normalisation(a: dict | None, b: dict | None, key: str) -> bool:
 
 
 def parts(length: int, largest: int) -> list[tuple[int, int]]:
-    """Cuts range(length) into as few even parts as there can be with at most `largest` in each: [(start, end), ...]."""
+    """Cuts range(length) into the fewest even parts of at most `largest` each: [(start, end), ...]."""
     count = math.ceil(length / largest)
     bounds = [round(i * length / count) for i in range(count + 1)]
     return list(zip(bounds, bounds[1:], strict=False))
 
 
 def widen(start: int, end: int, margin: int, length: int, step: int = 1) -> tuple[int, int]:
-    """The part start <= i < end of range(length) with `margin` more on both sides, as far as there is.
+    """The part start <= i < end of range(length), widened by `margin` on both sides as far as the range allows.
 
-    It is widened further so that it begins and, where there is more, ends at multiples of `step`.
+    It is widened further to begin and end at multiples of `step`, or to end where the range does.
     """
     return max(0, (start - margin) // step * step), min(length, -(-(end + margin) // step) * step)
 
 
 def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
-    """The size of a target pixel as the network sees it: 2 / n, at scales above `max_scale` that of `max_scale`."""
+    """The size of a target pixel as the network sees it: 2 / n, or at scales above `max_scale` as at `max_scale`."""
     return [2 / n * max(1, n / old / max_scale if max_scale else 1) for n, old in zip(size, shape, strict=True)]
 
 
 class Target:
-    """The pixels of an output of `size` (H, W) for an input of `shape` (h, w): their coordinates and whose they are.
+    """The output pixels, `size` (H, W), of an input of `shape` (h, w): coordinates, and which input pixel each is of.
 
     `clip`: see `upscale`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its pixels,
     real numbers; by default all of it.
@@ -81,7 +81,7 @@ class Target:
         bound = model.max_cell_scale or (model.scale_max if clip else None)
         left, top, right, bottom = box or (0, 0, shape[1], shape[0])
         axes = list(zip((top, left), (bottom, right), shape, size, strict=True))
-        whole = [m * n / (end - start) for start, end, n, m in axes]  # the size that the whole would have
+        whole = [m * n / (end - start) for start, end, n, m in axes]  # size of the whole input at this scale
         self.shape, self.cell = shape, like.new_tensor(cells(whole, shape, bound))
         self.coords = [make_coord([m], [(-1 + 2 * start / n, -1 + 2 * end / n)])[:, 0].to(like.dtype)
                        for start, end, n, m in axes]
@@ -106,7 +106,7 @@ class Target:
 
 
 class Latents:
-    """The features of an `image` (3, h, w), uint8 or float in [0, 1], by the encoder of `model`: of parts, when asked.
+    """The features of an `image` (3, h, w), uint8 or float in [0, 1], by the encoder of `model`: parts, on request.
 
     `data_norm`: the normalisation of the model's inputs and colours.
     """
@@ -117,15 +117,15 @@ class Latents:
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
         # an encoder that pools over the whole image has no receptive field, one with an upsampler no map of codes
         self.whole = model.receptive_radius is None or model.reach == math.inf
-        # side of the parts to ask for
+        # largest side of the parts to ask for
         self.largest = max(self.shape) if self.whole else getattr(model.encoder, 'tile', TILE)
-        # what is encoded begins at a multiple of the side of the encoder's windows: they are those of the whole image
+        # what is encoded begins at a multiple of the encoder's window, so that its windows are those of the whole image
         self.window = getattr(model.encoder, 'window', 1)
 
     def part(self, rows: tuple, columns: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """The features (1, C, n, m) of the input pixels in `rows` and `columns` (start, end), and these (1, 3, n, m).
 
-        Where the encoder has an upsampler, the part is the whole image, and its features are more than its pixels.
+        With an upsampler in the encoder, the part is the whole image, and there are more features than pixels.
         """
         feat = self.encode(rows, columns)
         if feat.shape[-2:] != (rows[1] - rows[0], columns[1] - columns[0]):
@@ -138,7 +138,7 @@ class Latents:
         return self.inp_norm.apply(inp.to(self.like) / (255 if inp.dtype == torch.uint8 else 1))
 
     def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
-        """The features of `part`, by the encoder, which sees a margin as wide as its receptive field around them."""
+        """The features of `part`; the encoder also sees a margin as wide as its receptive field."""
         seen = [(0, n) if self.whole else widen(*part, self.model.receptive_radius, n, self.window)
                 for part, n in zip((rows, columns), self.shape, strict=True)]
         feat = self.model.encoder(self.inp(*seen))
@@ -150,10 +150,10 @@ class Latents:
 
 
 class KeptLatents(Latents):
-    """`Latents` that computes a feature once, when a part that has it is asked for first, and keeps it for the others.
+    """`Latents` that computes each feature once, when it is first needed, and keeps it.
 
-    They are kept in `tiles`, by row and column of tiles; by default a dict, which keeps all. What `tiles` has lost is
-    computed again.
+    Features are kept in `tiles`, by row and column of the tile; by default a dict, which keeps all. What `tiles` has
+    dropped is computed again.
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None,
@@ -177,7 +177,7 @@ class KeptLatents(Latents):
         return feat[:, :, top:bottom, left:right]
 
     def encode_tiles(self, ys: tuple, xs: tuple) -> dict[tuple[int, int], torch.Tensor]:
-        """Encodes the tiles in the rows and columns `ys` and `xs` (start, end) of tiles at once, and keeps them."""
+        """Encodes and keeps, in one call, the tiles in the rows `ys` and columns `xs` (start, end) of tiles."""
         area = [(start * self.side, min(n, end * self.side))
                 for (start, end), n in zip((ys, xs), self.shape, strict=True)]
         feat = super().encode(*area)
@@ -192,11 +192,11 @@ class KeptLatents(Latents):
 
 
 def set_tile(model: Decoder, tile: int) -> None:
-    """Lets `model`, whose encoder is SwinIR, see images in tiles of at most `tile` pixels a side, and OVERLAP around.
+    """Makes `model`, whose encoder is SwinIR, encode images in tiles of at most `tile` pixels a side, plus OVERLAP.
 
     Its memory then no longer grows with the image. The result is approximate, since SwinIR's features depend on the
-    whole image. With 4 layers of 6 blocks, untrained, those of tiles of 48 pixels are off by 5e-7 of their RMS on a
-    photo of 140x140, which is float32's own noise; with trained weights, which look further, it is not measured yet.
+    whole image. With 4 layers of 6 blocks, untrained, tiles of 48 pixels change the features of a photo of 140x140 by
+    5e-7 of their RMS, which is float32's own noise; for trained weights, which look further, it is not measured yet.
     """
     window = getattr(getattr(model, 'encoder', None), 'window', None)
     if window is None:
@@ -212,18 +212,18 @@ def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | 
             clip: bool = False) -> Iterator[Block]:
     """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
-    Colours are (3, n, m), in [0, 1], on the CPU; `top` and `left` say where they begin in the output. `model` is a
-    `Decoder`. Encoder and decoder see a tile with a margin that covers the receptive field, so the result is that of
-    the whole image; an encoder that pools over the whole image (RCAN) has no such margin, and one with its own
-    upsampler no map of latent codes: for them the tile is the image. `clip` shows the network no cells of scales beyond
-    its training, where the model sets no such bound itself; that is better there, by 0.02 to 0.04 dB at x6 and x8.
+    Colours are (3, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a
+    `Decoder`. A tile is encoded and decoded with a margin that covers the receptive field, so the result is that
+    of the whole image; for an encoder that pools over the whole image (RCAN) no margin suffices, and one with its own
+    upsampler gives no map of latent codes: for these the tile is the image. `clip` shows the network no cells of scales
+    beyond its training if the model itself sets no bound; this gains 0.02 to 0.04 dB at x6 and x8.
     """
     yield from upscale_latents(Latents(model, image, data_norm), size, clip)
 
 
 @torch.no_grad()
 def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tuple | None = None) -> Iterator[Block]:
-    """What `upscale` yields, of an image by its `Latents`; with `box`, see `Target`, of that part of it alone."""
+    """What `upscale` yields, from an image's `Latents`; with `box`, see `Target`, only for that part of it."""
     target = Target(size, latents.shape, latents.model, clip, box)
     for rows in target.parts(0, latents.largest):
         for columns in target.parts(1, latents.largest):
@@ -248,7 +248,7 @@ def joined(blocks: Iterator[Block], size: tuple) -> torch.Tensor:
 
 def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
                      clip: bool = False) -> torch.Tensor:
-    """The mean of what `upscale_whole` makes of the image's 8 flips and transposes, brought back: (3, H, W).
+    """The mean of what `upscale_whole` makes of the image's 8 flips and transposes, turned back: (3, H, W).
 
     "Geometric self-ensemble" (EDSR+, Lim et al., CVPRW 2017); eight times the work, twice the output's memory.
     """
@@ -279,7 +279,7 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
             first, last = widen(rows[0] + start, rows[0] + end, target.reach, target.shape[0])
             band = slice(first - top, last - top)
             features = latents.model.features(feat[:, :, band], inp[:, :, band], (first, left, *target.shape))
-        step = max(1, QUERIES // len(xs))  # at large scales a single row of the input makes more
+        step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
             colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(len(some), -1, 3)

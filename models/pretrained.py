@@ -27,7 +27,7 @@ from pictures.transparency import rim
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 SUFFIXES = '.safetensors', '.pth'  # of checkpoints
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
-LARGEST = 1e6  # scale: more than any memory holds
+LARGEST = 1e6  # scale; larger than any memory can hold
 
 
 def load_pretrained(name: str | Path) -> Decoder:
@@ -66,8 +66,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.save`
     writes), alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
-    `pictures/metadata.py` has them. `verbose` shows a progress bar on a terminal; `self_ensemble` takes the mean of 8
-    flips and transposes. Raises UserError for sizes below the image's and unsupported modes.
+    `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
+    and transposes. Raises UserError for sizes below the image's and unsupported modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
@@ -113,9 +113,9 @@ def pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.
 def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple) -> torch.Tensor:
     """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
 
-    A point of the grid `view` (H, W) has those at the centre of its nearest input pixel, where one code of the local
-    ensemble counts alone; elsewhere they mix, and a view of another size would show a moiré pattern. Works in tiles.
-    UserError where the encoder's own upsampler leaves no code for an input pixel.
+    A point of the grid `view` (H, W) has the weights at the centre of its nearest input pixel, where only one code of
+    the local ensemble counts; elsewhere codes mix, and a view of another size would show a moiré pattern. Works in
+    tiles. UserError if the encoder has an upsampler, and so no code for each input pixel.
     """
     target = Target(view, image.shape[-2:], model)
     h, w = target.shape

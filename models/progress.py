@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a bar, the time that is left, and the course of its numbers."""
+"""What a run shows while it trains: a progress bar, the time left, and the curves of its numbers."""
 
 import time
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ SCALARS = 100  # iterations from one point of TensorBoard's curves to the next; 
 
 
 class Progress:
-    """Tells how far `run` is. Its epochs have `length` iterations.
+    """Shows how far `run` is. Its epochs have `length` iterations.
 
-    The time left follows from the pace since this process's first iteration, which has to wait for the data. What
-    validation takes is known, and counts, after the first one.
+    The time left is estimated from the pace after this process's first iteration, which has to wait for the data. The
+    time for validation is included as soon as there has been one.
     """
 
     def __init__(self, run: RunState, log: Log, length: int):
@@ -31,7 +31,7 @@ class Progress:
         return self.run.epoch * self.length + self.run.iteration
 
     def due(self) -> bool:
-        """Whether the losses are to be looked at, after this iteration of the run."""
+        """Whether to look at the losses after this iteration of the run."""
         return self.position() % FLUSH == 0 or self.run.iteration == self.length
 
     def batches(self, loader: DataLoader) -> Iterator[dict]:
@@ -43,7 +43,7 @@ class Progress:
                 self.begin = self.begin or (time.monotonic(), self.position())
 
     def left(self) -> float | None:
-        """Seconds until the run ends; None as long as no pace is known."""
+        """Seconds until the run ends; None until the pace is known."""
         run, position = self.run, self.position()
         if run.minutes:
             return max(0, 60 * run.minutes - run.elapsed())
@@ -53,7 +53,7 @@ class Progress:
         return pace * (run.config.epoch_max * self.length - position)
 
     def left_text(self) -> str:
-        """The time left, behind other words: ', 20.4 days left', or nothing where it is not known or none."""
+        """The time left, to follow other words: ', 20.4 days left', or nothing if it is unknown or zero."""
         return f', {time_text(left)} left' if (left := self.left()) else ''
 
     def text(self) -> str:
@@ -61,14 +61,14 @@ class Progress:
         return self.run.epoch_text() + self.left_text()
 
     def update(self, loss_sum: float, samples: int) -> None:
-        """Tells how far the run is after iterations with so many `samples`, whose losses add up to `loss_sum`."""
+        """Shows how far the run is after iterations of `samples` samples, whose losses add up to `loss_sum`."""
         self.loss_sum, self.samples = self.loss_sum + loss_sum, self.samples + samples
         self.bar.set_description_str(self.text(), refresh=False)
         self.bar.set_postfix_str(f'loss {self.run.mean_losses()["loss"]:.4f}')
         if not self.told and self.begin and self.position() - self.begin[1] >= FLUSH - 1:
             self.told = True
             if self.begin[1] > self.run.epoch * self.length and self.run.iteration < self.length:
-                self.log.line(self.text())  # the end of an epoch, which tells it, too, may be far
+                self.log.line(self.text())  # the end of the epoch, which logs it as well, may be far off
         if self.position() % SCALARS == 0:
             now = time.monotonic()
             self.log.scalars({'iteration/loss': self.loss_sum / self.samples,

@@ -1,6 +1,6 @@
 """RCAN encoder: Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks" (ECCV 2018).
 
-As in LIIF there is no mean shift, and with `no_upsampling` the features come out instead of an image.
+As in LIIF there is no mean shift, and with `no_upsampling` the output is features instead of an image.
 """
 
 import torch
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 class RCAN(ResidualEncoder):
     """(B, 3, h, w) -> (B, n_feats, h, w), or (B, 3, h*scale, w*scale) with the upsampler.
 
-    `rgb_range` has no effect (published specs hold it). `receptive_radius` is None: the channel attention
+    `rgb_range` has no effect (published specs have it). `receptive_radius` is None: the channel attention
     pools over the whole image, so a feature depends on every pixel and the image cannot be encoded in tiles.
     """
 

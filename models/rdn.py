@@ -1,6 +1,6 @@
 """RDN encoder: Zhang et al., "Residual Dense Network for Image Super-Resolution" (CVPR 2018).
 
-As in LIIF, with `no_upsampling` the features come out instead of an image.
+As in LIIF, with `no_upsampling` the output is features instead of an image.
 """
 
 from typing import Literal

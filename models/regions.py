@@ -1,4 +1,4 @@
-"""Parts of a picture at any size, of which nothing is encoded that they do not show.
+"""Parts of a picture at any size; the rest of it is not encoded.
 
     view = upscale_region(model, Image.open('photo.jpg'), (100.5, 80, 140.5, 105), (800, 1280))
 
@@ -23,18 +23,18 @@ Picture = torch.Tensor | Image.Image | Deep
 
 
 def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
-    """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged as much.
+    """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged by the same scale.
 
     image: a tensor (3, h, w), uint8 or float in [0, 1], which gives one (3, H, W) on the CPU; or a picture, which gives
     one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real numbers, 0 and 0
-    being its upper left corner. The encoder sees the part and a margin as wide as its receptive field alone; the whole
-    where it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size without pixels.
+    being its upper left corner. The encoder sees only the part and a margin as wide as its receptive field, or the
+    whole if it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size without pixels.
     """
     return Region(model, image, Latents).region(box, size)
 
 
 class Region:
-    """Parts of `image`, see `upscale_region`, by its features, which an object of the class `latents` has."""
+    """Parts of `image`, see `upscale_region`, from its features, which an object of class `latents` provides."""
 
     def __init__(self, model: Decoder, image: Picture, latents: type[Latents], *args):
         self.image = None if isinstance(image, torch.Tensor) else plain(image)
@@ -60,9 +60,9 @@ class Region:
 
 
 class Encoded(Region):
-    """A picture, or a tensor (3, h, w), of which many parts are wanted: a feature is computed for the first one alone.
+    """A picture, or a tensor (3, h, w), of which many parts are wanted: each feature is computed only once.
 
-    Nothing is encoded at once. `tiles`: where the features are kept, such as a cache with a limit; by default a dict.
+    Nothing is encoded in advance. `tiles`: where the features are kept, such as a bounded cache; by default a dict.
     """
 
     def __init__(self, model: Decoder, image: Picture,
@@ -71,7 +71,7 @@ class Encoded(Region):
 
 
 def check(box: tuple, size: tuple, shape: tuple) -> None:
-    """Raises a UserError if an image of `shape` (h, w) has no part `box` to be shown at `size` (H, W)."""
+    """Raises a UserError unless `box` lies inside an image of `shape` (h, w), and `size` (H, W) has pixels."""
     (left, top, right, bottom), (height, width) = box, shape
     if not (all(map(math.isfinite, box)) and 0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '

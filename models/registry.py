@@ -20,7 +20,7 @@ register = registry.register
 def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Module:
     """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` win over its own.
 
-    Takes the LIIF and A-LIIF authors' specs and state dicts too. Raises UserError if a tensor is missing, unexpected
+    Also accepts the LIIF and A-LIIF authors' specs and state dicts. Raises UserError if a tensor is missing, unexpected
     or of another shape.
     """
     if isinstance(spec, dict) and isinstance(spec.get('args'), dict):
@@ -32,7 +32,7 @@ def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Modu
 
 
 def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
-    """`make` for a whole model; UserError where `spec` is one of a part, as an encoder, or too large to be made."""
+    """`make` for a whole model; UserError if `spec` describes a part, such as an encoder, or is too large to make."""
     with limited(spec['sd'] if load_sd else None):
         model = make(spec, load_sd=load_sd)
     if not hasattr(model, 'query_rgb'):
@@ -44,8 +44,8 @@ def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
 def limited(state: dict | None) -> Iterator[None]:
     """Raises a UserError as soon as a model that is made inside needs more memory than is free.
 
-    Or than it can if it is to hold the weights `state`; four times as much is allowed, since parametrizations put
-    tensors in the place of others.
+    Also if it becomes too large for the weights `state` that it is to load: four times their size is allowed, since
+    parametrizations replace tensors by others.
     """
     free, size, count = free_memory(), 0, 0
     most = (4 * len(state) + 100, 4 * sum(t.nbytes for t in state.values()) + 10_000) if state else (math.inf, math.inf)
@@ -61,7 +61,7 @@ def limited(state: dict | None) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(weigh)
     try:
         yield
-    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no memory holds
+    except (RuntimeError, TypeError, OverflowError) as error:  # for sizes that no memory holds
         if re.search("can't allocate memory|[Oo]verflow|too large to convert", str(error)):
             raise UserError('the model needs more memory than there is') from None
         raise
@@ -70,13 +70,13 @@ def limited(state: dict | None) -> Iterator[None]:
 
 
 def load_state(model: nn.Module, state: dict) -> None:
-    """Loads the state dict `state` into `model`; every tensor must be there, be known and fit."""
+    """Loads the state dict `state` into `model`; no tensor may be missing, unexpected or of another shape or kind."""
     own = model.state_dict()
     both = [(k, state[k], own[k]) for k in own if k in state]
     kinds = ([f'{k} is missing' for k in own if k not in state], [f'{k} is unexpected' for k in state if k not in own],
              [f'{k} is {tuple(a.shape)} instead of {tuple(b.shape)}' for k, a, b in both if a.shape != b.shape],
              [f'{k} is {a.dtype}, no {b.dtype}' for k, a, b in both if a.is_floating_point() != b.is_floating_point()])
-    told = [problem for problems in kinds for problem in problems[:2]]  # of each kind some
+    told = [problem for problems in kinds for problem in problems[:2]]  # some of each kind
     if told:
         rest = sum(map(len, kinds)) - len(told)
         raise UserError(f'the weights do not fit the model: {", ".join(told)}{f", and {rest} more" if rest else ""}')

@@ -1,4 +1,4 @@
-"""A training run: its config, its folder, and what `--resume` and `--overwrite` make of one that is there."""
+"""A training run: its config, its folder, and how `--resume` and `--overwrite` treat an existing one."""
 
 import argparse
 import dataclasses
@@ -35,18 +35,18 @@ class Config:
     loss: list | dict = dataclasses.field(default_factory=lambda: {'name': 'l1'})
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
-    multi_step_lr: dict | None = None  # {milestones, gamma}: the learning rate times gamma after each of these epochs
-    cosine_lr: dict | None = None  # {warmup, hold: epochs}: up from zero, constant, down to zero at epoch_max
-    epoch_val: int | None = None  # validate every so many epochs
-    epoch_save: int | None = None  # keep epoch-N.pth every so many epochs
+    multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the learning rate by gamma after these
+    cosine_lr: dict | None = None  # {warmup, hold: epochs}: rises from zero, stays, falls to zero at epoch_max
+    epoch_val: int | None = None  # epochs from one validation to the next
+    epoch_save: int | None = None  # epochs from one epoch-N.pth to the next
     resume: str | None = None  # a checkpoint of another run to go on from
     weights_from: str | None = None  # a checkpoint whose weights the model starts with, to train it anew (fine-tuning)
-    encoder_from: str | None = None  # a checkpoint whose encoder the model's starts as; the decoders may differ
+    encoder_from: str | None = None  # a checkpoint from whose encoder the model's starts; the decoders may differ
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0
     grad_clip: float | None = None  # largest norm of the gradient
-    ema: float | None = None  # decay of the average of the weights, in the end
+    ema: float | None = None  # final decay of the average of the weights
     amp: Literal['bf16'] | None = None  # mixed precision
     tf32: bool = False
     channels_last: bool = False
@@ -71,7 +71,7 @@ class Config:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
     def scale_max(self) -> float | None:
-        """The largest scale of the training's samples, where the config tells it."""
+        """The largest scale of the training samples, if the config gives it."""
         args = self.train_dataset.get('wrapper', {}).get('args') or {}
         scale = args.get('scales', args.get('scale_max', args.get('scale_min')))
         try:
@@ -94,7 +94,7 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
 
 
 def differences(a: object, b: object, key: str = '') -> list[str]:
-    """Dotted keys in which two configs differ, those in FREE left out."""
+    """Dotted keys in which two configs differ, except those in FREE."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted({*a, *b} - FREE, key=str)
         return [d for k in keys for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
@@ -102,7 +102,7 @@ def differences(a: object, b: object, key: str = '') -> list[str]:
 
 
 def as_number(value: object) -> object:
-    """A number that YAML reads as text (1e-4) as a number; what is none as it is."""
+    """`value` as a number, even if YAML reads it as text (1e-4); if it is none, as it is."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -112,7 +112,7 @@ def as_number(value: object) -> object:
 def run_folder(args: argparse.Namespace) -> Path:
     """The folder of the run.
 
-    UserError for names that lead out of save/, and where it is a link to what is not there, as an unmounted disk.
+    UserError for names that lead out of save/, and for a link whose target is missing, such as an unmounted disk.
     """
     name = (args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else '')
     if Path(name).is_absolute() or '..' in Path(name).parts:
@@ -130,7 +130,7 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
     last = folder / 'epoch-last.pth'
     if not (last.exists() and args.resume):
-        config = read_config(args.config, given, assignments=args.set)  # a wrong path to it is the first thing to tell
+        config = read_config(args.config, given, assignments=args.set)  # first, so that a wrong path to it is reported
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         return config, config.resume
@@ -147,10 +147,10 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
 
 
 def lock(folder: Path) -> object:
-    """Keeps other processes from training in `folder` as long as this one lives and what is returned does.
+    """Keeps other processes from training in `folder` while this one and the object returned live.
 
-    Raises UserError where one does. Where there is no folder, or no such lock (Windows, some network drives), it does
-    nothing.
+    Raises UserError if another one already does. Does nothing if the folder does not exist, or where there are no such
+    locks (Windows, some network drives).
     """
     try:
         import fcntl
@@ -172,7 +172,7 @@ def lock(folder: Path) -> object:
 def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
     """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml.
 
-    Returns its `lock`, the one that is `held` or a new one.
+    Returns its `lock`: `held`, or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = held or lock(folder)
@@ -195,9 +195,9 @@ def next_step(folder: Path, config: Config) -> str:
 
 
 class Log:
-    """Prints lines, and keeps them in log.txt and numbers in tensorboard/; on other ranks than 0 it does nothing.
+    """Prints lines and keeps them in log.txt, and numbers in tensorboard/; does nothing on ranks other than 0.
 
-    The events are not left to the thread of tensorboardX's SummaryWriter, which a full disk would end unseen.
+    It does not use tensorboardX's SummaryWriter, whose thread a full disk would end unnoticed.
     """
 
     def __init__(self, folder: Path, active: bool):

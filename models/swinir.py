@@ -1,9 +1,9 @@
 """SwinIR encoder: Liang et al., "SwinIR: Image Restoration Using Swin Transformer" (ICCVW 2021), as LTE configures it.
 
 Transformer layers on 8x8 windows, shifted by half a window in every second block, between convolutions. Differences
-from the published encoder: the features are cropped to the image's size, where the published ones keep the padding to
-whole windows, which stretches pictures (those of sizes that fit are the same); the tables that follow from the window
-(`relative_position_index`, `attn_mask`) are computed, and checkpoints' are left aside.
+from the published encoder: the features are cropped to the image's size, while the published ones keep the padding to
+whole windows, which stretches images (except those of sizes that fit); the tables that follow from the window
+(`relative_position_index`, `attn_mask`) are computed, and ignored in checkpoints.
 """
 
 import torch
@@ -15,7 +15,7 @@ from models.registry import register
 from utils import UserError
 
 DROP_PATH = 0.1  # the last block's rate of stochastic depth; it grows evenly from 0 at the first block
-MASKED = -100.  # added to the products of queries and keys that are no neighbours in the picture
+MASKED = -100.  # added to the products of queries and keys that are not neighbours in the image
 
 
 def relative_index(window: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ class Block(nn.Module):
         return x.roll((self.shift, self.shift), (1, 2))
 
     def drop_path(self, x: torch.Tensor) -> torch.Tensor:
-        """Stochastic depth: in training a branch is left out for some samples of a batch, the others' grow for it."""
+        """Stochastic depth: in training the branch is dropped for some samples and scaled up for the others."""
         if not self.training or self.drop == 0:
             return x
         kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
@@ -156,8 +156,8 @@ class SwinIR(nn.Module):
 
     Args:
         embed_dim: channels of the tokens. depths, num_heads: blocks and heads of each layer.
-        window: side of the windows, in pixels; sides that it does not divide are mirrored at the right and the bottom.
-        no_upsampling: has no effect; there never is an upsampler (published specs hold it).
+        window: side of the windows, in pixels; other sides are padded by mirroring, right and bottom.
+        no_upsampling: has no effect, as there is no upsampler (published specs have it).
     """
 
     # features depend on the whole image; `models.predict` can cut tiles whose sides and overlap are whole windows
