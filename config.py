@@ -133,19 +133,27 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
     raise UserError(f'{key} must be {names}, not {shown(value)}')
 
 
+def parameters(function: Callable) -> dict[str, inspect.Parameter]:
+    """What `function` can be given by name. A class whose __init__ takes `**rest` has its base class's, too."""
+    found = inspect.signature(function, eval_str=True).parameters
+    base = getattr(function, '__base__', None)
+    if any(p.kind is p.VAR_KEYWORD for p in found.values()) and inspect.isfunction(getattr(base, '__init__', None)):
+        found = {**parameters(base), **found}
+    return {k: p for k, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
 def check_args(function: Callable, args: dict) -> dict:
     """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
     if not isinstance(args, dict):
         raise UserError(f'arguments must be given as key: value, not {shown(args)}')
-    parameters = {k: p for k, p in inspect.signature(function, eval_str=True).parameters.items()
-                  if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}  # a class without __init__ shows those
+    known = parameters(function)
     for key in args:
-        if key not in parameters:
-            raise unknown('key', key, parameters)
-    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in args]
+        if key not in known:
+            raise unknown('key', key, known)
+    missing = [k for k, p in known.items() if p.default is p.empty and k not in args]
     if missing:
         raise UserError(f'missing key {missing[0]!r}')
-    hints = {k: p.annotation for k, p in parameters.items() if p.annotation is not p.empty}
+    hints = {k: p.annotation for k, p in known.items() if p.annotation is not p.empty}
     return {key: convert(value, hints[key], key) if key in hints else value for key, value in args.items()}
 
 

@@ -251,6 +251,16 @@ def supplied(paths: Sequence[str]) -> list[str]:
     return others
 
 
+def low_resolution(lr: str, jpeg: int | None) -> list[str]:
+    """What the options --lr and --jpeg change in each test config, as `open_config` takes it."""
+    changes = ['args.reduction=matlab'] if lr == 'matlab' else []
+    if jpeg is not None:
+        if lr == 'supplied':
+            raise UserError('--jpeg compresses what is reduced here, not the files of --lr supplied')
+        changes += ['name=sr-implicit-degraded', 'args.jpeg=1', f'args.quality={jpeg}']
+    return [f'test_dataset.wrapper.{change}' for change in changes]
+
+
 def scale_or_none(text: str) -> float | None:
     """A scale of at least 1, or None for 'none'."""
     if text in ('own', 'none'):
@@ -273,6 +283,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--lr', choices=['pillow', 'matlab', 'supplied'], default='pillow',
                         help="where low resolution comes from: reduced here, by Pillow or as by MATLAB's imresize, or "
                              'files that came with the set (x2, x3, x4)')
+    parser.add_argument('--jpeg', type=int, metavar='QUALITY',
+                        help='compresses what is reduced here as JPEG of that quality, 1 to 100')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                         help='in place of a key of each config, as eval_type=div2k-4; repeatable')
     parser.add_argument('--self-ensemble', action='store_true', help='the mean over 8 flips and transposes (EDSR+)')
@@ -299,7 +311,7 @@ def main() -> None:
     paths = list({os.path.abspath(path): path for path in args.config}.values())
     if args.lr == 'supplied':
         paths = supplied(paths)
-    assignments = [*(['test_dataset.wrapper.args.reduction=matlab'] if args.lr == 'matlab' else []), *args.set]
+    assignments = [*low_resolution(args.lr, args.jpeg), *args.set]
     for path in paths:
         open_config(path, assignments)  # what is wrong with the last is told before the first takes its hours
     if args.json:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datasets.wrappers import ImplicitWrapper, crop, paired_scale, resize, to_tensor
+from datasets.wrappers import ImplicitWrapper, crop, paired_scale, to_tensor
 from utils import UserError, to_float
 
 SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
@@ -32,7 +32,7 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
                     continue
                 y, x = ((n - size * scale) // 2 for n in image.shape[:2])
                 target = crop(image, y, x, (size * scale,) * 2)
-                pairs.append((scale, getattr(samples, 'reduce', resize)(target, (size, size)), target))
+                pairs.append((scale, samples.reduce(target, (size, size), np.random.default_rng(i)), target))
         previews += [(f'image{i + 1}_x{scale}', whole_batch(lr, hr)) for scale, lr, hr in pairs]
     return previews
 

@@ -47,9 +47,9 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` in `size` (h, w) by PIL's bicubic filter, which smooths where it shrinks; 8 bit."""
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.BICUBIC))
+def resize(image: np.ndarray, size: tuple[int, int], resampling: int = Image.BICUBIC) -> np.ndarray:
+    """`image` in `size` (h, w) by one of PIL's filters, which smooth where they shrink; 8 bit."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], resampling))
 
 
 def short_side(image: np.ndarray, length: int) -> tuple[int, int]:
@@ -130,6 +130,10 @@ class ImplicitWrapper(Dataset):
         """
         raise NotImplementedError
 
+    def reduce(self, target: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """The input of `size` (h, w) that is made of `target`, both uint8; `rng` gives what it needs of chance."""
+        return resize(target, size)
+
     def __len__(self):
         return len(self.dataset)
 
@@ -177,7 +181,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         check_positive(inp_size=inp_size)
         self.scales = Scales(scale_min, scale_max, scales, anisotropic)
         self.inp_size, self.small_images = inp_size, small_images
-        self.reduce = imresize if reduction == 'matlab' else resize
+        self.bicubic = imresize if reduction == 'matlab' else resize
         self.dense = inp_size is not None and sample_q is None
         if inp_size and sample_q:
             check_sample_q(sample_q, *self.target_size(self.scales.low))
@@ -206,6 +210,9 @@ class SRImplicitDownsampled(ImplicitWrapper):
                 'skip': 'lower inp_size or scale_max',
                 'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip'}[self.small_images])
 
+    def reduce(self, target, size, rng):
+        return self.bicubic(target, size)
+
     def draw_scales(self, h, w, rng):
         if self.small_images == 'fit' and not self.dense:
             return self.scales.draw(rng, (h / (self.inp_size or 1), w / (self.inp_size or 1)))
@@ -222,7 +229,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         else:
             size = tuple(math.floor(n / scale + 1e-9) for n, scale in zip(image.shape, scales, strict=False))
             target = crop(image, 0, 0, [round(n * scale) for n, scale in zip(size, scales, strict=True)])
-        images = self.reduce(target, size), target
+        images = self.reduce(target, size, rng), target
         # the targets of a dense batch keep one shape
         return flip_and_transpose(images, rng, not (self.dense and self.scales.anisotropic)) if self.augment else images
 

@@ -27,12 +27,18 @@ from pictures.transparency import rim
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 SUFFIXES = '.safetensors', '.pth'  # of checkpoints
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
+WEB = f'{DEFAULT}-web'  # the same, trained for pictures from the web; if it has been added
 LARGEST = 1e6  # scale; larger than any memory can hold
+
+
+def pretrained() -> dict[str, Path]:
+    """The checkpoints in pretrained/ by their names."""
+    return {path.stem: path for suffix in SUFFIXES for path in FOLDER.glob(f'*{suffix}')}
 
 
 def load_pretrained(name: str | Path) -> Decoder:
     """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint."""
-    known = {path.stem: path for suffix in SUFFIXES for path in FOLDER.glob(f'*{suffix}')}
+    known = pretrained()
     path = known.get(str(name), Path(name))
     if not path.is_file() and path.suffix not in SUFFIXES:
         raise unknown('pretrained model', str(name), known)

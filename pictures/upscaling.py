@@ -19,6 +19,7 @@ from pictures.compare import compare, weights_map
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, writing_errors, written_mode
 from pictures.jobs import Job, beside, check_apart, find_jobs
+from pictures.jpeg import suggest_web
 from pictures.modes import note
 from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text
@@ -26,10 +27,12 @@ from utils import time_text
 
 def upscale_all(args: argparse.Namespace) -> None:
     """What demo.py does with its options."""
-    args.model = args.model or DEFAULT
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
     jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
     check_apart(jobs)
+    if not args.model:
+        suggest_web(job.source for job in jobs)
+        args.model = DEFAULT
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     model = load_pretrained(args.model).to(device)

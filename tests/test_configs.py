@@ -102,8 +102,9 @@ def test_train_config_has_known_keys_and_makes_its_model(path):
         models.make(config.model)
 
 
-def test_finetuning_goes_on_from_the_demos_weights():
-    config = load_yaml(CONFIGS / 'finetune.yaml')
+@each([CONFIGS / 'finetune.yaml', CONFIGS / 'train-photos/train_edsr-baseline-A-liif-pixel-web.yaml'])
+def test_finetuning_goes_on_from_the_demos_weights(path):
+    config = load_yaml(path)
     assert config['weights_from'] == f'pretrained/{DEFAULT}.pth'
     weights = models.checkpoint.read(CONFIGS.parent / config['weights_from'])['model']
     assert (weights['name'], weights['args']) == (config['model']['name'], config['model']['args'])

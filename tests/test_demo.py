@@ -223,7 +223,7 @@ def test_weights_map_of_a_model_without_expansion_net_is_refused(cli):
 
 
 def test_the_command_with_the_model_in_the_box(tmp_path):
-    picture(width=24, height=20).save(tmp_path / 'photo.jpg')
+    picture(width=24, height=20).save(tmp_path / 'photo.jpg', quality=95)
     command = [sys.executable, REPOSITORY / 'demo.py', '--input', 'photo.jpg', '--scale', '3.7', '--output', 'big.png']
 
     def run():

@@ -1,4 +1,4 @@
-"""MATLAB's imresize: what it gave for the benchmarks, and what `--lr` makes of it."""
+"""MATLAB's imresize: what it gave for the benchmarks; and where low resolution comes from, `--lr` and `--jpeg`."""
 
 import sys
 from pathlib import Path
@@ -95,6 +95,22 @@ def test_sets_without_files_of_their_own_are_left_out_by_name(project, capsys):
     assert 't-6.yaml is left out: there is no supplied-lr/t-6.yaml' in capsys.readouterr().err
     with pytest.raises(UserError, match='none of these sets has low-resolution files'):
         project('t-6.yaml', '--lr', 'supplied')
+
+
+@pytest.mark.parametrize('quality', [40, 95])
+def test_what_is_reduced_is_compressed_as_jpeg_says(project, capsys, quality):
+    hr = Image.open('HR/a.png')
+    hr.resize((30, 24), Image.BICUBIC).save('LR/ax2.jpg', quality=quality)
+    Path('LR/ax2.png').unlink()
+    project('t-2.yaml', '--lr', 'supplied')
+    expected = psnr(capsys.readouterr().out)
+    project('t-2.yaml', '--jpeg', str(quality))
+    assert psnr(capsys.readouterr().out) == expected
+
+
+def test_jpeg_does_not_compress_supplied_files(project):
+    with pytest.raises(UserError, match='--jpeg compresses what is reduced here, not the files of --lr supplied'):
+        project('t-2.yaml', '--jpeg', '60', '--lr', 'supplied')
 
 
 def test_keys_of_test_configs_are_set_on_the_command_line(project, capsys):

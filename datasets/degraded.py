@@ -1,0 +1,118 @@
+"""Inputs as pictures from the web are: blurred, reduced by whatever filter, noisy, compressed as JPEG.
+
+The idea is that of BSRGAN (Zhang et al., "Designing a Practical Degradation Model for Deep Blind Image
+Super-Resolution", ICCV 2021) and Real-ESRGAN (Wang et al., ICCVW 2021): a model that has seen such inputs does not
+sharpen what is no part of the picture. Theirs are far stronger, for a GAN to invent the rest. Here each degradation
+comes at most once, and is one that leaves most of the detail.
+"""
+
+import io
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from datasets import register
+from datasets.wrappers import SRImplicitDownsampled, resize, to_tensor
+from utils import UserError
+
+FILTERS = Image.BOX, Image.BILINEAR, Image.LANCZOS  # beside bicubic; nearest would shift the input against its target
+SIGMA = 0.1, 0.75  # of the blur, in pixels of the input
+LEVEL = 1, 10  # of the noise: its standard deviation, of 255
+MCU = 16  # side of what a JPEG encodes at a time where colour has half the resolution
+
+
+# --- steps, on uint8 images (H, W, 3) --------------------------------------------------------------
+
+
+def draw_covariance(scales: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The covariance (2, 2) of a random Gaussian, round or, as often, oblong, in pixels of a target.
+
+    scales: the target's, (y, x), an array.
+    """
+    sigmas = rng.uniform(*SIGMA, 2)
+    if rng.random() < 0.5:
+        sigmas[1] = sigmas[0]
+    angle = rng.uniform(0, math.pi)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    axes = scales[:, None] * turn * sigmas
+    return axes @ axes.T
+
+
+def blur(image: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """`image` convolved with the Gaussian of `covariance` (2, 2), of y and x in pixels; its edges are repeated."""
+    reach = [math.ceil(3 * math.sqrt(variance)) for variance in covariance.diagonal()]
+    offsets = np.stack(np.mgrid[tuple(slice(-n, n + 1) for n in reach)], axis=-1)
+    kernel = np.exp(-0.5 * np.einsum('yxi,ij,yxj->yx', offsets, np.linalg.inv(covariance), offsets))
+    weight = torch.from_numpy(kernel / kernel.sum()).float()[None, None]
+    planes = F.pad(to_tensor(image)[:, None].float(), (reach[1], reach[1], reach[0], reach[0]), 'replicate')
+    return F.conv2d(planes, weight)[:, 0].round().byte().permute(1, 2, 0).numpy()
+
+
+def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` with Gaussian noise: grey or coloured; even or, as photons have it, stronger in the light."""
+    level, grey, photons = rng.uniform(*LEVEL), *(rng.random(2) < 0.5)
+    deviation = level * np.sqrt(image / 128) if photons else level
+    noise = deviation * rng.standard_normal((*image.shape[:2], 1 if grey else 3))
+    return (image + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def compress(image: np.ndarray, quality: int, subsampling: str = '4:2:0', corner: tuple = (0, 0)) -> np.ndarray:
+    """`image` after it has been in a JPEG, whose blocks begin `corner` (y, x) pixels outside of it."""
+    y, x = corner
+    file = io.BytesIO()
+    whole = np.pad(image, ((y, 0), (x, 0), (0, 0)), 'symmetric')
+    Image.fromarray(whole).save(file, 'JPEG', quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(file, formats=['JPEG']))[y:, x:]
+
+
+# --- wrapper ---------------------------------------------------------------------------------------
+
+
+@register('sr-implicit-degraded')
+class SRImplicitDegraded(SRImplicitDownsampled):
+    """What sr-implicit-downsampled gives, its inputs degraded by chance, in the order below. Targets are left alone.
+
+    Crops, flips and queries are the same as that wrapper's, and with all probabilities 0 so are the inputs.
+
+    Args:
+        blur: probability of a Gaussian blur, which is up to 0.75 input pixels wide.
+        filters: probability of a reduction by box, bilinear or Lanczos in place of the bicubic one.
+        noise: probability of noise, of a standard deviation of 1 to 10 (of 255).
+        jpeg: probability of compression as JPEG. A crop (inp_size) is like one out of a larger file: its blocks begin
+            anywhere; colour has the whole or half the resolution. A whole image is a file as Pillow writes it, 4:2:0.
+        quality: JPEG's, from 1 to 100: a number, or the least and the most, drawn from as [40, 95].
+        downsampled: the arguments of sr-implicit-downsampled.
+    """
+
+    def __init__(self, dataset, blur: float = 0, filters: float = 0, noise: float = 0, jpeg: float = 0,
+                 quality: int | list[int] = (40, 95), **downsampled):
+        super().__init__(dataset, **downsampled)
+        self.probabilities = {'blur': blur, 'filters': filters, 'noise': noise, 'jpeg': jpeg}
+        for key, value in self.probabilities.items():
+            if not 0 <= value <= 1:
+                raise UserError(f'{key} must be a probability, from 0 to 1, not {value:g}')
+        self.quality = [quality] * 2 if isinstance(quality, int) else list(quality)
+        if len(self.quality) != 2 or not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise UserError(f'quality must be from 1 to 100, a number or [least, most], not {quality}')
+
+    def reduce(self, target, size, rng):
+        rng, = rng.spawn(1)  # what follows takes nothing from the sample's own numbers
+        blurred, other, noisy, compressed = rng.random(4) < list(self.probabilities.values())
+        if blurred:
+            target = blur(target, draw_covariance(np.divide(target.shape[:2], size), rng))
+        inp = resize(target, size, FILTERS[rng.integers(len(FILTERS))]) if other else super().reduce(target, size, rng)
+        if noisy:
+            inp = add_noise(inp, rng)
+        if compressed:
+            inp = self.compress(inp, rng)
+        return inp
+
+    def compress(self, inp, rng):
+        least, most = self.quality
+        quality = int(rng.integers(least, most + 1))
+        if self.inp_size is None:
+            return compress(inp, quality)
+        return compress(inp, quality, ('4:2:0', '4:4:4')[rng.integers(2)], rng.integers(MCU, size=2))
