@@ -24,15 +24,20 @@ from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text
 
 
-def upscale_all(args: argparse.Namespace) -> None:
-    """What demo.py does with its options."""
+def open_model(args: argparse.Namespace) -> Decoder:
+    """The model that demo.py's options name, or else DEFAULT, where they want it."""
     args.model = args.model or DEFAULT
+    device = pick_device(args.gpu)
+    set_precision(tf32=False)
+    return load_pretrained(args.model).to(device)
+
+
+def upscale_all(args: argparse.Namespace) -> None:
+    """What demo.py does with its options, but for --zoom."""
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
     jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
     check_apart(jobs)
-    device = pick_device(args.gpu)
-    set_precision(tf32=False)
-    model = load_pretrained(args.model).to(device)
+    model = open_model(args)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
 
