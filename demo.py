@@ -69,6 +69,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
                         help='no bf16, in which 8-bit results are computed where the GPU or CPU has it')
+    parser.add_argument('--tile', type=int, metavar='N',
+                        help='SwinIR sees pictures in tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--self-ensemble', action='store_true',
                         help='the mean over 8 flips and transposes: a little better, eight times the work')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')

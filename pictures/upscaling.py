@@ -14,6 +14,7 @@ from datasets.image_file import image_size
 from errors import UserError, located, size_text
 from models.decoder import Decoder
 from models.parallel import pick_device, picture_precision, set_precision
+from models.predict import set_tile
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
 from pictures.compare import compare, weights_map
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
@@ -29,7 +30,10 @@ def open_model(args: argparse.Namespace) -> Decoder:
     args.model = args.model or DEFAULT
     device = pick_device(args.gpu)
     set_precision(tf32=False)
-    return load_pretrained(args.model).to(device)
+    model = load_pretrained(args.model).to(device)
+    if args.tile is not None:
+        set_tile(model, args.tile)
+    return model
 
 
 def upscale_all(args: argparse.Namespace) -> None:
