@@ -26,11 +26,11 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from config import load_yaml  # noqa: E402
 from datasets import make_loader  # noqa: E402
+from evaluation import eval_psnr  # noqa: E402
 from models.checkpoint import read  # noqa: E402
 from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
 from models.run import differences, read_config  # noqa: E402
 from scripts.results import update_page, write_rows  # noqa: E402
-from test import eval_psnr  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')

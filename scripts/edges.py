@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
 from cli import add_import_option  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
+from evaluation import predictions  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models import Bicubic, load_pretrained  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from scripts.results import write_rows  # noqa: E402
-from test import predictions  # noqa: E402
 from utils import UserError, run_cli, scored_pixels  # noqa: E402
 
 LONGER = 'edsr-baseline-A-liif-pixel'  # was trained for longer than the others, and is marked

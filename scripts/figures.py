@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets  # noqa: E402
 from cli import add_import_option  # noqa: E402
 from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
+from evaluation import predictions  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT, load_pretrained  # noqa: E402
@@ -26,7 +27,6 @@ from pictures.compare import weights_map  # noqa: E402
 from pictures.modes import to_picture  # noqa: E402
 from pictures.sheets import sheet  # noqa: E402
 from scripts.results import digests, load_models  # noqa: E402
-from test import predictions  # noqa: E402
 from utils import UserError, calc_psnr, luma, run_cli, to_float  # noqa: E402
 
 PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))

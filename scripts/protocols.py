@@ -17,10 +17,10 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from evaluation import mean, open_config, predictions  # noqa: E402
 from models import Bicubic, load_pretrained  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from models.pretrained import DEFAULT  # noqa: E402
-from test import mean, open_config, predictions  # noqa: E402
 from utils import calc_psnr, luma, run_cli  # noqa: E402
 
 SCALES = 2, 4

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models  # noqa: E402
-import test  # noqa: E402
 from cli import add_import_option  # noqa: E402
 from config import load_yaml  # noqa: E402
+from evaluation import evaluate  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import pick_device, set_precision  # noqa: E402
 from scripts.prepare_data import count  # noqa: E402
@@ -127,7 +127,7 @@ def measure(names, results, sha256, nets, fresh=False):
         key = str(config), model
         if fresh or key not in results:
             measured += 1
-            found = test.evaluate(config, nets[model])
+            found = evaluate(config, nets[model])
             results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
                             'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
             write_results(results, sha256)

@@ -11,8 +11,8 @@ from training import train_two_steps
 
 import models
 from config import load_yaml
+from evaluation import evaluate
 from scripts import resize
-from test import evaluate
 from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

@@ -13,9 +13,9 @@ from training import train_two_steps
 import datasets
 import models
 from config import check_args, load_yaml
+from evaluation import config_keys, parse_eval_type
 from models.pretrained import DEFAULT
 from models.run import Config
-from test import config_keys, parse_eval_type
 from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

@@ -14,7 +14,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
-from test import batched_predict, eval_psnr, evaluate, main, score, short_names
+from evaluation import batched_predict, eval_psnr, evaluate, score
+from measure import short_names
+from test import main
 from utils import UserError, calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'

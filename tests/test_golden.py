@@ -12,7 +12,7 @@ import torch
 
 import datasets
 import models
-from test import eval_psnr
+from evaluation import eval_psnr
 from utils import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
