@@ -45,8 +45,8 @@ class Progress:
     def left(self) -> float | None:
         """Seconds until the run ends; None as long as no pace is known."""
         run, position = self.run, self.position()
-        if run.minutes:
-            return max(0, 60 * run.minutes - run.elapsed())
+        if run.config.minutes:
+            return max(0, 60 * run.config.minutes - run.elapsed())
         if self.begin is None or position == self.begin[1]:
             return None
         pace = (time.monotonic() - self.begin[0]) / (position - self.begin[1])

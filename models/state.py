@@ -22,12 +22,9 @@ from utils import UserError, say
 
 
 class RunState:
-    """Model, optimizer, average and position of a run. `config`'s keys: `models.run`.
+    """Model, optimizer, average and position of a run. `config`'s keys: `models.run`."""
 
-    `minutes`: how long the run is to take, in place of the config's epoch_max.
-    """
-
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
+    def __init__(self, config: Config, parallel: Parallel, folder: Path):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
         self.model = make_model(config.model).to(parallel.device)
@@ -39,7 +36,7 @@ class RunState:
         self.loss = Losses(config.loss).to(parallel.device)
         self.best = -math.inf
         self.start_epoch(0)
-        self.minutes, self.begin = minutes, time.monotonic()
+        self.begin = time.monotonic()
         self.seconds = 0.  # that the run had taken before this process began
 
     def start_epoch(self, done: int) -> None:
@@ -68,7 +65,7 @@ class RunState:
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
                  **({'scale_max': scale} if (scale := self.config.scale_max()) else {}),
-                 'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.minutes else {}),
+                 'rng': torch.get_rng_state(), **({'seconds': self.elapsed()} if self.config.minutes else {}),
                  **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
@@ -126,10 +123,10 @@ class RunState:
 
     def schedule_time(self, length: int) -> float:
         """How far the run is, in epochs of `length` iterations; with `minutes` by the time, on all processes alike."""
-        if self.minutes is None:
+        if self.config.minutes is None:
             return self.epoch + self.iteration / length
         elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
-        return self.config.epoch_max * min(1, elapsed / (60 * self.minutes))
+        return self.config.epoch_max * min(1, elapsed / (60 * self.config.minutes))
 
     def decay(self, steps: int) -> float | None:
         """That of the averaged weights after so many `steps`: low at first, or they would hold the random beginning."""
@@ -137,7 +134,7 @@ class RunState:
 
     def epoch_text(self) -> str:
         """The epoch in progress as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
-        return f'epoch {self.epoch + 1}' + ('' if self.minutes else f'/{self.config.epoch_max}')
+        return f'epoch {self.epoch + 1}' + ('' if self.config.minutes else f'/{self.config.epoch_max}')
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far."""

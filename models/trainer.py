@@ -31,8 +31,8 @@ class Stopped(Exception):
 class Trainer(RunState):
     """Trains a run's model: step by step, epoch by epoch."""
 
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
-        super().__init__(config, parallel, folder, minutes)
+    def __init__(self, config: Config, parallel: Parallel, folder: Path):
+        super().__init__(config, parallel, folder)
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
@@ -117,7 +117,7 @@ class Trainer(RunState):
             losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
             self.iteration += 1
-            stop, self.ended = self.stopped(), self.minutes is not None and schedule == self.config.epoch_max
+            stop, self.ended = self.stopped(), self.config.minutes is not None and schedule == self.config.epoch_max
             if stop or self.ended or progress.due():
                 progress.update(*self.check(losses, sizes))
             if stop:
@@ -125,7 +125,7 @@ class Trainer(RunState):
             if self.ended:
                 self.save('last')  # the weights are complete; their validation takes its time
                 return
-        self.ended = self.minutes is None and self.epoch + 1 >= self.config.epoch_max
+        self.ended = self.config.minutes is None and self.epoch + 1 >= self.config.epoch_max
 
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
@@ -208,8 +208,6 @@ def run_training(args: argparse.Namespace) -> None:
     config, source = open_run(folder, args)
     checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
-    if args.minutes is not None and not args.minutes > 0:
-        raise UserError(f'--minutes must be above 0, not {args.minutes:g}')
 
     def make_loader(key, seed, shuffle):
         spec = getattr(config, key)
@@ -219,7 +217,7 @@ def run_training(args: argparse.Namespace) -> None:
     with located(args.config):
         train_loader = make_loader('train_dataset', config.seed, shuffle=True)
         val_loader = make_loader('val_dataset', 0, shuffle=False)  # the same samples for every seed
-        trainer = Trainer(config, parallel, folder, args.minutes)
+        trainer = Trainer(config, parallel, folder)
     if source:
         with located(source):
             trainer.restore(checkpoint, same_run=source != config.resume)
@@ -233,9 +231,9 @@ def run_training(args: argparse.Namespace) -> None:
     if config.eval_type and val_loader is not None and getattr(val_loader.dataset, 'sample_q', None):
         raise UserError(f'{args.config}: eval_type {config.eval_type} needs whole images: take it out, or sample_q '
                         'of val_dataset')
-    if trainer.minutes and trainer.elapsed() >= 60 * trainer.minutes:
-        raise UserError(f'{folder}: the {args.minutes:g} minutes are over')
-    if not trainer.minutes and trainer.epoch >= config.epoch_max:
+    if config.minutes and trainer.elapsed() >= 60 * config.minutes:
+        raise UserError(f'{folder}: the {config.minutes:g} minutes are over')
+    if not config.minutes and trainer.epoch >= config.epoch_max:
         raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
     if parallel.rank == 0:
         held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end

@@ -222,8 +222,9 @@ def test_with_minutes_the_rate_falls_to_zero_as_they_end_whatever_the_speed(tmp_
     assert rates == sorted(rates, reverse=True) and rates[0] > 0.5 and rates[-1] == 0
     checkpoint = project.checkpoint()
     assert checkpoint['epoch'] * 3 + checkpoint['iteration'] >= len(rates)
-    with pytest.raises(UserError, match='save/_tiny: the 0.05 minutes are over'):
-        project.train('--minutes', '0.05', '--resume')
+    for again in ('--minutes', '0.05'), ():  # config.yaml has them
+        with pytest.raises(UserError, match='save/_tiny: the 0.05 minutes are over'):
+            project.train(*again, '--resume')
 
 
 def test_a_run_that_was_stopped_has_the_rest_of_its_minutes(tmp_path):
@@ -237,7 +238,7 @@ def test_a_run_that_was_stopped_has_the_rest_of_its_minutes(tmp_path):
 
 @pytest.mark.parametrize('minutes', ['0', '-1', 'nan'])
 def test_minutes_must_be_above_zero(tmp_path, minutes):
-    with pytest.raises(UserError, match='--minutes must be above 0, not '):
+    with pytest.raises(UserError, match='minutes must be '):
         Project(tmp_path).train('--minutes', minutes)
 
 
