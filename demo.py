@@ -5,6 +5,7 @@
     python demo.py photos/ --resolution 3840 --output big/    longer side; or 3840x2160 (width x height)
     python demo.py photo.jpg --compare --weights-map
     python demo.py video.mp4 --scale 2                        frame by frame, with its sound
+    python demo.py photo.jpg --zoom zoom.mp4 --at 620,410     a film that zooms into a point; or zoom.webp, zoom.gif
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, HEIF where pillow-heif is installed; writes PNG, JPEG, WebP, AVIF,
 GIF, BMP and TIFF, with all frames or pages where the format holds several. `--compare` adds big-compare.png, bicubic
@@ -38,21 +39,38 @@ def size_from(text: str) -> tuple[int, int] | int:
     return int(match['h'] or match['H']), int(match['w'] or match['W'])
 
 
+def point_from(text: str) -> tuple[float, float]:
+    """(x, y) of X,Y."""
+    try:
+        x, y = map(float, text.split(','))
+    except ValueError:
+        raise UserError(f'--at must be X,Y in pixels of the picture, not {text!r}') from None
+    return x, y
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
     source.add_argument('--input', type=Path, help='the same, as an option')
-    parser.add_argument('--output', help='the file to write, or a folder (one to be made ends in /); without it the '
-                                         'result is put beside the picture, as photo-x4.png')
+    made = parser.add_mutually_exclusive_group()
+    made.add_argument('--output', help='the file to write, or a folder (one to be made ends in /); without it the '
+                                       'result is put beside the picture, as photo-x4.png')
+    made.add_argument('--zoom', type=Path, metavar='FILM',
+                      help='writes a zoom into the picture, to x30, instead: .mp4, .webp, .gif and more')
+    parser.add_argument('--at', type=point_from, metavar='X,Y',
+                        help='where --zoom leads, in pixels of the picture (default: where detail is greatest)')
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--scale', type=scale_from, help='at least 1, such as 3.7 (default: 4)')
     target.add_argument('--resolution', type=size_from, metavar='SIZE',
-                        help='HEIGHT,WIDTH or WIDTHxHEIGHT, of any aspect ratio, or one number for the longer side')
+                        help='HEIGHT,WIDTH or WIDTHxHEIGHT, of any aspect ratio, or one number for the longer side '
+                             '(of --zoom: default 1280 for videos, 640 for animations)')
     parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
                         help='no bf16, in which 8-bit results are computed where the GPU or CPU has it')
+    parser.add_argument('--tile', type=int, metavar='N',
+                        help='SwinIR sees pictures in tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--self-ensemble', action='store_true',
                         help='the mean over 8 flips and transposes: a little better, eight times the work')
     parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')
@@ -63,15 +81,22 @@ def parse_args() -> argparse.Namespace:
     add_import_option(parser)
     args = parser.parse_args()
     args.input = args.input or args.picture
-    if args.resolution is None and args.scale is None:
+    if not args.zoom and args.resolution is None and args.scale is None:
         args.scale = 4.0
+    if args.at and not args.zoom:
+        raise UserError('--at says where --zoom leads, and there is no --zoom')
     return args
 
 
 def main() -> None:
     args = parse_args()
-    from pictures.upscaling import upscale_all  # PyTorch takes seconds to import: --help does not wait for it
-    upscale_all(args)
+    # PyTorch takes seconds to import: --help does not wait for it
+    if args.zoom:
+        from pictures.zoom import zoom
+        zoom(args)
+    else:
+        from pictures.upscaling import upscale_all
+        upscale_all(args)
 
 
 if __name__ == '__main__':

@@ -10,12 +10,12 @@ space), which is imported when it is first used, is not found then, and PyTorch'
 
 dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
 
-import contextlib  # noqa: E402
-import importlib  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from functools import cache, partial  # noqa: E402
-from pathlib import Path  # noqa: E402
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OURS = {path.stem if path.suffix == '.py' else path.name for path in ROOT.iterdir()

@@ -13,204 +13,8 @@ A run writes save/_CONFIG_NAME/ (see --name, --tag): config.yaml, log.txt, tenso
 """
 
 import argparse
-import math
-import signal
-import sys
-import time
-from pathlib import Path
 
-import torch
-from torch.utils.data import DataLoader
-
-import datasets
-from cli import add_import_option
-from datasets.preview import make_previews, strip
-from models import checkpoint as checkpoints
-from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
-from models.predict import normalisations
-from models.progress import Progress
-from models.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
-from models.state import RunState
-from test import eval_images, image_names
-from utils import UserError, located, run_cli, say, time_text, to_float
-
-SIGNALS = signal.SIGTERM, signal.SIGINT
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; the state of the trainer can be saved."""
-
-
-class Trainer(RunState):
-    """Trains a run's model: step by step, epoch by epoch."""
-
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
-        super().__init__(config, parallel, folder, minutes)
-        self.net = parallel.wrap(self.model, config.compile, config.amp)
-        self.precision = mixed_precision(parallel.device, config.amp)
-        self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
-        self.ended = False
-        self.signal = None
-        for number in SIGNALS:
-            signal.signal(number, self.interrupt)
-
-    def interrupt(self, number: int, frame: object) -> None:
-        """Remembers the signal, and lets the current iteration finish. A second one ends the run at once.
-
-        Not under torchrun: both a scheduler and torchrun may signal a rank, and torchrun kills those that are slow.
-        """
-        self.signal = number
-        for number in () if self.parallel.distributed else SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-
-    def stopped(self) -> bool:
-        """Whether any process has received a signal."""
-        return self.parallel.any(self.signal is not None)
-
-    def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
-        """One step on this process's `local` of the batch's `total` samples.
-
-        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: of the averaged weights.
-        """
-        parallel, config = self.parallel, self.config
-        batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
-        inp, gt = self.inp_norm.apply(to_float(batch['inp'])), to_float(batch['gt'])
-        with self.precision:
-            if 'coord' in batch:
-                pred = self.net(inp, batch['coord'], batch['cell'])
-            else:  # every pixel of the targets
-                # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
-                pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
-        losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
-        self.optimizer.zero_grad(set_to_none=True)
-        # the processes' gradients are averaged, but their losses add up
-        (self.loss.total(losses) * parallel.world).backward()
-        if config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
-        self.optimizer.step()
-        if self.ema:
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
-                for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-                    ours.copy_(latest)
-        return losses.detach()
-
-    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
-        """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
-
-        Returns what it has added: the sum of the weighted losses over the samples, and the number of samples.
-        """
-        added, samples = 0., sum(sizes)
-        values = self.parallel.sum(torch.stack(losses)).tolist()
-        for i, (parts, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
-            if not math.isfinite(value := self.loss.total(parts)):
-                raise UserError(f'the loss is {value} in {self.epoch_text()}, iteration {i}: lower lr or set '
-                                f'grad_clip; {self.folder} keeps what was saved before')
-            self.loss_sum = [old + part * size for old, part in zip(self.loss_sum, parts, strict=True)]
-            added += value * size
-        self.loss_count += samples
-        losses.clear()
-        sizes.clear()
-        return added, samples
-
-    def train_epoch(self, loader: DataLoader, progress: Progress) -> None:
-        """Trains to the end of the epoch, or of the run's minutes.
-
-        Raises Stopped after the iteration in which a signal came.
-        """
-        batches, losses, sizes = loader.batch_sampler, [], []
-        batches.epoch, batches.start = self.epoch + 1, self.iteration
-        self.model.train()
-        for batch in progress.batches(loader):
-            schedule = self.schedule_time(len(loader))
-            factor = self.config.lr_factor(schedule, self.config.epoch_max)
-            for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-                group['lr'] = lr * factor
-            local, total = batches.batch_sizes(self.iteration)
-            losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
-            sizes.append(total)
-            self.iteration += 1
-            stop, self.ended = self.stopped(), self.minutes is not None and schedule == self.config.epoch_max
-            if stop or self.ended or progress.due():
-                progress.update(*self.check(losses, sizes))
-            if stop:
-                raise Stopped
-            if self.ended:
-                self.save('last')  # the weights are final; validation takes a while
-                return
-        self.ended = self.minutes is None and self.epoch + 1 >= self.config.epoch_max
-
-    def validate(self, loader: DataLoader) -> float:
-        """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
-        config, psnr, rank, world = self.config, [], self.parallel.rank, self.parallel.world
-        names = image_names(loader.dataset.dataset.files)
-
-        def where(i):
-            return f'val_dataset: {names[(rank + i * world) % len(names)]}'
-
-        for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
-                                 verbose=rank == 0, where=where):
-            psnr.append(image.psnr)
-            if self.signal is not None:
-                break
-        if self.stopped():
-            raise Stopped
-        total, count = self.parallel.sum(torch.tensor([sum(psnr), len(psnr)], dtype=torch.float64)).tolist()
-        if count == 0:
-            raise UserError(f'val_dataset: all images are too small for the border of eval_type {config.eval_type}')
-        return total / count
-
-
-def log_previews(log: Log, trainer: Trainer, previews: list) -> None:
-    """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch."""
-    model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
-    for name, batch in previews:
-        image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
-        log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
-        log.image(f'preview/{name}', strip(batch, image.pred), epoch)
-
-
-def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
-    """Validates and saves where the config says so; returns the epoch's line for the log."""
-    config, epoch = trainer.config, trainer.epoch + 1
-    losses = trainer.mean_losses()
-    log.scalars({**losses, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
-                 'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
-    text = f'{trainer.epoch_text()}, train: ' + ' '.join(f'{name}={value:.4f}' for name, value in losses.items())
-    names = []
-    if config.epoch_save and epoch % config.epoch_save == 0:
-        names.append(epoch)
-    if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
-        try:
-            psnr = trainer.validate(val_loader)
-            if log.active:
-                log_previews(log, trainer, previews)
-        except Stopped:
-            raise
-        except Exception:
-            trainer.save('last')  # so that the epoch is not lost: a resumed run continues with its validation
-            raise
-        text += f', val: psnr={psnr:.4f}'
-        log.scalars({'psnr': psnr}, epoch)
-        if psnr > trainer.best:
-            trainer.best = psnr
-            names.append('best')
-    trainer.start_epoch(epoch)
-    trainer.save(*names, 'last')  # last at the end: else a kill in between would lose the others for good
-    return text
-
-
-def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
-    """Trains to the end of the run. Raises Stopped after a signal."""
-    previews = make_previews(val_loader.dataset) if val_loader is not None else []
-    progress, begin = Progress(trainer, log, len(train_loader)), time.time()
-    while not trainer.ended:
-        start, count = time.time(), trainer.loss_count
-        trainer.train_epoch(train_loader, progress)
-        seconds = time.time() - start
-        text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
-        log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.time() - begin)} so far'
-                 f'{progress.left_text()}')
+from cli import add_import_option, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -235,50 +39,131 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+if __name__ == '__main__':
+    parse_args()  # before PyTorch is imported, which takes seconds: --help and wrong options do not wait for it
+
+import signal
+import sys
+import time
+
+import torch
+from torch.utils.data import DataLoader
+
+import datasets
+from datasets.preview import make_previews, strip
+from devices import Parallel, peak_memory, set_precision
+from evaluation import eval_images
+from models.predict import check_channels
+from training.progress import Progress
+from training.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
+from training.trainer import Stopped, Trainer
+from utils import UserError, located, say, time_text
+
+
+def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int]) -> None:
+    """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch.
+
+    `shown`: which channels the pictures have.
+    """
+    model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
+    for name, batch in previews:
+        image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
+        log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
+        log.image(f'preview/{name}', strip(batch, image.pred, shown), epoch)
+
+
+def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
+    """Validates and saves where the config says so; returns the epoch's line for the log."""
+    config, epoch = trainer.config, trainer.epoch + 1
+    losses = trainer.mean_losses()
+    log.scalars({**losses, 'lr': trainer.optimizer.param_groups[0]['lr'], 'samples_per_second': speed,
+                 'peak_memory_bytes': peak_memory(trainer.parallel.device)}, epoch)
+    text = f'{trainer.epoch_text()}, train: ' + ' '.join(f'{name}={value:.4f}' for name, value in losses.items())
+    names = []
+    if config.epoch_save and epoch % config.epoch_save == 0:
+        names.append(epoch)
+    if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
+        try:
+            psnr = trainer.validate(val_loader)
+            if log.active:
+                log_previews(log, trainer, previews, val_loader.dataset.shown)
+        except Stopped:
+            raise
+        except Exception:
+            trainer.save('last')  # so that the epoch is not lost: a resumed run continues with its validation
+            raise
+        text += f', val: psnr={psnr:.4f}'
+        log.scalars({'psnr': psnr}, epoch)
+        if psnr > trainer.best:
+            trainer.best = psnr
+            names.append('best')
+    trainer.start_epoch(epoch)
+    trainer.save(*names, 'last')  # last at the end: else a kill in between would lose the others for good
+    return text
+
+
+def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
+    """Trains to the end of the run. Raises Stopped after a signal."""
+    previews = make_previews(val_loader.dataset) if val_loader is not None else []
+    progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()
+    while not trainer.ended:
+        start, count = time.monotonic(), trainer.loss_count
+        trainer.train_epoch(train_loader, progress)
+        seconds = time.monotonic() - start
+        text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
+        log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.monotonic() - begin)} so far'
+                 f'{progress.left_text()}')
+
+
+def make_loader(config: Config, key: str, parallel: Parallel, seed: int, shuffle: bool) -> DataLoader | None:
+    """The loader of the config's `key`, train_dataset or val_dataset; None if the config does not have it."""
+    spec = getattr(config, key)
+    return None if spec is None else datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world,
+                                                          pin_memory=parallel.device.type == 'cuda', where=key)
+
+
+def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> None:
+    """Raises UserError if there is nothing to train, or what will be needed at an epoch's end is missing.
+
+    `path`: of the config.
+    """
+    config, folder = trainer.config, trainer.folder
+    if not trainer.parallel.agree(trainer.epoch, trainer.iteration):
+        trainer.parallel.close()
+        raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
+    if val_loader is not None:
+        with located(f'{path}: val_dataset'):
+            check_channels(trainer.model, val_loader.dataset.n_colors)
+        if config.eval_type and getattr(val_loader.dataset, 'sample_q', None):
+            raise UserError(f'{path}: eval_type {config.eval_type} needs whole images: take it out, or sample_q of '
+                            'val_dataset')
+    if config.minutes and trainer.elapsed() >= 60 * config.minutes:
+        raise UserError(f'{folder}: the {config.minutes:g} minutes are over')
+    if not config.minutes and trainer.epoch >= config.epoch_max:
+        raise UserError(f'{path}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
+
+
 def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
     folder = run_folder(args)
-    held = None if parallel.rank else lock(folder)  # before it is read: a run that is ending there may still save
+    held = None if parallel.rank else lock(folder)  # before the run is read: a process that is ending may still save it
     config, source = open_run(folder, args)
-    checkpoint = source and checkpoints.read(source)
     set_precision(config.tf32)
-    if args.minutes is not None and not args.minutes > 0:
-        raise UserError(f'--minutes must be above 0, not {args.minutes:g}')
-
-    def make_loader(key, seed, shuffle):
-        spec = getattr(config, key)
-        return None if spec is None else datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world,
-                                                              pin_memory=parallel.device.type == 'cuda', where=key)
-
     with located(args.config):
-        train_loader = make_loader('train_dataset', config.seed, shuffle=True)
-        val_loader = make_loader('val_dataset', 0, shuffle=False)  # the same samples for every seed
-        trainer = Trainer(config, parallel, folder, args.minutes)
-    if source:
-        with located(source):
-            trainer.restore(checkpoint, same_run=source != config.resume)
-    elif start := config.weights_from or config.encoder_from:
-        other = checkpoints.load(start)
-        with located(start):
-            trainer.begin_as(other)
-    if not parallel.agree(trainer.epoch, trainer.iteration):
-        parallel.close()
-        raise UserError(f'{folder}: the machines do not see the same checkpoint there; let them share the folder')
-    if config.eval_type and val_loader is not None and getattr(val_loader.dataset, 'sample_q', None):
-        raise UserError(f'{args.config}: eval_type {config.eval_type} needs whole images: take it out, or sample_q '
-                        'of val_dataset')
-    if trainer.minutes and trainer.elapsed() >= 60 * trainer.minutes:
-        raise UserError(f'{folder}: the {args.minutes:g} minutes are over')
-    if not trainer.minutes and trainer.epoch >= config.epoch_max:
-        raise UserError(f'{args.config}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
+        train_loader = make_loader(config, 'train_dataset', parallel, config.seed, shuffle=True)
+        val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False)  # the same samples for every seed
+        trainer = Trainer(config, parallel, folder, train_loader.dataset.n_colors)
+    trainer.begin(source)
+    check_start(trainer, val_loader, args.config)
     if parallel.rank == 0:
-        held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  held to the end
+        held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end
     log = Log(folder, active=parallel.rank == 0)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     begin = f'iteration {trainer.iteration + 1}' if trainer.iteration < len(train_loader) else 'validation'
     log.line(f'{folder}: {"continues" if source else "starts"} with {trainer.epoch_text()}, {begin}; '
              f'{parameters / 1e6:.2f}M parameters, {torch.get_num_threads()} threads')
+    trainer.catch_signals()
     try:
         train(trainer, train_loader, val_loader, log)
     except Stopped:
@@ -288,7 +173,7 @@ def main() -> None:
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
-    say(next_step(folder, config))
+    say(next_step(folder, config, trainer.model.n_colors))
 
 
 if __name__ == '__main__':

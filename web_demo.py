@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cli import add_import_option
 from datasets.image_file import image_size
+from devices import pick_device, set_precision
 from models import load_pretrained, upscale_pil
-from models.parallel import pick_device, set_precision
 from models.pretrained import DEFAULT, target_size
 from pictures.io import read, save
 from pictures.sheets import shown

@@ -9,7 +9,7 @@ registry = Registry('dataset')
 register = registry.register
 make = registry.make
 
-from datasets import degraded, image_folder, wrappers  # noqa: E402, F401  (importing registers)
-from datasets.loader import GlobalBatches, make_loader  # noqa: E402  (it uses `make`)
+from datasets import degraded, image_folder, wrappers  # noqa: F401  (importing registers)
+from datasets.loader import GlobalBatches, make_loader  # (it uses `make`)
 
 __all__ = ['GlobalBatches', 'make', 'make_loader', 'register']

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 import datasets
 import models
 from models.decoder import Decoder, Residual, ensemble
-from models.losses import losses
+from training.losses import losses
 
 
 @models.register('own-encoder')

@@ -1,7 +1,7 @@
 """Reading and writing checkpoint files.
 
 A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as in LIIF. `ema`, if present, is the state dict of the
-averaged weights, and `data_norm` the normalisation used in training; `models.state` adds what training needs to resume.
+averaged weights, and `data_norm` the normalisation used in training; `training.trainer` adds what resuming needs.
 A safetensors file is a checkpoint, too, if its metadata hold all but the weights as JSON, under `KEY`.
 """
 

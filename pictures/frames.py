@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
@@ -73,34 +73,37 @@ def read_timing(path: Path) -> Timing:
 
 def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
     """Writes `plain` pictures to `path`: a TIFF page by page, else an animation, timed as the file `source` is."""
-    name = format_name(path)
-    with writing_errors(path), atomic_write(path) as file:
-        (save_pages if name == 'TIFF' else save_animation)(frames, source, file, name)
+    if format_name(path) == 'TIFF':
+        save_pages(frames, path)
+    else:
+        save_animation(frames, read_timing(source), path)
 
 
-def save_pages(frames: Iterator[Image.Image | Deep], source: Path, file: BinaryIO, name: str) -> None:
+def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
     """Writes the pages of a TIFF; without EXIF data, whose places in the file only a first page can have."""
-    with TiffImagePlugin.AppendingTiffWriter(file) as pages:
+    with writing_errors(path), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
         for frame in frames:
-            kept = save_options({**frame.info, 'exif': b''}, name, written_mode(name, frame.mode))
-            write(frame, pages, name, kept)
+            kept = save_options({**frame.info, 'exif': b''}, 'TIFF', written_mode('TIFF', frame.mode))
+            write(frame, pages, 'TIFF', kept)
             pages.newFrame()
 
 
-def save_animation(frames: Iterator[Image.Image | Deep], source: Path, file: BinaryIO, name: str) -> None:
-    """Writes an animation; UserError where the pages of `source` are not all of one size."""
-    durations, loop, alpha = read_timing(source)
-    first = next(frames)
+def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
+    """Writes an animation; UserError where the frames are not all of one size. `options`: more for Pillow's `save`."""
+    name, first = format_name(path), next(frames)
     tell_losses(first, name)
-    mode = written_mode(name, 'RGBA' if alpha else 'RGB')
+    mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
 
     def alike(frame):
         if frame.size != first.size:
-            raise UserError(f'the pages of {source} differ in size, which an animation cannot: choose .tif')
+            raise UserError(f'{path}: frames that differ in size make no animation: choose .tif')
         return as_mode(frame, mode)
 
-    options = {} if loop is None else {'loop': loop}
-    if alpha and name in ('GIF', 'PNG'):
+    if timing.loop is not None:
+        options['loop'] = timing.loop
+    if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # nothing of a frame is seen through the next one
-    alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames], duration=durations,
-                      **options, **FORMATS[name].options, **save_options(first.info, name, mode))
+    with writing_errors(path), atomic_write(path) as file:
+        alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
+                          duration=timing.durations,
+                          **{**FORMATS[name].options, **save_options(first.info, name, mode), **options})

@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.image_file import image_size
+from devices import pick_device, picture_precision, set_precision
 from errors import UserError, located, size_text
 from models.decoder import Decoder
-from models.parallel import pick_device, picture_precision, set_precision
+from models.predict import set_tile
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
 from pictures.compare import compare, weights_map
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
@@ -25,17 +26,25 @@ from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text
 
 
+def open_model(args: argparse.Namespace) -> Decoder:
+    """The model that demo.py's options name, or else DEFAULT, where they want it."""
+    args.model = args.model or DEFAULT
+    device = pick_device(args.gpu)
+    set_precision(tf32=False)
+    model = load_pretrained(args.model).to(device)
+    if args.tile is not None:
+        set_tile(model, args.tile)
+    return model
+
+
 def upscale_all(args: argparse.Namespace) -> None:
-    """What demo.py does with its options."""
+    """What demo.py does with its options, but for --zoom."""
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
     jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
     check_apart(jobs)
     if not args.model:
         suggest_web(job.source for job in jobs)
-        args.model = DEFAULT
-    device = pick_device(args.gpu)
-    set_precision(tf32=False)
-    model = load_pretrained(args.model).to(device)
+    model = open_model(args)
     if args.weights_map and getattr(model, 'expansion', None) is None:
         raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
 

@@ -1,6 +1,6 @@
 """Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: H.264 of 8 bits, the sound copied."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,29 +58,43 @@ def frame_rate(fps: float) -> Fraction:
     return ntsc if abs(float(ntsc) - fps) < 0.006 and fps % 1 else Fraction(fps).limit_denominator(100)
 
 
-def upscale_video(source: Path, target: Path, size: tuple[int, int],
-                  enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
-    """Writes the video `source` to `target`, its frames made `size` (H, W), which is even, by `enlarge`.
+def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
+                **sound: str) -> None:
+    """Writes `frames`, RGB of `size` (H, W), which is even, to `target`, which takes its name when all is done.
 
-    One frame is held at a time; `target` takes its name when all is done.
+    `rate`: frames a second. `sound`: the audio arguments of `imageio_ffmpeg.write_frames`.
     """
-    about, suffix = describe(source), target.suffix.lower()
-    rate, sound = frame_rate(about['fps']), about.get('audio_codec')
-    copied = suffix == '.mkv' or sound in COPIED
-    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
-    next(frames)
     with atomic_write(target) as file:
         writer = imageio_ffmpeg.write_frames(
             file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
-            ffmpeg_log_level='error', output_params=[*QUALITY, *COLOURS, '-f', MUXERS[suffix]],
-            **({'audio_path': str(source), 'audio_codec': 'copy' if copied else 'aac'} if sound else {}))
+            ffmpeg_log_level='error',
+            output_params=[*QUALITY, *COLOURS, '-f', MUXERS[target.suffix.lower()]], **sound)
         writer.send(None)
         try:
-            for frame in tqdm(frames, unit='frame', total=round(about['duration'] * rate), disable=None):
-                writer.send(enlarge(Image.frombytes('RGB', about['size'], frame), size).tobytes())
+            for frame in frames:
+                writer.send(frame.tobytes())
         except OSError as error:
             raise UserError(f'{target}: cannot be written ({one_line(error)[:100]})') from None
         finally:
             writer.close()
-            frames.close()
         describe(Path(file.name))  # ffmpeg does not say whether it came to its end
+
+
+def upscale_video(source: Path, target: Path, size: tuple[int, int],
+                  enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
+    """Writes the video `source` to `target`, its frames made `size` (H, W), which is even, by `enlarge`.
+
+    One frame is held at a time.
+    """
+    about = describe(source)
+    rate, sound = frame_rate(about['fps']), about.get('audio_codec')
+    copied = target.suffix.lower() == '.mkv' or sound in COPIED
+    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
+    next(frames)
+    bar = tqdm(frames, unit='frame', total=round(about['duration'] * rate), disable=None)
+    enlarged = (enlarge(Image.frombytes('RGB', about['size'], frame), size) for frame in bar)
+    try:
+        write_video(target, enlarged, size, rate,
+                    **({'audio_path': str(source), 'audio_codec': 'copy' if copied else 'aac'} if sound else {}))
+    finally:
+        frames.close()

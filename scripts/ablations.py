@@ -23,15 +23,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import models  # noqa: E402
-from config import load_yaml  # noqa: E402
-from datasets import make_loader  # noqa: E402
-from models.checkpoint import read  # noqa: E402
-from models.parallel import has_bf16, pick_device, set_precision  # noqa: E402
-from models.run import differences, read_config  # noqa: E402
-from scripts.results import update_page, write_rows  # noqa: E402
-from test import eval_psnr  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+import models
+from config import load_yaml
+from datasets import make_loader
+from devices import has_bf16, pick_device, set_precision
+from evaluation import eval_psnr
+from models.checkpoint import read
+from scripts.results import update_page, write_rows
+from training.run import differences, read_config
+from utils import UserError, run_cli
 
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
 SEEDS = 0, 1

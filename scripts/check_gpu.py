@@ -28,9 +28,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from files import atomic_write  # noqa: E402
-from models.parallel import device_name, pick_device  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+from devices import device_name, pick_device
+from files import atomic_write
+from utils import UserError, run_cli
 
 LINES = 60  # of a step's output that are kept
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.image_file import read_image  # noqa: E402
-from pictures.compare import detailed_part  # noqa: E402
-from pictures.sheets import zoomed_sheet  # noqa: E402
-from utils import UserError, number_text, run_cli  # noqa: E402
+from datasets.image_file import read_image
+from pictures.compare import detailed_part
+from pictures.sheets import zoomed_sheet
+from utils import UserError, number_text, run_cli
 
 PANEL = 360  # longest side of a panel, in pixels
 

@@ -20,15 +20,15 @@ from scipy import ndimage
 from torch.utils.data import Dataset, default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import datasets  # noqa: E402
-from cli import add_import_option  # noqa: E402
-from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
-from files import atomic_write  # noqa: E402
-from models import Bicubic, load_pretrained  # noqa: E402
-from models.parallel import pick_device, set_precision  # noqa: E402
-from scripts.results import write_rows  # noqa: E402
-from test import predictions  # noqa: E402
-from utils import UserError, run_cli, scored_pixels  # noqa: E402
+import datasets
+from cli import add_import_option
+from datasets.wrappers import SRImplicitDownsampled
+from devices import pick_device, set_precision
+from evaluation import predictions
+from files import atomic_write
+from models import Bicubic, load_pretrained
+from scripts.results import write_rows
+from utils import UserError, run_cli, scored_pixels
 
 LONGER = 'edsr-baseline-A-liif-pixel'  # was trained for longer than the others, and is marked
 MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER

@@ -16,18 +16,18 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import datasets  # noqa: E402
-from cli import add_import_option  # noqa: E402
-from datasets.wrappers import SRImplicitDownsampled  # noqa: E402
-from files import atomic_write  # noqa: E402
-from models.parallel import pick_device, set_precision  # noqa: E402
-from models.pretrained import DEFAULT, load_pretrained  # noqa: E402
-from pictures.compare import weights_map  # noqa: E402
-from pictures.modes import to_picture  # noqa: E402
-from pictures.sheets import sheet  # noqa: E402
-from scripts.results import digests, load_models  # noqa: E402
-from test import predictions  # noqa: E402
-from utils import UserError, calc_psnr, luma, run_cli, to_float  # noqa: E402
+import datasets
+from cli import add_import_option
+from datasets.wrappers import SRImplicitDownsampled
+from devices import pick_device, set_precision
+from evaluation import predictions
+from files import atomic_write
+from models.pretrained import DEFAULT, load_pretrained
+from pictures.compare import weights_map
+from pictures.modes import to_picture
+from pictures.sheets import sheet
+from scripts.results import digests, load_models
+from utils import UserError, calc_psnr, luma, run_cli, to_float
 
 PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'

@@ -29,9 +29,9 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.image_folder import left_out  # noqa: E402
-from files import writing  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+from datasets.image_folder import left_out
+from files import writing
+from utils import UserError, run_cli
 
 # beside HR, what the benchmarks' LR_bicubic have at the scales that configs/test/supplied-lr reads
 PARTS = 'HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4'

@@ -20,17 +20,17 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import datasets  # noqa: E402
-from cli import add_import_option  # noqa: E402
-from models.parallel import Parallel, pick_device, set_precision  # noqa: E402
-from models.predict import upscale_whole  # noqa: E402
-from models.pretrained import load_pretrained, target_size  # noqa: E402
-from models.registry import make_model  # noqa: E402
-from models.run import read_config  # noqa: E402
-from scripts.benchmark import flops, machine, peak_bytes, seconds  # noqa: E402
-from scripts.benchmark_training import SCALES, random_batch, training_rate  # noqa: E402
-from train_liif import Trainer  # noqa: E402
-from utils import UserError, located, run_cli  # noqa: E402
+import datasets
+from cli import add_import_option
+from devices import Parallel, pick_device, set_precision
+from models.predict import upscale_whole
+from models.pretrained import load_pretrained, target_size
+from models.registry import make_model
+from scripts.benchmark import flops, machine, peak_bytes, seconds
+from scripts.benchmark_training import SCALES, random_batch, training_rate
+from training.run import read_config
+from training.trainer import Trainer
+from utils import UserError, located, run_cli
 
 REPEATS = 3
 

@@ -17,11 +17,11 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from models import Bicubic, load_pretrained  # noqa: E402
-from models.parallel import pick_device, set_precision  # noqa: E402
-from models.pretrained import DEFAULT  # noqa: E402
-from test import mean, open_config, predictions  # noqa: E402
-from utils import calc_psnr, luma, run_cli  # noqa: E402
+from devices import pick_device, set_precision
+from evaluation import mean, open_config, predictions
+from models import Bicubic, load_pretrained
+from models.pretrained import DEFAULT
+from utils import calc_psnr, luma, run_cli
 
 SCALES = 2, 4
 SETS = 'set5', 'set14', 'b100', 'urban100'

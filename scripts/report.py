@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from config import load_yaml
+from devices import device_name
 from files import atomic_write
-from models.parallel import device_name
 from pictures.modes import to_picture
 from utils import UserError, number_text, parse_eval_type
 

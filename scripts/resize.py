@@ -13,11 +13,11 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.image_file import read_image  # noqa: E402
-from datasets.image_folder import in_parallel, list_images  # noqa: E402
-from datasets.wrappers import resize  # noqa: E402
-from files import atomic_write  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+from datasets.image_file import read_image
+from datasets.image_folder import in_parallel, list_images
+from datasets.wrappers import resize
+from files import atomic_write
+from utils import UserError, run_cli
 
 LARGEST, SMALLER = 256, (128, 64, 32)
 

@@ -19,14 +19,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import models  # noqa: E402
-import test  # noqa: E402
-from cli import add_import_option  # noqa: E402
-from config import load_yaml  # noqa: E402
-from files import atomic_write  # noqa: E402
-from models.parallel import pick_device, set_precision  # noqa: E402
-from scripts.prepare_data import count  # noqa: E402
-from utils import UserError, number_text, run_cli, to_json  # noqa: E402
+import models
+from cli import add_import_option
+from config import load_yaml
+from devices import pick_device, set_precision
+from evaluation import evaluate
+from files import atomic_write
+from scripts.prepare_data import count
+from utils import UserError, number_text, run_cli, to_json
 
 CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
@@ -127,7 +127,7 @@ def measure(names, results, sha256, nets, fresh=False):
         key = str(config), model
         if fresh or key not in results:
             measured += 1
-            found = test.evaluate(config, nets[model])
+            found = evaluate(config, nets[model])
             results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
                             'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
             write_results(results, sha256)

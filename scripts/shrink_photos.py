@@ -16,10 +16,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.image_file import read_image  # noqa: E402
-from datasets.image_folder import in_parallel, list_images  # noqa: E402
-from files import atomic_write  # noqa: E402
-from utils import UserError, run_cli  # noqa: E402
+from datasets.image_file import read_image
+from datasets.image_folder import in_parallel, list_images
+from files import atomic_write
+from utils import UserError, run_cli
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50
 EACH = 10  # of so many photos one is looked at to choose the quality

@@ -15,10 +15,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import models  # noqa: E402
-from config import load_yaml  # noqa: E402
-from models.a_liif import fused_kernel  # noqa: E402
-from utils import UserError, make_coord, run_cli  # noqa: E402
+import models
+from config import load_yaml
+from models.a_liif import fused_kernel
+from utils import UserError, make_coord, run_cli
 
 SIDE, SCALE = 256, 4  # of the input
 

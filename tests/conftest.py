@@ -4,9 +4,10 @@ import sys
 
 import pytest
 import specs
+import torch
 from photos import save_photos
 from PIL import Image
-from training import Project
+from projects import Project
 from upscaling import RANDOM, make_checkpoint, silence
 
 import demo
@@ -33,6 +34,15 @@ def undisturbed(tmp_path_factory):
             done[str(changes)] = project.checkpoints()
         return done[str(changes)]
     return checkpoints
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    """PyTorch on one thread: several on cores that also do other work wait for one another, and take far longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

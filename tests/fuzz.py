@@ -18,12 +18,12 @@ from unittest import mock
 import specs
 import torch
 import yaml
-from training import CONFIG
+from projects import CONFIG
 
 import models
 from models import checkpoint
 from models.registry import make_model
-from models.run import read_config
+from training.run import read_config
 from utils import UserError
 
 SNIPPETS = [

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
-from training import CONFIG, REPOSITORY, Project
+from projects import CONFIG, REPOSITORY, Project
 
 import models
 from config import load_yaml

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 import yaml
-from training import CONFIG, changed, error, forked
+from projects import CONFIG, changed, error, forked
 
 import models
 from models import checkpoint

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from training import train_two_steps
+from projects import train_two_steps
 
 import models
 from config import load_yaml
+from evaluation import evaluate
 from scripts import resize
-from test import evaluate
 from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

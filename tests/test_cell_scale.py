@@ -3,8 +3,8 @@
 import pytest
 import torch
 from PIL import Image
+from projects import Project
 from specs import a_liif, build, lmliif, lte, metasr, pixel
-from training import Project
 
 import models
 from models.predict import upscale_ensemble, upscale_whole

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import train_two_steps
+from projects import train_two_steps
 
 import datasets
 import models
 from config import check_args, load_yaml
+from evaluation import config_keys, parse_eval_type
 from models.pretrained import DEFAULT
-from models.run import Config
-from test import config_keys, parse_eval_type
+from training.run import Config
 from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

@@ -8,10 +8,10 @@ import pytest
 import torch
 from photos import photo, save_photos
 from PIL import Image
+from projects import train_two_steps
 from scipy.ndimage import convolve
 from scipy.stats import multivariate_normal
 from test_wrappers import same_items
-from training import train_two_steps
 
 import datasets
 from datasets.degraded import SIGMA, SRImplicitDegraded, blur, draw_covariance

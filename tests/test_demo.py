@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
-from models import parallel
+import devices
 from pictures import upscaling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -74,7 +74,7 @@ def test_resolution_is_height_and_width(cli):
 
 
 def test_results_of_8_bits_are_made_in_bf16_where_there_is_any_unless_float32_is_asked_for(cli, monkeypatch):
-    monkeypatch.setattr(parallel, 'native_bf16', lambda device: True)
+    monkeypatch.setattr(devices, 'native_bf16', lambda device: True)
     picture().save('small.png')
     job = 'small.png', '--scale', 3, '--output'
     assert cli(*job, 'full.png', '--float32', model='random.pth')[0] == 0
@@ -85,7 +85,7 @@ def test_results_of_8_bits_are_made_in_bf16_where_there_is_any_unless_float32_is
 
 
 def test_results_of_16_bits_are_made_in_float32(cli, monkeypatch):
-    monkeypatch.setattr(parallel, 'native_bf16', lambda device: True)
+    monkeypatch.setattr(devices, 'native_bf16', lambda device: True)
     Image.fromarray(np.asarray(picture('L')).astype(np.uint16) * 257).save('small.png')
     job = 'small.png', '--scale', 3, '--output'
     assert cli(*job, 'full.png', '--float32', model='random.pth')[0] == 0

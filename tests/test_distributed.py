@@ -13,12 +13,13 @@ from unittest import mock
 
 import pytest
 import torch
+from projects import ENVIRONMENT, Project, before_step
 from torch import nn
 from torch.nn.parallel import replicate
-from training import ENVIRONMENT, Project, before_step
 
 import train_liif
-from models.parallel import Parallel
+from devices import Parallel
+from training.trainer import Trainer
 from utils import UserError, run_cli
 
 pytestmark = pytest.mark.slow  # nearly all of them start jobs of several processes
@@ -189,7 +190,7 @@ def test_a_process_ends_without_the_threads_of_its_collectives(tmp_path):
     script.write_text('''
 import os
 import torch
-from models.parallel import Parallel
+from devices import Parallel
 
 def threads():
     return set(os.listdir('/proc/self/task'))
@@ -286,13 +287,13 @@ def test_bf16_on_a_gpu_gives_losses_close_to_float32(tmp_path, projects):
 
 @needs_gpu
 def test_batches_come_to_a_gpu_in_pinned_memory(tmp_path):
-    pinned, step = [], train_liif.Trainer.step
+    pinned, step = [], Trainer.step
 
     def recorded(trainer, batch, *args):
         pinned.extend(value.is_pinned() for value in batch.values())
         return step(trainer, batch, *args)
 
-    with mock.patch.object(train_liif.Trainer, 'step', recorded):
+    with mock.patch.object(Trainer, 'step', recorded):
         Project(tmp_path, CHANGES).train('--gpu', '0')
     assert len(pinned) == 20 * 4 and all(pinned)
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from PIL import Image
-from training import Project, before_step, error, forked, only_line, write_photos
+from projects import Project, before_step, error, forked, only_line, write_photos
 
 from utils import UserError, run_cli
 

@@ -14,7 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
-from test import batched_predict, eval_psnr, evaluate, main, score, short_names
+from evaluation import batched_predict, eval_psnr, evaluate, score
+from test import main, short_names
 from utils import UserError, calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'

@@ -7,7 +7,7 @@ import pytest
 import readme
 import torch
 import yaml
-from training import REPOSITORY, changed, forked, write_photos
+from projects import REPOSITORY, changed, forked, write_photos
 
 from cli import import_module
 from config import Registry, check_args, load_yaml

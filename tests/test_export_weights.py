@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
+from projects import CONFIG, Project, assert_same, record
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training import CONFIG, Project, assert_same, record
 
 import models
 from scripts import export_weights

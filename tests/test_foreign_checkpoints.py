@@ -15,7 +15,7 @@ import pytest
 import specs
 import torch
 import yaml
-from training import CONFIG, ENVIRONMENT, REPOSITORY, changed, only_line, write_photos
+from projects import CONFIG, ENVIRONMENT, REPOSITORY, changed, only_line, write_photos
 
 import models
 from models import checkpoint

@@ -12,7 +12,7 @@ import torch
 
 import datasets
 import models
-from test import eval_psnr
+from evaluation import eval_psnr
 from utils import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
@@ -26,17 +26,9 @@ PUBLISHED = json.loads((GOLDEN / 'state_dicts.json').read_text())
 PSNR = [(model, dataset, psnr) for model, row in json.loads((GOLDEN / 'psnr.json').read_text()).items()
         for dataset, psnr in row.items()]
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 each_checkpoint = pytest.mark.parametrize('name', CHECKPOINTS)
 each_published = pytest.mark.parametrize('name', PUBLISHED)
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # Threads that wait for one another on cores that also do other work make this file several times slower.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def read(name):

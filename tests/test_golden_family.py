@@ -16,15 +16,8 @@ if not FAMILY.is_dir():
 
 NAMES = sorted(path.stem for path in FAMILY.glob('*.npz'))
 DECODERS = [name for name in NAMES if name != 'swinir']
+pytestmark = pytest.mark.usefixtures('one_thread')
 each_decoder = pytest.mark.parametrize('name', DECODERS)
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def golden(name):

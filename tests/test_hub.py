@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from training import ENVIRONMENT, REPOSITORY
+from projects import ENVIRONMENT, REPOSITORY
 
 import hubconf
 from models import load_pretrained, upscale_pil

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from training import Project, assert_same
+from projects import Project, assert_same
 
 KILLS = int(os.environ.get('KILLS', 4))
 FEATURES = {'ema': 0.9, 'epoch_save': 2, 'train_dataset.num_workers': 1}

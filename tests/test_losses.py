@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from training import CONFIG, Project, assert_same, error, stop
+from projects import CONFIG, Project, assert_same, error, stop
 
-from models.losses import Losses
+from training.losses import Losses
 from utils import UserError
 
 PRED, GT = torch.tensor([[[0.5, 0, 0], [1, 1, 1]]]), torch.tensor([[[0.5, 3, 0], [1, 1, -3]]])  # differences 3 and 4

@@ -6,7 +6,7 @@ import readme
 import specs
 import torch
 from PIL import Image
-from training import forked
+from projects import forked
 
 import models
 from models import load_pretrained, upscale_pil

@@ -7,9 +7,9 @@ from unittest import mock
 
 import pytest
 import torch
-from training import CONFIG, Project, assert_same, before_step
+from projects import CONFIG, Project, assert_same, before_step
 
-import train_liif
+from training.trainer import Trainer
 from utils import UserError
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
@@ -31,7 +31,7 @@ def test_the_key_resume_begins_the_epoch_that_another_run_was_stopped_in(project
     project.run.rename(project.folder / 'other')
     project.change({'resume': 'other/epoch-last.pth', 'train_dataset.batch_size': 1, 'epoch_max': 2})
     steps = []
-    with mock.patch.object(train_liif.Trainer, 'step', lambda trainer, batch, *sizes: (
+    with mock.patch.object(Trainer, 'step', lambda trainer, batch, *sizes: (
             steps.append(trainer.iteration), torch.tensor([0.5]))[1]):
         project.train()
     assert steps == [0, 1, 2, 3, 4]
@@ -48,7 +48,7 @@ def test_the_key_resume_keeps_the_configs_own_arguments_of_the_optimizer(project
 
 
 def test_the_key_resume_begins_the_search_for_the_best_epoch_anew(project):
-    with mock.patch.object(train_liif.Trainer, 'validate', side_effect=[37., 30.]):
+    with mock.patch.object(Trainer, 'validate', side_effect=[37., 30.]):
         project.change({'epoch_max': 1})
         project.train()
         project.run.rename(project.folder / 'other')

@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 import pytest
 
 PAGE = (Path(__file__).resolve().parents[1] / 'docs/paper.md').read_text(encoding='utf-8')
-NAMES = sorted(set(re.findall(r'`((?:datasets|models|train_liif|utils)\.[\w.]+)`', PAGE)))
+NAMES = sorted(set(re.findall(r'`((?:datasets|models|utils)\.[\w.]+)`', PAGE)))
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Project, before_step, record
+from projects import Project, before_step, record
 
-from models import parallel
+import devices
 
 
 def autocast_in_step(project, *flags):
@@ -33,11 +33,11 @@ def test_a_plain_run_is_plain_float32(project):
 
 def test_tf32_is_on_where_it_is_asked_for(project):
     assert autocast_in_step(project, '--tf32')['tf32'] == (True, True)
-    parallel.set_precision(tf32=False)
+    devices.set_precision(tf32=False)
 
 
 def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed, monkeypatch):
-    monkeypatch.setattr(parallel, 'has_bf16', lambda device: True)
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: True)
     assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}
     weights, plain = project.checkpoint()['model']['sd'], undisturbed({})['epoch-last.pth']['model']['sd']
     assert {w.dtype for w in weights.values()} == {torch.float32}
@@ -47,7 +47,7 @@ def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturb
 
 
 def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, capsys):
-    monkeypatch.setattr(parallel, 'has_bf16', lambda device: False)
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: False)
     assert autocast_in_step(project, '--amp', 'bf16')['training'] is False
     assert 'no products in bf16' in capsys.readouterr().out
 
@@ -55,7 +55,7 @@ def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, 
 @pytest.mark.skipif(sys.platform != 'linux' or platform.machine() != 'x86_64', reason='needs Linux on x86-64')
 def test_bf16_of_a_cpu_goes_by_its_instructions():
     flags = re.search('flags.*', Path('/proc/cpuinfo').read_text())[0].split()
-    assert parallel.has_bf16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= set(flags))
+    assert devices.has_bf16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= set(flags))
 
 
 def test_channels_last_gives_the_same_up_to_rounding(project, undisturbed):
@@ -90,19 +90,19 @@ def test_a_cpu_has_bf16_where_it_does_not_emulate_it(monkeypatch, machine, avx51
     monkeypatch.setattr(platform, 'machine', lambda: machine)
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: avx512)
     monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)
-    monkeypatch.setattr(parallel, 'has_bf16', lambda device: emulated)
-    assert parallel.native_bf16(torch.device('cpu')) == expected
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: emulated)
+    assert devices.native_bf16(torch.device('cpu')) == expected
 
 
 @pytest.mark.parametrize('capability, expected', [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_a_gpu_has_bf16_from_ampere_on(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
-    assert parallel.native_bf16(torch.device('cuda', 0)) == expected
+    assert devices.native_bf16(torch.device('cuda', 0)) == expected
 
 
 @pytest.mark.parametrize('native, eight_bits, expected', [
     (True, True, True), (True, False, False), (False, True, False)])
 def test_a_picture_is_made_in_bf16_where_that_is_native_and_8_bits_are_kept(monkeypatch, native, eight_bits, expected):
-    monkeypatch.setattr(parallel, 'native_bf16', lambda device: native)
-    with parallel.picture_precision(torch.device('cpu'), eight_bits):
+    monkeypatch.setattr(devices, 'native_bf16', lambda device: native)
+    with devices.picture_precision(torch.device('cpu'), eight_bits):
         assert torch.is_autocast_enabled('cpu') == expected

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from projects import CONFIG, REPOSITORY, Project, changed
 from specs import a_liif, fixed_scale
-from training import CONFIG, REPOSITORY, Project, changed
 
 import models
 from config import load_yaml

@@ -6,10 +6,10 @@ from unittest import mock
 
 import pytest
 from PIL import Image
-from training import Project, before_step, write_photos
+from projects import Project, before_step, write_photos
 
-import train_liif
-from models import progress
+from training import progress
+from training.trainer import Trainer
 from utils import UserError, time_text
 
 LONG = {'train_dataset.dataset.args.repeat': 50, 'epoch_max': 1, 'epoch_val': None}  # 125 iterations an epoch
@@ -29,12 +29,12 @@ class Clock:
 
 def timed_steps(clock):
     """Lets each training step take a second of the `clock`."""
-    step = train_liif.Trainer.step
+    step = Trainer.step
 
     def timed(trainer, *args):
         clock.now += 1
         return step(trainer, *args)
-    return mock.patch.object(train_liif.Trainer, 'step', timed)
+    return mock.patch.object(Trainer, 'step', timed)
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_durations_are_short_to_read(seconds, text):
 
 
 def test_curves_have_a_point_every_hundred_iterations_the_mean_of_these(tmp_path):
-    losses, check = [], train_liif.Trainer.check
+    losses, check = [], Trainer.check
 
     def recorded(trainer, latest, sizes):
         losses.extend((loss.item(), size) for loss, size in zip(latest, sizes, strict=True))
         return check(trainer, latest, sizes)
 
     project = Project(tmp_path, {**LONG, 'epoch_max': 2, 'cosine_lr': {}})
-    with mock.patch.object(train_liif.Trainer, 'check', recorded):
+    with mock.patch.object(Trainer, 'check', recorded):
         project.train()
     events = project.events()
     assert sorted(events['iteration/loss']) == sorted(events['iteration/samples_per_second']) == [100, 200]

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import readme
@@ -13,15 +14,15 @@ import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
+from projects import forked
 from specs import a_liif
 from torch.distributed.run import get_args_parser
-from training import forked
 
 import models
 import train_liif
 from config import load_yaml
 from models import load_pretrained, upscale_pil
-from models.run import read_config
+from training.run import read_config
 from utils import make_coord
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,12 +75,14 @@ def test_every_command_has_a_test_that_runs_it(command):
 
 @pytest.mark.parametrize('commands', DEMO, ids=['README', 'docs'])
 def test_demo_commands_work_one_after_the_other(folder, commands):
-    size = {'3840x2160': '384x216'}  # a hundredth of the pixels
+    size = {'3840x2160': '384x216', '480': '48', '166,139': '16,13'}  # a hundredth of the pixels
     for command in commands:
-        done = forked(folder, *(size.get(word, word) for word in command[1:]), '--gpu', 'cpu')
+        small = ('--resolution', '40') if command[-1] == 'zoom.mp4' else ()
+        done = forked(folder, *(size.get(word, word) for word in command[1:]), *small, '--gpu', 'cpu')
         assert done.returncode == 0, (command, done.stderr)
     assert Image.open('big/1.png').size == (72, 54)
     assert Image.open('big.png').size == (384, 216) and Path('big-compare.png').exists()
+    assert imageio.immeta('zoom.mp4', plugin='FFMPEG')['size'] == (40, 30)
     if commands is DEMO[0]:
         assert Image.open('examples/lighthouse-x4.png').size == (144, 108) == Image.open('fine.png').size
 

@@ -16,7 +16,7 @@ from PIL import Image
 from specs import a_liif
 
 import models
-import test
+from evaluation import evaluate
 from scripts import figures, results
 from utils import UserError
 
@@ -79,7 +79,7 @@ def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monke
     (tmp_path / 'load').mkdir()
     (tmp_path / 'load/benchmark').symlink_to(BENCHMARK)
     monkeypatch.chdir(tmp_path)
-    found = test.evaluate(ROOT / row['config'], models.load(weights) if row['sha256'] else models.Bicubic())
+    found = evaluate(ROOT / row['config'], models.load(weights) if row['sha256'] else models.Bicubic())
     assert found['psnr'] == pytest.approx(row['psnr'], abs=2e-3)
     assert found['ssim'] == pytest.approx(row['ssim'], abs=2e-4)
 
@@ -133,13 +133,13 @@ def run(monkeypatch, *args, psnr=20., last=None):
     """scripts/results.py where all PSNR is `psnr`, interrupted after `last` cells: the cells that it measured."""
     cells = []
 
-    def evaluate(config, model):
+    def measured(config, model):
         if len(cells) == last:
             raise KeyboardInterrupt
         cells.append((Path(config).stem, type(model).__name__))
         return {'psnr': psnr, 'ssim': 0.5}
 
-    monkeypatch.setattr(test, 'evaluate', evaluate)
+    monkeypatch.setattr(results, 'evaluate', measured)
     monkeypatch.setattr(sys, 'argv', ['results.py', '--gpu', 'cpu', *args])
     with contextlib.suppress(KeyboardInterrupt):
         results.main()
@@ -171,7 +171,7 @@ def test_every_config_and_model_is_measured_as_by_test_py(made, monkeypatch):
     assert {row['sha256'] for row in rows} == {
         None, hashlib.sha256(Path('pretrained/small.pth').read_bytes()).hexdigest()}
     row = rows[SET5.index('test-set5-3.7') * 2 + 1]
-    expected = test.evaluate(row['config'], models.load('pretrained/small.pth'))
+    expected = evaluate(row['config'], models.load('pretrained/small.pth'))
     assert (row['psnr'], row['ssim']) == (round(expected['psnr'], 4), round(expected['ssim'], 4))
 
 

@@ -6,10 +6,9 @@ import time
 from unittest import mock
 
 import pytest
-from training import Killed, Project, assert_same, before_step, error, kill, stop
+from projects import Killed, Project, assert_same, before_step, error, kill, stop
 
-import train_liif
-from models import run
+from training import run, trainer
 from utils import UserError
 
 FEATURES = {
@@ -48,7 +47,7 @@ def test_a_run_is_locked_before_its_checkpoint_is_read(project):
         refused.append(error(project, '--resume'))
         return run.open_run(*args)
 
-    with mock.patch('train_liif.open_run', open_run):
+    with mock.patch('training.trainer.open_run', open_run):
         project.train('--resume')
     assert refused[0].startswith('save/_tiny: another process trains there')
 
@@ -106,7 +105,7 @@ def test_after_a_first_signal_a_second_one_ends_the_process_at_once(project, fir
 
 
 def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
-    scored, score = [], train_liif.eval_images
+    scored, score = [], trainer.eval_images
 
     def images(loader, *args, **kwargs):
         for image in score(loader, *args, **kwargs):
@@ -114,7 +113,7 @@ def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
             signal.raise_signal(signal.SIGTERM)
             yield image
 
-    with mock.patch.object(train_liif, 'eval_images', images), pytest.raises(SystemExit):
+    with mock.patch.object(trainer, 'eval_images', images), pytest.raises(SystemExit):
         project.train()
     assert len(scored) == 1
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (0, 3)
@@ -179,9 +178,9 @@ def test_resume_knows_a_number_written_another_way_and_data_that_moved(project, 
 @pytest.mark.parametrize('function', ['Trainer.validate', 'log_previews'])
 @pytest.mark.parametrize('error', [UserError, RuntimeError])
 def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed, function, error):
-    with mock.patch(f'train_liif.{function}', side_effect=error('no')), pytest.raises(error):
+    with mock.patch(f'training.trainer.{function}', side_effect=error('no')), pytest.raises(error):
         project.train()
-    with mock.patch.object(train_liif.Trainer, 'step', side_effect=AssertionError('trains again')), \
+    with mock.patch.object(trainer.Trainer, 'step', side_effect=AssertionError('trains again')), \
             pytest.raises(AssertionError):
         project.train('--resume')
     assert project.checkpoint()['epoch'] == 1

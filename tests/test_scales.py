@@ -5,15 +5,15 @@ import pytest
 import torch
 from photos import save_photos
 from PIL import Image
-from training import REPOSITORY, Project
+from projects import REPOSITORY, Project
 
+import evaluation
 import models
-import test
 from datasets.image_folder import ImageFolder
 from datasets.loader import collate
 from datasets.scales import Scales
 from datasets.wrappers import Draw, SRImplicitDownsampled
-from models.run import read_config
+from training.run import read_config
 from utils import UserError, calc_psnr
 
 DRAWS = 400
@@ -130,5 +130,5 @@ def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkey
     pair = [np.array(image) / 255 for image in (small.resize(photo.size, Image.BICUBIC), photo)]
     pred, truth = (torch.from_numpy(image).permute(2, 0, 1) for image in pair)
     monkeypatch.chdir(tmp_path)
-    found = test.evaluate(REPOSITORY / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
+    found = evaluation.evaluate(REPOSITORY / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
     assert found['psnr'] == pytest.approx(calc_psnr(pred, truth, 'benchmark', 3).item(), abs=1e-3)

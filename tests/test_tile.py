@@ -1,10 +1,16 @@
 """SwinIR in tiles, `--tile`: nearly what the whole image gives, and the rest of the picture is not looked at."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from specs import liif
+from upscaling import make_checkpoint, picture
 
 import models
+from models import predict, upscale_pil
 from models.predict import set_tile, upscale_whole
 from utils import UserError
 
@@ -39,3 +45,22 @@ def test_other_encoders_have_no_such_tiles():
     for other in models.make(liif()), models.Bicubic():
         with pytest.raises(UserError, match='--tile is for models with SwinIR'):
             set_tile(other, 16)
+
+
+def test_the_demo_has_such_tiles(cli, monkeypatch):
+    make_checkpoint('swinir.pth', liif(encoder_spec=SWINIR))
+    image = picture(width=40, height=30)
+    image.save('photo.png')
+    monkeypatch.setattr(predict, 'OVERLAP', 0)  # so that tiles are seen in the result
+    assert cli('photo.png', '--scale', 2, '--float32', '--tile', 16, model=Path.cwd() / 'swinir.pth')[0] == 0
+    model = models.load_pretrained('swinir.pth')
+    whole = np.asarray(upscale_pil(model, image, 2))
+    set_tile(model, 16)
+    tiled = np.asarray(upscale_pil(model, image, 2))
+    assert (np.asarray(Image.open('photo-x2.png')) == tiled).all() and (tiled != whole).any()
+
+
+def test_the_demo_says_which_models_have_no_tiles(cli):
+    picture().save('photo.png')
+    code, _, err = cli('photo.png', '--tile', 16)
+    assert code == 2 and len(err) == 1 and '--tile is for models with SwinIR' in err[0]

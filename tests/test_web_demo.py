@@ -16,7 +16,7 @@ import specs
 import test_report
 import torch
 from PIL import Image
-from training import ENVIRONMENT
+from projects import ENVIRONMENT
 
 import models
 import web_demo

@@ -5,7 +5,7 @@ import random
 import fuzz
 import pytest
 import yaml
-from training import CONFIG
+from projects import CONFIG
 
 from config import load_yaml
 from utils import UserError

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from models.run import Log
-from models.state import RunState
+from training.run import Log
+from training.trainer import Trainer
 from utils import time_text
 
 FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
@@ -21,7 +21,7 @@ class Progress:
     time for validation is included as soon as there has been one.
     """
 
-    def __init__(self, run: RunState, log: Log, length: int):
+    def __init__(self, run: Trainer, log: Log, length: int):
         self.run, self.log, self.length = run, log, length
         self.begin, self.told = None, False  # (time, position) after this process's first iteration
         self.loss_sum, self.samples, self.since = 0., 0, time.monotonic()  # since the last point of the curves
@@ -45,8 +45,8 @@ class Progress:
     def left(self) -> float | None:
         """Seconds until the run ends; None until the pace is known."""
         run, position = self.run, self.position()
-        if run.minutes:
-            return max(0, 60 * run.minutes - run.elapsed())
+        if run.config.minutes:
+            return max(0, 60 * run.config.minutes - run.elapsed())
         if self.begin is None or position == self.begin[1]:
             return None
         pace = (time.monotonic() - self.begin[0]) / (position - self.begin[1])

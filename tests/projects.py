@@ -25,6 +25,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 import train_liif
+from training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --gpu wins
@@ -100,8 +101,8 @@ def train_two_steps(folder, path, **changes):
              'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1, 'epoch_val': 2,
              **{key.replace('__', '.'): value for key, value in changes.items()}}
     args = [arg for key, value in small.items() for arg in ('--set', f'{key}={value}')]
-    step = train_liif.Trainer.step
-    with mock.patch.object(train_liif.Trainer, 'step', autospec=True, side_effect=step) as steps:
+    step = Trainer.step
+    with mock.patch.object(Trainer, 'step', autospec=True, side_effect=step) as steps:
         run_training(folder, '--config', str(path), '--gpu', 'cpu', *args)
     assert steps.call_count == 2
     return folder / f'save/_{path.stem}/epoch-last.pth'
@@ -167,22 +168,22 @@ def end_workers():
 @contextlib.contextmanager
 def before_step(n, action):
     """Calls `action(trainer)` when the `n`-th training step from now begins."""
-    step, count = train_liif.Trainer.step, itertools.count(1)
+    step, count = Trainer.step, itertools.count(1)
 
     def counted(trainer, *args):
         if next(count) == n:
             action(trainer)
         return step(trainer, *args)
 
-    with mock.patch.object(train_liif.Trainer, 'step', counted):
+    with mock.patch.object(Trainer, 'step', counted):
         yield
 
 
 def record(project, value, *flags):
     """`value(trainer)` before each step and at the end of a run."""
-    values, step, save = [], train_liif.Trainer.step, train_liif.Trainer.save
-    with mock.patch.object(train_liif.Trainer, 'step', lambda t, *a: (values.append(value(t)), step(t, *a))[1]), \
-            mock.patch.object(train_liif.Trainer, 'save', lambda t, *a: (values.append(value(t)), save(t, *a))[1]):
+    values, step, save = [], Trainer.step, Trainer.save
+    with mock.patch.object(Trainer, 'step', lambda t, *a: (values.append(value(t)), step(t, *a))[1]), \
+            mock.patch.object(Trainer, 'save', lambda t, *a: (values.append(value(t)), save(t, *a))[1]):
         project.train(*flags)
     return values
 
@@ -226,7 +227,7 @@ def forked(folder, script, *args, largest_file=None):
     A real process, but forked from a server that has imported PyTorch, which spares each of them seconds.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['training', 'test'])
+    context.set_forkserver_preload(['projects', 'test'])
     process = context.Process(target=run_script, args=(folder, script, args, largest_file))
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # for the server, which starts here
         process.start()

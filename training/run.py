@@ -16,12 +16,13 @@ from tensorboardX.proto.event_pb2 import Event
 
 from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import atomic_write, writing
-from models.optim import make_schedule
+from training.optim import make_schedule
 from utils import UserError, located, parse_eval_type
 
-FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
-FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
-        'root_path', 'root_path_1', 'root_path_2'}  # data may move
+FLAGS = ('seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
+# what may differ on --resume; data may move
+FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
+        'root_path_1', 'root_path_2'}
 
 
 @dataclasses.dataclass
@@ -45,6 +46,7 @@ class Config:
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0
+    minutes: float | None = None  # how long the run is to take, in place of epoch_max
     grad_clip: float | None = None  # largest norm of the gradient
     ema: float | None = None  # final decay of the average of the weights
     amp: Literal['bf16'] | None = None  # mixed precision
@@ -63,6 +65,8 @@ class Config:
             raise UserError('resume, weights_from and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
             raise UserError('epoch_val needs a val_dataset')
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f'minutes must be above 0, not {self.minutes:g}')
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise UserError(f'grad_clip must be above 0, not {self.grad_clip}')
         if not 0 <= self.seed < 2**63:
@@ -70,6 +74,7 @@ class Config:
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
 
+    @property
     def scale_max(self) -> float | None:
         """The largest scale of the training samples, if the config gives it."""
         args = self.train_dataset.get('wrapper', {}).get('args') or {}

@@ -1,0 +1,58 @@
+"""The JSON file of test.py tells what its numbers depend on, so that two of them can be told apart."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import write_photos
+from specs import liif, lte
+from test_tile import SWINIR
+from upscaling import make_checkpoint
+
+import devices
+import test
+
+PLAIN = {'lr': 'pillow', 'set': [], 'self_ensemble': False, 'tile': None, 'max_cell_scale': None,
+         'precision': 'float32'}
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """A function: what test.py's JSON tells beside its results, for a model and more arguments."""
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / 'photos', 1)
+    dataset = {'name': 'image-folder', 'args': {'root_path': 'photos'}}
+    wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}}
+    Path('two.yaml').write_text(yaml.safe_dump({'test_dataset': {
+        'dataset': dataset, 'wrapper': wrapper, 'batch_size': 1, 'num_workers': 0}}))
+    make_checkpoint('swinir.pth', liif(encoder_spec=SWINIR))
+    make_checkpoint('lte.pth', lte())
+
+    def call(model, *args):
+        monkeypatch.setattr(sys, 'argv', ['test.py', '--config', 'two.yaml', '--model', model, '--gpu', 'cpu',
+                                          '--json', 'out.json', *args])
+        test.main()
+        found = json.loads(Path('out.json').read_text())
+        assert found.pop('model') == model and len(found.pop('results')) == 1
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize('model, args, told', [
+    ('bicubic', (), {}), ('lte.pth', (), {'max_cell_scale': 4}),
+    ('lte.pth', ('--max-cell-scale', 'none'), {}), ('lte.pth', ('--max-cell-scale', '1.5'), {'max_cell_scale': 1.5}),
+    ('bicubic', ('--lr', 'matlab', '--set', 'eval_type=benchmark-2', '--set', 'eval_bsize=100'),
+     {'lr': 'matlab', 'set': ['eval_type=benchmark-2', 'eval_bsize=100']}),
+    ('swinir.pth', ('--tile', '16', '--self-ensemble'), {'tile': 16, 'self_ensemble': True})])
+def test_the_json_tells_the_options_that_change_the_numbers(measured, model, args, told):
+    assert measured(model, *args) == {**PLAIN, **told}
+
+
+@pytest.mark.parametrize('has, precision', [(True, 'bf16'), (False, 'float32')])
+def test_the_precision_is_the_one_that_was_computed_in(measured, monkeypatch, has, precision):
+    for module in devices, test:
+        monkeypatch.setattr(module, 'has_bf16', lambda device: has)
+    assert measured('lte.pth', '--amp', 'bf16')['precision'] == precision

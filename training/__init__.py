@@ -1,0 +1,1 @@
+"""What train_liif.py needs: the trainer, losses, optimizers and schedules, and a run's config, folder and log."""

@@ -1,0 +1,296 @@
+"""Training: the state of a run, its steps and epochs, its validation, and its checkpoints."""
+
+import copy
+import math
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from config import check_norm
+from devices import Parallel, mixed_precision
+from evaluation import eval_images, image_names
+from models import checkpoint as checkpoints
+from models.convert import from_published
+from models.decoder import USUAL_NORM
+from models.predict import check_channels, normalisations, same_normalisation
+from models.registry import load_state, make_model, with_n_colors
+from training.losses import Losses
+from training.optim import make_optimizer
+from training.run import Config
+from utils import UserError, located, say, to_float
+
+if TYPE_CHECKING:  # it imports this module
+    from training.progress import Progress
+
+SIGNALS = signal.SIGTERM, signal.SIGINT
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; the state of the trainer can be saved."""
+
+
+class Trainer:
+    """A run at any moment: model, optimizer, average and position; trains step by step, epoch by epoch.
+
+    `config`'s keys: `training.run`. `n_colors`: the channels of the images, which the encoder follows; by default those
+    of the config's model.
+    """
+
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None):
+        self.config, self.parallel, self.folder = config, parallel, folder
+        torch.manual_seed(config.seed)
+        self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
+        self.model = make_model(self.spec).to(parallel.device)
+        check_channels(self.model, n_colors or self.model.n_colors)
+        check_norm(config.data_norm, self.model.n_colors)
+        if config.channels_last:
+            self.model.encoder.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
+        self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
+        self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
+        self.loss = Losses(config.loss).to(parallel.device)
+        self.net = parallel.wrap(self.model, config.compile, config.amp)
+        self.precision = mixed_precision(parallel.device, config.amp)
+        self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
+        self.best = -math.inf
+        self.start_epoch(0)
+        self.start = time.monotonic()
+        self.seconds = 0.  # that the run took before this process began
+        self.ended, self.signal = False, None
+
+    # --- training
+
+    def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
+        """One step on this process's `local` of the batch's `total` samples.
+
+        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: of the averaged weights.
+        """
+        parallel, config = self.parallel, self.config
+        batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
+        inp, gt = self.inp_norm.apply(to_float(batch['inp'])), to_float(batch['gt'])
+        with self.precision:
+            if 'coord' in batch:
+                pred = self.net(inp, batch['coord'], batch['cell'])
+            else:  # every pixel of the targets
+                # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
+                pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
+        losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
+        self.optimizer.zero_grad(set_to_none=True)
+        # the processes' gradients are averaged, but their losses add up
+        (self.loss.total(losses) * parallel.world).backward()
+        if config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        self.optimizer.step()
+        if self.ema:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+                for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+                    ours.copy_(latest)
+        return losses.detach()
+
+    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
+        """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
+
+        Returns what it has added: the sum of the weighted losses over the samples, and the number of samples.
+        """
+        added, samples = 0., sum(sizes)
+        values = self.parallel.sum(torch.stack(losses)).tolist()
+        for i, (parts, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
+            if not math.isfinite(value := self.loss.total(parts)):
+                raise UserError(f'the loss is {value} in {self.epoch_text()}, iteration {i}: lower lr or set '
+                                f'grad_clip; {self.folder} keeps what was saved before')
+            self.loss_sum = [old + part * size for old, part in zip(self.loss_sum, parts, strict=True)]
+            added += value * size
+        self.loss_count += samples
+        losses.clear()
+        sizes.clear()
+        return added, samples
+
+    def train_epoch(self, loader: DataLoader, progress: 'Progress') -> None:
+        """Trains to the end of the epoch, or of the run's minutes.
+
+        Raises Stopped after the iteration in which a signal came.
+        """
+        batches, losses, sizes = loader.batch_sampler, [], []
+        batches.epoch, batches.start = self.epoch + 1, self.iteration
+        self.model.train()
+        for batch in progress.batches(loader):
+            schedule = self.schedule_time(len(loader))
+            factor = self.config.lr_factor(schedule, self.config.epoch_max)
+            for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group['lr'] = lr * factor
+            local, total = batches.batch_sizes(self.iteration)
+            losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
+            sizes.append(total)
+            self.iteration += 1
+            stop, self.ended = self.stopped(), self.config.minutes is not None and schedule == self.config.epoch_max
+            if stop or self.ended or progress.due():
+                progress.update(*self.check(losses, sizes))
+            if stop:
+                raise Stopped
+            if self.ended:
+                self.save('last')  # the weights are final; validation takes a while
+                return
+        self.ended = self.config.minutes is None and self.epoch + 1 >= self.config.epoch_max
+
+    def validate(self, loader: DataLoader) -> float:
+        """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
+        config, psnr, rank, world = self.config, [], self.parallel.rank, self.parallel.world
+        names = image_names(loader.dataset.dataset.files)
+
+        def where(i):
+            return f'val_dataset: {names[(rank + i * world) % len(names)]}'
+
+        for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
+                                 verbose=rank == 0, where=where):
+            psnr.append(image.psnr)
+            if self.signal is not None:
+                break
+        if self.stopped():
+            raise Stopped
+        total, count = self.parallel.sum(torch.tensor([sum(psnr), len(psnr)], dtype=torch.float64)).tolist()
+        if count == 0:
+            raise UserError(f'val_dataset: all images are too small for the border of eval_type {config.eval_type}')
+        return total / count
+
+    # --- where the run is
+
+    def start_epoch(self, done: int) -> None:
+        """Sets the run to where `done` epochs are over."""
+        self.epoch, self.iteration = done, 0  # whole epochs done, iterations done in the next
+        self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # of each loss, over the epoch's samples so far
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean loss over the epoch's samples so far, 'loss', and if there are several losses, each as 'loss/NAME'.
+
+        The latter are not weighted.
+        """
+        means = [value / self.loss_count for value in self.loss_sum]
+        parts = zip(self.loss.names, means, strict=True) if len(means) > 1 else ()
+        return {'loss': self.loss.total(means), **{f'loss/{name}': mean for name, mean in parts}}
+
+    def schedule_time(self, length: int) -> float:
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, alike on all ranks."""
+        if self.config.minutes is None:
+            return self.epoch + self.iteration / length
+        elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
+        return self.config.epoch_max * min(1, elapsed / (60 * self.config.minutes))
+
+    def decay(self, steps: int) -> float | None:
+        """The average's decay after `steps` steps: low at first, to forget the random initial weights soon."""
+        return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
+
+    def epoch_text(self) -> str:
+        """The current epoch as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
+        return f'epoch {self.epoch + 1}' + ('' if self.config.minutes else f'/{self.config.epoch_max}')
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far."""
+        return self.seconds + time.monotonic() - self.start
+
+    # --- signals
+
+    def catch_signals(self) -> None:
+        """Has SIGTERM and SIGINT end the run after the iteration in progress."""
+        for number in SIGNALS:
+            signal.signal(number, self.interrupt)
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Remembers the signal, and lets the current iteration finish. A second one ends the run at once.
+
+        Not under torchrun: both a scheduler and torchrun may signal a rank, and torchrun kills those that are slow.
+        """
+        self.signal = number
+        for number in () if self.parallel.distributed else SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    def stopped(self) -> bool:
+        """Whether any process has received a signal."""
+        return self.parallel.any(self.signal is not None)
+
+    # --- checkpoints
+
+    def save(self, *names: str | int) -> None:
+        """Writes the run's state to epoch-NAME.pth for each name (in the first process only)."""
+        if self.parallel.rank:
+            return
+        if not all(tensor.isfinite().all() for tensor in self.weights()):
+            where = f'{self.epoch_text()}, iteration {self.iteration}' if self.iteration else f'epoch {self.epoch}'
+            raise UserError(f'the weights are not finite after {where}: lower lr or set grad_clip; {self.folder} keeps '
+                            'what was saved before')
+        state = {'model': {**self.spec, 'sd': self.model.state_dict()},
+                 'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
+                 'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
+                 'rng': torch.get_rng_state(),
+                 **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
+        if self.config.scale_max:
+            state['scale_max'] = self.config.scale_max
+        if self.config.minutes:
+            state['seconds'] = self.elapsed()
+        for name in names:
+            checkpoints.write(state, self.folder / f'epoch-{name}.pth')
+
+    def weights(self) -> list[torch.Tensor]:
+        """All tensors of the model and of its average."""
+        return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
+
+    def begin(self, source: str | Path | None) -> None:
+        """Takes up the run that the checkpoint `source` is of, or starts from the weights that the config names."""
+        if source:
+            state = checkpoints.read(source)
+            with located(source):
+                self.restore(state, same_run=source != self.config.resume)
+        elif start := self.config.weights_from or self.config.encoder_from:
+            other = checkpoints.load(start)
+            with located(start):
+                self.begin_as(other)
+
+    def restore(self, state: dict, same_run: bool) -> None:
+        """Restores the state that `save` wrote; if another run did, to the beginning of its epoch.
+
+        From checkpoints of other programs it takes the model, and the epoch if there is one.
+        """
+        spec = from_published(state['model'])
+        load_state(self.model, spec['sd'])
+        if self.ema:
+            load_state(self.ema, state.get('ema') or spec['sd'])
+        self.epoch = state.get('epoch', 0)
+        self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
+        if 'iteration' not in state:
+            say('this checkpoint has weights and an epoch, but no optimizer of ours, which begins anew')
+            return
+        if state['optimizer']['name'] != self.config.optimizer['name']:
+            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
+                            'it, or begin with the weights alone (weights_from)')
+        groups = self.optimizer.param_groups
+        own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
+        self.optimizer.load_state_dict(state['optimizer']['sd'])
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)  # weight decay and the like are the config's, not the checkpoint's
+        torch.set_rng_state(state['rng'])
+        for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
+            setattr(self, key, state[key])
+        self.seconds = state.get('seconds', 0.) if same_run else 0.
+
+    def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
+        """Raises UserError if weights trained with `data_norm` would get or give other colours here."""
+        check_norm(data_norm, self.model.n_colors)
+        for key in keys:
+            if not same_normalisation(data_norm, self.config.data_norm, key):
+                theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
+                raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
+
+    def begin_as(self, other: nn.Module) -> None:
+        """Starts the model from the weights of another one: all, or with `encoder_from` only the encoder's."""
+        norm = getattr(other, 'data_norm', USUAL_NORM)
+        self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
+        for model in filter(None, (self.model, self.ema)):
+            if self.config.encoder_from:
+                load_state(model.encoder, other.encoder.state_dict())
+            else:
+                load_state(model, other.state_dict())
