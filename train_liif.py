@@ -27,7 +27,7 @@ from cli import add_import_option
 from datasets.preview import make_previews, strip
 from models import checkpoint as checkpoints
 from models.parallel import Parallel, mixed_precision, peak_memory, set_precision
-from models.predict import normalisations
+from models.predict import check_channels, normalisations
 from models.progress import Progress
 from models.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
 from models.state import RunState
@@ -44,8 +44,9 @@ class Stopped(Exception):
 class Trainer(RunState):
     """Trains a run's model: step by step, epoch by epoch."""
 
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
-        super().__init__(config, parallel, folder, minutes)
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None,
+                 n_colors: int | None = None):
+        super().__init__(config, parallel, folder, minutes, n_colors)
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
@@ -161,13 +162,16 @@ class Trainer(RunState):
         return total / count
 
 
-def log_previews(log: Log, trainer: Trainer, previews: list) -> None:
-    """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch."""
+def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int]) -> None:
+    """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch.
+
+    `shown`: which channels the pictures have.
+    """
     model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
     for name, batch in previews:
         image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
         log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
-        log.image(f'preview/{name}', strip(batch, image.pred), epoch)
+        log.image(f'preview/{name}', strip(batch, image.pred, shown), epoch)
 
 
 def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
@@ -184,7 +188,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
         try:
             psnr = trainer.validate(val_loader)
             if log.active:
-                log_previews(log, trainer, previews)
+                log_previews(log, trainer, previews, val_loader.dataset.shown)
         except Stopped:
             raise
         except Exception:
@@ -254,7 +258,10 @@ def main() -> None:
     with located(args.config):
         train_loader = make_loader('train_dataset', config.seed, shuffle=True)
         val_loader = make_loader('val_dataset', 0, shuffle=False)  # the same samples for every seed
-        trainer = Trainer(config, parallel, folder, args.minutes)
+        trainer = Trainer(config, parallel, folder, args.minutes, train_loader.dataset.n_colors)
+        if val_loader is not None:
+            with located('val_dataset'):
+                check_channels(trainer.model, val_loader.dataset.n_colors)
     if source:
         with located(source):
             trainer.restore(checkpoint, same_run=source != config.resume)

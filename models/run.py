@@ -21,7 +21,8 @@ from utils import UserError, located, parse_eval_type
 
 FLAGS = ('seed', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 FREE = {'epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache',  # may differ on --resume
-        'root_path', 'root_path_1', 'root_path_2'}  # data may move
+        'root_path', 'root_path_1', 'root_path_2',  # data may move
+        'shown'}
 
 
 @dataclasses.dataclass

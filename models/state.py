@@ -15,8 +15,8 @@ from models.decoder import USUAL_NORM
 from models.losses import Losses
 from models.optim import make_optimizer
 from models.parallel import Parallel
-from models.predict import same_normalisation
-from models.registry import load_state, make_model
+from models.predict import check_channels, same_normalisation
+from models.registry import load_state, make_model, with_n_colors
 from models.run import Config
 from utils import UserError, say
 
@@ -24,13 +24,18 @@ from utils import UserError, say
 class RunState:
     """Model, optimizer, average and position of a run. `config`'s keys: `models.run`.
 
-    `minutes`: how long the run is to take, in place of the config's epoch_max.
+    `minutes`: how long the run is to take, in place of the config's epoch_max. `n_colors`: the channels of the images,
+    which the encoder follows; by default they are what the config's model says.
     """
 
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None):
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, minutes: float | None = None,
+                 n_colors: int | None = None):
         self.config, self.parallel, self.folder = config, parallel, folder
         torch.manual_seed(config.seed)
-        self.model = make_model(config.model).to(parallel.device)
+        self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
+        self.model = make_model(self.spec).to(parallel.device)
+        check_channels(self.model, n_colors or self.model.n_colors)
+        check_norm(config.data_norm, self.model.n_colors)
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
@@ -64,7 +69,7 @@ class RunState:
             where = f'{self.epoch_text()}, iteration {self.iteration}' if self.iteration else f'epoch {self.epoch}'
             raise UserError(f'the weights are not finite after {where}: lower lr or set grad_clip; {self.folder} keeps '
                             'what was saved before')
-        state = {'model': {**self.config.model, 'sd': self.model.state_dict()},
+        state = {'model': {**self.spec, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
                  **({'scale_max': scale} if (scale := self.config.scale_max()) else {}),
@@ -108,7 +113,7 @@ class RunState:
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
         """Raises UserError where weights that were trained with `data_norm` would see or give other colours here."""
-        check_norm(data_norm)
+        check_norm(data_norm, self.model.n_colors)
         for key in keys:
             if not same_normalisation(data_norm, self.config.data_norm, key):
                 theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))

@@ -61,7 +61,7 @@ def calls(model, shape, scale):
     """The calls to measure for an input of `shape` (h, w): {name: function}. They share one random picture."""
     torch.manual_seed(0)
     like = next(model.parameters())
-    image, size = torch.rand(3, *shape).to(like), target_size(shape, scale)
+    image, size = torch.rand(model.n_colors, *shape).to(like), target_size(shape, scale)
     encoder, feat = model.encoder, model.encoder(image[None])
 
     def decode():
