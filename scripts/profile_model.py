@@ -86,8 +86,9 @@ def training(config, parallel):
     """Iterations a second of a training `config`, and the epochs' number of iterations, None without its photos."""
     size = int(config.train_dataset['batch_size'])
     with tempfile.TemporaryDirectory() as folder:
-        rate = training_rate(Trainer(config, parallel, Path(folder)),
-                             [random_batch(config, size, scale) for scale in SCALES]) / size
+        trainer = Trainer(config, parallel, Path(folder))
+        batches = [random_batch(config, size, scale, trainer.model.n_colors) for scale in SCALES]
+        rate = training_rate(trainer, batches) / size
     try:
         return rate, len(datasets.make_loader(config.train_dataset, seed=0, shuffle=True))
     except UserError as error:

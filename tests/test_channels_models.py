@@ -16,9 +16,10 @@ from upscaling import RANDOM, assert_close, interpolated, make_checkpoint, pictu
 import models
 from models import load_pretrained, upscale, upscale_pil, upscale_region
 from models.predict import upscale_whole
+from models.pretrained import mixing_weights
 from models.registry import with_n_colors
 from pictures.deep import Deep
-from pictures.modes import plain
+from pictures.modes import plain, to_tensor
 from test import score
 from utils import UserError
 
@@ -261,3 +262,9 @@ def test_colour_is_an_error_of_a_grey_model(interpolating, image):
 def test_pictures_are_an_error_of_a_model_of_five_channels(interpolating):
     with pytest.raises(UserError, match='5 channels, and pictures have 1 or 3: models.upscale takes arrays'):
         upscale_region(interpolating(5), plain(picture()), (0, 0, 5, 5), (9, 9))
+
+
+def test_the_mixing_weights_of_a_grey_model_can_be_drawn(interpolating):
+    weights = mixing_weights(interpolating(1), to_tensor(picture('L')), (20, 24), (10, 12))
+    assert weights.shape == (3, 10, 12)
+    torch.testing.assert_close(weights, torch.full_like(weights, 3 ** -0.5))  # by `silence`
