@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import readme
 import specs
 import torch
 import yaml
@@ -239,6 +240,17 @@ def test_a_region_of_an_array_is_that_part_of_the_whole():
     whole = upscale_whole(model, image, (60, 48), model.data_norm)
     part = upscale_region(model, image, (4, 8, 12, 16), (24, 24))
     torch.testing.assert_close(part, whole[:, 24:48, 12:36])
+
+
+def test_the_lines_of_the_docs(tmp_path, monkeypatch):
+    code, = readme.blocks('np.load(')
+    (tmp_path / 'save/_fields').mkdir(parents=True)
+    make_checkpoint(tmp_path / 'save/_fields/epoch-last.pth', with_n_colors(RANDOM, 5), silence)
+    np.save(tmp_path / 'field.npy', noise(7, 9, 5))
+    monkeypatch.chdir(tmp_path)
+    lines = {}
+    exec(code, lines)
+    assert_close(lines['big'], interpolated(np.load('field.npy'), (26, 33)), tolerance=0.6)
 
 
 # --- pictures --------------------------------------------------------------------------------------
