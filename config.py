@@ -164,10 +164,14 @@ def check_positive(**values: float | None) -> None:
             raise UserError(f'{key} must be at least 1, not {shown(value)}')
 
 
-def check_norm(data_norm: dict | None) -> None:
-    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or three}}."""
+def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
+    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one a channel}}.
+
+    `n_colors`: how many channels there are, where it is known.
+    """
     def norm(sub: list[float], div: list[float]):
-        if not {len(sub), len(div)} <= {1, 3} or 0 in div or not all(map(math.isfinite, sub + div)):
+        lengths = {len(sub), len(div)}
+        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div or not all(map(math.isfinite, sub + div)):
             raise UserError('sub and div must hold a number or one for each channel, in div not 0')
 
     if not isinstance(data_norm, dict | None):

@@ -15,14 +15,14 @@ import datasets
 from config import check_args, check_norm, check_positive, load_yaml, set_key
 from files import writing
 from models.decoder import Decoder
-from models.predict import normalisations, upscale_ensemble, upscale_whole
+from models.predict import check_channels, normalisations, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import TooSmall, UserError, calc_psnr, calc_ssim, located, make_coord, parse_eval_type, to_float
 
 
 def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor,
                     bsize: int) -> torch.Tensor:
-    """`model(inp, coord, cell)`, (B, Q, 3), without gradients and with `bsize` queries at a time."""
+    """`model(inp, coord, cell)`, (B, Q, C), without gradients and with `bsize` queries at a time."""
     with torch.no_grad():
         model.gen_feat(inp)
         chunks = zip(coord.split(bsize, dim=1), cell.split(bsize, dim=1), strict=True)
@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
     SSIM is None unless it is asked for, and nan where there are samples, or too few pixels for its window.
 
-    The images are (3, H, W) where the whole grid was queried, else samples (Q, 3).
+    The images are (C, H, W) where the whole grid was queried, else samples (Q, C).
     """
     psnr: float
     ssim: float | None
@@ -69,7 +69,7 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
 
 
 def all_queries(gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates and cells, (B, H*W, 2) each, of all pixels of the targets `gt` (B, 3, H, W), row by row."""
+    """Coordinates and cells, (B, H*W, 2) each, of all pixels of the targets `gt` (B, C, H, W), row by row."""
     size = gt.shape[-2:]
     coord = make_coord(size).to(gt.device).expand(len(gt), -1, 2)
     return coord, coord.new_tensor([2 / n for n in size]).expand_as(coord)
@@ -122,10 +122,10 @@ def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None =
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:
-    """Writes `image`, (3, H, W) in [0, 1], as 8 bit."""
+    """Writes `image`, (3 or 1, H, W) in [0, 1], as 8 bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
-        to_picture(image, 'RGB').save(path)
+        to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
 
 
 def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
@@ -170,12 +170,16 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     A model that knows the `data_norm` of its training has its own, not the config's. An image too small for the
     convention's border has nan for both, and no part in the means; a line on stderr says so. UserError where all are.
 
-    `keep`, a function, is called with every image's `Scored`. `name`: of the config and, in `save_dir`, of the folder
-    with its pictures (default: its stem). `self_ensemble`: the predictions are `upscale_ensemble`'s.
-    `assignments`: see `open_config`.
+    `keep`, a function, is called with every image's `Scored`, of the channels that pictures show. `name`: of the config
+    and, in `save_dir`, of the folder with its pictures (default: its stem). `self_ensemble`: the predictions are
+    `upscale_ensemble`'s. `assignments`: see `open_config`.
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path, assignments)
+    shown = loader.dataset.shown
+    with located(f'{path}: test_dataset'):
+        check_channels(model, loader.dataset.n_colors)
     data_norm = vars(model).get('data_norm', data_norm)
+    check_norm(data_norm, loader.dataset.n_colors)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     upscale = upscale_ensemble if self_ensemble else upscale_whole
     for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True, upscale=upscale)):
@@ -191,9 +195,9 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
                 leave_out(reason)
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:
-            save_image(scored.pred, Path(save_dir) / name / f'{Path(image).stem}.png')
+            save_image(pred[shown], Path(save_dir) / name / f'{Path(image).stem}.png')
         if keep is not None:
-            keep(scored)
+            keep(scored._replace(pred=pred[shown], gt=gt[shown]))
     if all(math.isnan(row['psnr']) for row in rows):
         raise UserError(reason)
     means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}

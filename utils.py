@@ -38,13 +38,19 @@ def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list
     return [make_coord([n])[:, 0].to(dtype) for n in size]
 
 
+def white(dtype: object) -> int:
+    """The largest value, white, that colours of `dtype` have, NumPy's or PyTorch's; the smallest is 0."""
+    return {'uint8': 255, 'uint16': 65535}.get(str(dtype).removeprefix('torch.'), 1)
+
+
 def to_float(colours: torch.Tensor) -> torch.Tensor:
-    """8-bit colours (uint8) as float32 in [0, 1]; those of other types are so already and stay as they are."""
-    return colours.float().div(255) if colours.dtype == torch.uint8 else colours
+    """Colours of 8 or 16 bits (uint8, uint16) as float32 in [0, 1]; floats are so already and stay as they are."""
+    top = white(colours.dtype)
+    return colours if top == 1 else colours.float().div(top)
 
 
 def to_pixel_samples(img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image (3, H, W) as coordinates (H*W, 2) and colours (H*W, 3), row by row."""
+    """An image (C, H, W) as coordinates (H*W, 2) and colours (H*W, C), row by row."""
     return make_coord(img.shape[-2:]), img.reshape(img.shape[0], -1).permute(1, 0)
 
 
@@ -67,8 +73,8 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
                   scale: float = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """The part of two images (..., C, H, W) that a benchmark's convention compares.
 
-    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, without a border of `scale` pixels;
-    'div2k': RGB, without `scale` + 6 pixels. A border that is not whole is rounded up.
+    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, of grey itself, without a border of `scale` pixels;
+    'div2k': all channels, without `scale` + 6 pixels. A border that is not whole is rounded up.
     """
     if dataset is None:
         return sr, hr
@@ -77,7 +83,10 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
     shave = math.ceil(scale) + (6 if dataset == 'div2k' else 0)
     if min(hr.shape[-2:]) <= 2 * shave:
         raise TooSmall(f'a {size_text(hr.shape[-2:])} image has nothing left without its border of {shave} pixels')
-    if dataset == 'benchmark' and hr.shape[-3] == 3:
+    if dataset == 'benchmark' and (channels := hr.shape[-3]) != 1:
+        if channels != 3:
+            raise UserError(f'the benchmarks compare brightness (Y), which images of {channels} channels do not have; '
+                            'eval_type: div2k-SCALE compares all channels')
         sr, hr = luma(sr), luma(hr)
     return sr[..., shave:-shave, shave:-shave], hr[..., shave:-shave, shave:-shave]
 

@@ -1,4 +1,4 @@
-"""Folders of images, one or a pair (LR and HR), read as 8-bit RGB."""
+"""Folders of images, one or a pair (LR and HR), read as 8-bit RGB or as `datasets.arrays` does."""
 
 import contextlib
 import functools
@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from config import check_positive
 from datasets import register
-from datasets.image_file import SUFFIXES, image_size, read_image, reading, why_not
+from datasets.arrays import RGB, Channels, Reader
+from datasets.image_file import SUFFIXES, reading, why_not
 from datasets.pairs import pair_key, partners
 from files import atomic_write, file_name, sweep
 from utils import UserError, say
@@ -25,10 +26,10 @@ from utils import UserError, say
 # --- caches ----------------------------------------------------------------------------------------
 
 
-def bin_path(path: Path) -> Path:
-    """Where the decoded copy of an image is kept: in `_bin_FOLDER` beside its folder."""
+def bin_path(path: Path, reader: Reader) -> Path:
+    """Where the copy of an image that `reader` has decoded is kept: in `_bin_FOLDER` beside its folder."""
     path = path.absolute()
-    return path.parent.with_name(f'_bin_{path.parent.name}') / file_name(path.name, '.npy')
+    return path.parent.with_name(f'_bin_{path.parent.name}') / reader.folder / file_name(path.name, '.npy')
 
 
 def stamp(path: Path) -> bytes:
@@ -45,11 +46,11 @@ def has_stamp(copy: Path, expected: bytes) -> bool:
     return False
 
 
-def make_bin(path: Path) -> Path:
+def make_bin(path: Path, reader: Reader) -> Path:
     """The path of an image's decoded copy, an array and the image's stamp; it is made unless there is one."""
-    copy, expected = bin_path(path), stamp(path)
+    copy, expected = bin_path(path, reader), stamp(path)
     if not has_stamp(copy, expected):
-        image = read_image(path)
+        image = reader.read(path)
         try:
             with atomic_write(copy) as file:
                 np.save(file, image, allow_pickle=False)
@@ -64,15 +65,15 @@ def bin_error(folder: Path, error: OSError) -> UserError:
                      'make it writable, link the images from another folder, or use cache: in_memory')
 
 
-def make_bins(paths: list[Path]) -> list[Path]:
+def make_bins(paths: list[Path], reader: Reader) -> list[Path]:
     """The decoded copies of the images at `paths`; what killed processes have left beside them is removed."""
-    for folder in {bin_path(path).parent for path in paths}:
+    for folder in {bin_path(path, reader).parent for path in paths}:
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, parents=True)
             sweep(folder)
         except OSError as error:
             raise bin_error(folder, error) from None
-    return in_parallel(make_bin, paths, 'decoding to _bin_ folders')
+    return in_parallel(lambda path: make_bin(path, reader), paths, 'decoding to _bin_ folders')
 
 
 def open_bin(path: Path) -> np.ndarray:
@@ -81,9 +82,9 @@ def open_bin(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
-def read_shared(path: Path) -> torch.Tensor:
-    """`read_image` as a tensor: where workers do not fork (macOS, Windows) they share its memory, not an array's."""
-    return torch.from_numpy(read_image(path).copy())
+def read_shared(path: Path, reader: Reader) -> torch.Tensor:
+    """An image as a tensor: where workers do not fork (macOS, Windows) they share its memory, not an array's."""
+    return torch.from_numpy(np.array(reader.read(path)))
 
 
 def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
@@ -95,14 +96,16 @@ def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
 # --- folders ---------------------------------------------------------------------------------------
 
 
-def left_out(path: Path) -> str | None:
-    """Why `path`, in a folder of images, is not taken for one; None for an image."""
+def left_out(path: Path, reader: Reader = RGB) -> str | None:
+    """Why `path`, in a folder of images, is not taken for one that `reader` reads; None for an image."""
     if path.name.startswith('.'):  # macOS leaves ._0001.png in its archives
         return 'hidden'
     if path.is_dir():
         return 'a folder; only one level is searched'
     if not path.is_file():
         return 'no file, or a link to none'
+    if path.suffix.lower() == '.npy':
+        return 'an array: channels: all takes it' if reader.channels == 'rgb' else None
     if path.suffix.lower() not in SUFFIXES:
         return why_not(path) or 'no suffix of an image'
     return None
@@ -113,14 +116,14 @@ def tell_left_out(root: Path, reason: str, names: tuple[str, ...]) -> None:
     say(f'note: {root}: left out: {", ".join(names)} ({reason})')
 
 
-def list_images(root: Path) -> list[Path]:
+def list_images(root: Path, reader: Reader = RGB) -> list[Path]:
     """The image files in the folder `root`, sorted; prints the names of others, with the reason."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
     images, others = [], {}
     try:
         for path in sorted(root.iterdir()):
-            reason = left_out(path)
+            reason = left_out(path, reader)
             (others.setdefault(reason, []) if reason else images).append(path)
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({error.strerror})') from None
@@ -157,11 +160,11 @@ def root_folders(root_path: str | list) -> list[Path]:
 
 
 def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
-                first_k: int | None = None) -> list[Path]:
+                first_k: int | None = None, reader: Reader = RGB) -> list[Path]:
     """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
     roots = root_folders(root_path)
     if split_file is None:
-        return [path for root in roots for path in list_images(root)][:first_k]
+        return [path for root in roots for path in list_images(root, reader)][:first_k]
     paths = []
     for name in read_split(split_file, split_key)[:first_k]:
         found = [root / name for root in roots if (root / name).is_file()]
@@ -182,12 +185,13 @@ def take_part(paths: list[Path], part: str | None) -> list[Path]:
 
 
 def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
-               split_key: str | None = None) -> list[tuple[Path, Path]]:
+               split_key: str | None = None, reader: Reader = RGB) -> list[tuple[Path, Path]]:
     """The pairs (LR, HR) of images of two folders or lists of them: all, and none may be left over, or a split's."""
     lr_roots, hr_roots = root_folders(root_path_1), root_folders(root_path_2)
     names = None if split_file is None else read_split(split_file, split_key)
     inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in folders of a root
-    files = [[list_images(root / folder) for folder in inner for root in roots] for roots in (lr_roots, hr_roots)]
+    files = [[list_images(root / folder, reader) for folder in inner for root in roots]
+             for roots in (lr_roots, hr_roots)]
     if len(lr_roots) != len(hr_roots):
         files = [[sum(lists, [])] for lists in files]
     pairs = [pair for lists in zip(*files, strict=True) for pair in partners(*lists)]
@@ -217,12 +221,12 @@ def check_partners(root_path_1: str | list, root_path_2: str | list, lr: list[Pa
 class Images(Dataset):
     """The images in `files`, as `ImageFolder` gives them."""
 
-    def __init__(self, files: list[Path], repeat: int, cache: str):
-        self.files, self.repeat, self.cache = files, repeat, cache
+    def __init__(self, files: list[Path], repeat: int, cache: str, reader: Reader):
+        self.files, self.repeat, self.cache, self.reader = files, repeat, cache, reader
         if cache == 'bin':
-            self.images = make_bins(self.files)
+            self.images = make_bins(self.files, reader)
         elif cache == 'in_memory':
-            self.images = in_parallel(read_shared, self.files, 'decoding into memory')
+            self.images = in_parallel(lambda path: read_shared(path, reader), self.files, 'decoding into memory')
         else:
             self.images = self.files
 
@@ -235,11 +239,11 @@ class Images(Dataset):
             image = image.numpy()
             image.flags.writeable = False
             return image
-        return open_bin(image) if self.cache == 'bin' else read_image(image)
+        return open_bin(image) if self.cache == 'bin' else self.reader.read(image)
 
     def size(self, i: int) -> tuple[int, int]:
         """(H, W) of the image in `files[i]`; only its header is read."""
-        return image_size(self.files[i]) if self.cache == 'none' else self[i].shape[:2]
+        return self.reader.size(self.files[i]) if self.cache == 'none' else self[i].shape[:2]
 
     def keep(self, indices: list[int]) -> None:
         """Leaves only these of `files`."""
@@ -248,7 +252,7 @@ class Images(Dataset):
 
 @register('image-folder')
 class ImageFolder(Images):
-    """The images of a folder, uint8 arrays (H, W, 3), each `repeat` times.
+    """The images of a folder, uint8 arrays (H, W, 3) unless `channels` asks for others, each `repeat` times.
 
     Args:
         root_path: a folder or a list of folders. What is in subfolders, or no image by its suffix, is left out, and
@@ -256,16 +260,23 @@ class ImageFolder(Images):
         split_file, split_key: a JSON file, and the key in it of the list of file names to take.
         part: train or valid, where one folder holds the images for both: every tenth is for validation.
         first_k: how many images, counted from the first.
-        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, 3 bytes a pixel;
+        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, of RGB 3 bytes a pixel;
             'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
+        channels: 'rgb' reads pictures as 8-bit RGB. 'grey' gives one channel and 'all' those that the file has, of its
+            own type, uint8, uint16 or float32; they read .npy files of (H, W) or (H, W, C), too.
+        data_range: the value of white, by default 255 of uint8, 65535 of uint16, 1 of float32; black is 0.
+        shown: which channels pictures show, one or three of them, from 0; by default the first three, or the first.
     Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
     """
 
     def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
                  first_k: int | None = None, repeat: int = 1, cache: Literal['none', 'bin', 'in_memory'] = 'none',
-                 part: Literal['train', 'valid'] | None = None):
+                 part: Literal['train', 'valid'] | None = None, channels: Channels = 'rgb',
+                 data_range: float | None = None, shown: list[int] | None = None):
         check_positive(first_k=first_k, repeat=repeat)
-        super().__init__(take_part(find_images(root_path, split_file, split_key, first_k), part), repeat, cache)
+        self.shown, reader = shown, Reader(channels, data_range)
+        super().__init__(take_part(find_images(root_path, split_file, split_key, first_k, reader), part), repeat, cache,
+                         reader)
 
 
 @register('paired-image-folders')
@@ -280,11 +291,13 @@ class PairedImageFolders(Dataset):
 
     def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                  split_key: str | None = None, first_k: int | None = None, repeat: int = 1,
-                 cache: Literal['none', 'bin', 'in_memory'] = 'none'):
+                 cache: Literal['none', 'bin', 'in_memory'] = 'none', channels: Channels = 'rgb',
+                 data_range: float | None = None, shown: list[int] | None = None):
         check_positive(first_k=first_k, repeat=repeat)
-        pairs = find_pairs(root_path_1, root_path_2, split_file, split_key)[:first_k]
+        self.shown, reader = shown, Reader(channels, data_range)
+        pairs = find_pairs(root_path_1, root_path_2, split_file, split_key, reader)[:first_k]
         self.files = [f'{lr} and {hr}' for lr, hr in pairs]
-        self.folders = [Images(list(files), repeat, cache) for files in zip(*pairs, strict=True)]
+        self.folders = [Images(list(files), repeat, cache, reader) for files in zip(*pairs, strict=True)]
 
     def __len__(self):
         return len(self.folders[0])

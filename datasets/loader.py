@@ -89,8 +89,8 @@ def start_worker(worker: int) -> None:
 
 def collate(samples: list[dict]) -> dict:
     """The samples stacked to a batch."""
-    if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
-        raise UserError('samples of several sizes make no batch: set inp_size, or batch_size: 1')
+    if len({tuple((value.shape, value.dtype) for value in sample.values()) for sample in samples}) > 1:
+        raise UserError('samples of several sizes, or types of pixels, make no batch: set inp_size, or batch_size: 1')
     return default_collate(samples)
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from datasets.arrays import rounded
+
 
 def cubic(x: np.ndarray) -> np.ndarray:
     """The cubic convolution kernel with a = -1/2 (Keys, 1981)."""
@@ -11,7 +13,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def resize_axis(image: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """A uint8 image with `length` pixels along one axis; the kernel is widened where it shrinks."""
+    """An image of the same type with `length` pixels along one axis; the kernel is widened where it shrinks."""
     before = image.shape[axis]
     scale = length / before
     width = 4 / min(scale, 1)
@@ -24,13 +26,13 @@ def resize_axis(image: np.ndarray, axis: int, length: int) -> np.ndarray:
     matrix = np.zeros((length, before))
     np.add.at(matrix, (np.arange(length)[:, None], taps), weights)
     resized = np.moveaxis(np.tensordot(matrix, image, (1, axis)), 0, axis)
-    return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
+    return rounded(resized, image.dtype)
 
 
 def imresize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image`, uint8 (H, W, 3), in `size` (h, w) by imresize's default, bicubic with antialiasing: uint8 (h, w, 3).
+    """`image` (H, W, C) in `size` (h, w) by imresize's default, bicubic with antialiasing: (h, w, C) of its type.
 
-    As there, the axis that shrinks most goes first, and the image is 8-bit in between.
+    As there, the axis that shrinks most goes first, and the image is of its type, as of 8 bits, in between.
     """
     for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis]):
         image = resize_axis(image, axis, size[axis])

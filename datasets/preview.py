@@ -38,13 +38,13 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
 
 
 def whole_batch(inp: np.ndarray, target: np.ndarray) -> dict:
-    """A batch of one with all of `target`'s pixels, of two uint8 images (H, W, 3)."""
+    """A batch of one with all of `target`'s pixels, of two images (H, W, C)."""
     return {'inp': to_tensor(inp)[None], 'gt': to_tensor(target)[None]}
 
 
-def strip(batch: dict, pred: torch.Tensor) -> torch.Tensor:
-    """Low resolution, bicubic, prediction and truth side by side, uint8 (3, H, 4 W)."""
-    lr, truth = to_float(batch['inp']), to_float(batch['gt'][0])
+def strip(batch: dict, pred: torch.Tensor, shown: list[int]) -> torch.Tensor:
+    """Low resolution, bicubic, prediction and truth side by side, their `shown` channels, uint8 (1 or 3, H, 4 W)."""
+    lr, pred, truth = to_float(batch['inp'])[:, shown], pred[shown], to_float(batch['gt'][0])[shown]
     size = truth.shape[-2:]
     bicubic = F.interpolate(lr, size, mode='bicubic', align_corners=False)[0].clamp(0, 1)
     return (torch.cat([F.interpolate(lr, size)[0], bicubic, pred.cpu(), truth], dim=2) * 255).round().byte()

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from config import check_positive
 from datasets import register
+from datasets.arrays import rounded
 from datasets.matlab import imresize
 from datasets.scales import Scale, Scales
 from utils import UserError, located, make_coord, say, size_text, to_float
@@ -39,17 +40,25 @@ class Draw(NamedTuple):
         return np.random.default_rng((self.seed, self.epoch, self.batch, 1))  # zeros at the end would not count
 
 
-# --- steps of a sample, on uint8 images (H, W, 3) --------------------------------------------------
+# --- steps of a sample, on images (H, W, C): uint8, uint16, or float32 in [0, 1] ---------------------
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """A uint8 image (H, W, 3) as a uint8 tensor (3, H, W) of its own."""
+    """An image (H, W, C) as a tensor (C, H, W) of its own, of the same type."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def resize(image: np.ndarray, size: tuple[int, int], resampling: int = Image.BICUBIC) -> np.ndarray:
-    """`image` in `size` (h, w) by one of PIL's filters, which smooth where they shrink; 8 bit."""
-    return np.asarray(Image.fromarray(image).resize(size[::-1], resampling))
+    """`image` in `size` (h, w) by one of PIL's filters, which smooth where they shrink; of the same type."""
+    def resized(pixels):
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], resampling))
+
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return resized(image)
+    planes = np.moveaxis(image, 2, 0)
+    if image.dtype == np.uint8:
+        return np.dstack([resized(plane) for plane in planes])
+    return rounded(np.dstack([resized(plane.astype(np.float32)) for plane in planes]), image.dtype)
 
 
 def short_side(image: np.ndarray, length: int) -> tuple[int, int]:
@@ -88,12 +97,21 @@ def check_sample_q(sample_q: int, h: int, w: int) -> None:
 
 
 def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates (Q, 2) and colours (Q, 3), in [0, 1], of `sample_q` pixels of `target`, none twice."""
+    """Coordinates (Q, 2) and colours (Q, C), in [0, 1], of `sample_q` pixels of `target`, none twice."""
     h, w = target.shape[:2]
     check_sample_q(sample_q, h, w)
     y, x = np.divmod(rng.choice(h * w, sample_q, replace=False), w)
     coord = torch.cat([make_coord([h])[y], make_coord([w])[x]], dim=1)
-    return coord, torch.from_numpy(target[y, x]).float().div(255)
+    return coord, to_float(torch.from_numpy(target[y, x]))
+
+
+def shown_channels(shown: list[int] | None, n_colors: int) -> list[int]:
+    """Which channels pictures show: those that a config names, one or three; by default the first three, or first."""
+    if shown is None:
+        return [0, 1, 2] if n_colors >= 3 else [0]
+    if len(shown) not in (1, 3) or not all(0 <= channel < n_colors for channel in shown):
+        raise UserError(f'shown must be one or three channels, 0 to {n_colors - 1}, not {shown}')
+    return shown
 
 
 # --- wrappers --------------------------------------------------------------------------------------
@@ -102,15 +120,16 @@ def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[
 class ImplicitWrapper(Dataset):
     """Samples of a dataset's images. With `sample_q`, queries, they are LIIF's, dicts of float32 tensors:
 
-        inp (3, h, w) and gt (Q, 3): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
+        inp (C, h, w) and gt (Q, C): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
         (2 / H, 2 / W), for Q = `sample_q` pixels of the target.
 
-    Without it all pixels of the target are queried, and a sample is just the two images, uint8:
+    Without it all pixels of the target are queried, and a sample is just the two images, of their own type:
 
-        inp (3, h, w) and gt (3, H, W).
+        inp (C, h, w) and gt (C, H, W).
 
     It is indexed by a `Draw`, or by an int for fresh random numbers. `augment` flips and transposes both. `paired`:
-    whether it is of a dataset of pairs, which says so by the same name.
+    whether it is of a dataset of pairs, which says so by the same name. `n_colors`: C, which the first image tells.
+    `shown`: which of them pictures show.
     """
 
     paired = False
@@ -121,10 +140,13 @@ class ImplicitWrapper(Dataset):
                                                   'image-folder, or another of single images'))
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
+        first = dataset[0]
+        self.n_colors = (first[1] if self.paired else first).shape[2]
+        self.shown = shown_channels(getattr(dataset, 'shown', None), self.n_colors)
 
     def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator,
             batch_rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """Input (h, w, 3) and target (H, W, 3), uint8, of the dataset's `images` at index i: an image or a pair.
+        """Input (h, w, C) and target (H, W, C) of the dataset's `images` at index i: an image or a pair.
 
         `rng` gives the sample's own random numbers, `batch_rng` those that its whole batch shares.
         """
@@ -145,6 +167,8 @@ class ImplicitWrapper(Dataset):
         image = self.dataset[i]
         with located(self.dataset.files[i % len(self.dataset.files)]):
             inp, target = self.cut(image, i, rng, batch_rng)
+            if different := {inp.shape[2], target.shape[2]} - {self.n_colors}:
+                raise UserError(f'has {max(different)} channels, but the first image {self.n_colors}')
             if self.sample_q is None:
                 return {'inp': to_tensor(inp), 'gt': to_tensor(target)}
             coord, gt = query(target, self.sample_q, rng)

@@ -29,7 +29,7 @@ class ALIIF(Decoder):
                  local_ensemble: bool = True, feat_unfold: bool = True, cell_decode: bool = True,
                  residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLPMixture, 3)
+        self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLPMixture, self.n_colors)
         self.expansion = None
         if expansion_spec is not None:
             self.expansion = make_net('expansion_spec', expansion_spec, self.in_dim, ExpansionNet)

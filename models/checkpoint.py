@@ -228,7 +228,7 @@ def load(path: str | Path) -> nn.Module:
     with located(path):
         model = make_model(final_spec(checkpoint), load_sd=True).eval()
         if 'data_norm' in checkpoint:
-            check_norm(checkpoint['data_norm'])
+            check_norm(checkpoint['data_norm'], getattr(model, 'n_colors', None))
             model.data_norm = checkpoint['data_norm']
         scale = checkpoint.get('scale_max')
         if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):

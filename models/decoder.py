@@ -56,6 +56,7 @@ class Decoder(nn.Module):
             raise UserError(f"encoder_spec: {encoder_spec['name']} is no encoder")
         self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
         self.residual = residual
+        self.n_colors = getattr(self.encoder, 'n_colors', 3)  # channels of the images; all heads follow it
         self.feat_dim = self.encoder.out_dim * (9 if feat_unfold else 1)
         self.in_dim = self.feat_dim + 2 + (2 if cell_decode else 0)
 
@@ -67,7 +68,7 @@ class Decoder(nn.Module):
     # --- encoding and querying
 
     def encode(self, inp: torch.Tensor) -> Features:
-        """The features of the images `inp` (B, 3, h, w), for queries at any scale."""
+        """The features of the images `inp` (B, n_colors, h, w), for queries at any scale."""
         return self.features(self.encoder(inp), inp)
 
     def features(self, feat: torch.Tensor, inp: torch.Tensor,
@@ -76,12 +77,12 @@ class Decoder(nn.Module):
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
-        """Colours (B, Q, 3) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), both in [-1, 1] units."""
+        """Colours (B, Q, n_colors) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), in [-1, 1]."""
         pred = (self.with_gradients if torch.is_grad_enabled() else self.in_chunks)(features, coord, cell)
         return pred + features.sample_input(coord) if self.residual else pred
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours (B, H, W, 3) at all pairs of the coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
+        """Colours (B, H, W, n_colors) at all pairs of coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
 
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
@@ -91,13 +92,13 @@ class Decoder(nn.Module):
                 pred = pred + features.sample_input(grid(y, x, len(pred)).to(cell.device)).view_as(pred)
             return pred
         coord = grid(y, x, len(features.feat)).to(cell.device)
-        return self.query(features, coord, cell.expand_as(coord)).view(-1, len(y), len(x), 3)
+        return self.query(features, coord, cell.expand_as(coord)).unflatten(1, (len(y), len(x)))
 
     def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Colours (B, Q, 3) of the images `inp` (B, 3, h, w) at `coord` (B, Q, 2), for target pixels of size `cell`.
+        """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of the size `cell`.
 
-        With `size` (H, W) instead of these: colours (B, H, W, 3) of all pixels of targets of that size.
+        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size.
         """
         features = self.encode(inp)
         if size is None:
@@ -127,7 +128,7 @@ class Decoder(nn.Module):
         return features
 
     def decode(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        """The network's colours (B, Q, 3): what is computed for each query."""
+        """The network's colours (B, Q, n_colors): what is computed for each query."""
         raise NotImplementedError
 
     # whether `on_pixels`, a faster way to decode a grid, is defined
@@ -137,7 +138,7 @@ class Decoder(nn.Module):
 
     def on_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
                   rel_x: torch.Tensor) -> torch.Tensor:
-        """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, 3, n * m).
+        """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, n_colors, n * m).
 
         hoisted: (p, ...), of these pixels; rel_cell (2,), rel_y (p, n), rel_x (p, m).
         """
@@ -192,13 +193,18 @@ class Decoder(nn.Module):
         return rows.index_select(0, index.flatten()).addmm_(local.to(rows.dtype), part.to(rows.dtype))
 
 
-def make_net(key: str, spec: dict, in_dim: int, kind: type, out_dim: int | None = None) -> nn.Module:
-    """The network of class `kind` that a config describes under `key`; `out_dim`: what its out_dim must be."""
-    net = make(spec, {'in_dim': in_dim})
+def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None) -> nn.Module:
+    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
+
+    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have.
+    """
+    own = spec.get('args') if isinstance(spec, dict) else None
+    follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)
+    net = make(spec, {'in_dim': in_dim, **({'out_dim': n_colors} if follows else {})})
     if not isinstance(net, kind):
         raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
-    if out_dim not in (None, net.out_dim):
-        raise UserError(f'{key}: out_dim must be {out_dim}, for the colours, not {net.out_dim}')
+    if n_colors not in (None, net.out_dim):
+        raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
     return net
 
 

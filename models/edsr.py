@@ -44,15 +44,17 @@ class ResBlock(nn.Module):
 class ResidualEncoder(nn.Module):
     """Head, body with a long skip connection, and upsampling tail: the frame of EDSR and RCAN.
 
-    (B, 3, h, w) -> features (B, n_feats, h, w) with `no_upsampling`, else an image (B, 3, h*scale, w*scale).
+    (B, n_colors, h, w) -> features (B, n_feats, h, w) with `no_upsampling`, else an image (B, n_colors, h*scale,
+    w*scale).
     """
 
-    def __init__(self, blocks, n_feats, scale, no_upsampling):
+    def __init__(self, blocks, n_feats, scale, no_upsampling, n_colors):
+        check_positive(n_colors=n_colors)
         super().__init__()
-        self.head = nn.Sequential(conv(3, n_feats))
+        self.head = nn.Sequential(conv(n_colors, n_feats))
         self.body = nn.Sequential(*blocks, conv(n_feats, n_feats))
-        self.tail = None if no_upsampling else nn.Sequential(upsampler(scale, n_feats), conv(n_feats, 3))
-        self.out_dim = n_feats if no_upsampling else 3
+        self.tail = None if no_upsampling else nn.Sequential(upsampler(scale, n_feats), conv(n_feats, n_colors))
+        self.n_colors, self.out_dim = n_colors, n_feats if no_upsampling else n_colors
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.head(x)
@@ -64,13 +66,15 @@ class ResidualEncoder(nn.Module):
 class EDSR(ResidualEncoder):
     """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs have it).
 
+    `n_colors`: channels of the images; in training it follows the data where it is not given.
     `receptive_radius`: how many pixels around its own a feature depends on; None with the upsampler.
     """
 
     def __init__(self, n_resblocks: int = 32, n_feats: int = 256, res_scale: float = 0.1, scale: int = 2,
-                 no_upsampling: bool = False, rgb_range: float = 1):
+                 no_upsampling: bool = False, rgb_range: float = 1, n_colors: int = 3):
         check_positive(n_resblocks=n_resblocks, n_feats=n_feats)
-        super().__init__([ResBlock(n_feats, res_scale) for _ in range(n_resblocks)], n_feats, scale, no_upsampling)
+        super().__init__([ResBlock(n_feats, res_scale) for _ in range(n_resblocks)], n_feats, scale, no_upsampling,
+                         n_colors)
         self.receptive_radius = 2 * n_resblocks + 2 if no_upsampling else None
 
 
@@ -79,5 +83,5 @@ class EDSRBaseline(EDSR):
     """EDSR-baseline: 16 blocks of 64 features."""
 
     def __init__(self, n_resblocks: int = 16, n_feats: int = 64, res_scale: float = 1, scale: int = 2,
-                 no_upsampling: bool = False, rgb_range: float = 1):
-        super().__init__(n_resblocks, n_feats, res_scale, scale, no_upsampling, rgb_range)
+                 no_upsampling: bool = False, rgb_range: float = 1, n_colors: int = 3):
+        super().__init__(n_resblocks, n_feats, res_scale, scale, no_upsampling, rgb_range, n_colors)

@@ -11,7 +11,8 @@ from models.sampling import sample
 class Features:
     """The feature map of a batch of images, and everything else that decoders look at.
 
-    feat: (B, C, h, w). inp: the encoder's input (B, 3, h, w), or of another size where the encoder has an upsampler.
+    feat: (B, C, h, w). inp: the encoder's input (B, n_colors, h, w), or of another size where the encoder has an
+    upsampler.
     window: (top, left, height, width): where `feat` begins in the latent map of the whole images, and that map's size.
     hoisted: what the decoder has computed from it once per latent pixel, (B, h, w, n) each, by name.
     """
@@ -31,7 +32,7 @@ class Features:
         return (image * h + iy - self.window[0]) * w + ix - self.window[1]
 
     def sample_input(self, coord: torch.Tensor) -> torch.Tensor:
-        """The input's colours (B, Q, 3) at `coord` (B, Q, 2) by bilinear interpolation."""
+        """The input's colours (B, Q, n_colors) at `coord` (B, Q, 2) by bilinear interpolation."""
         return self.sample(self.inp, coord, 'bilinear')
 
     def sample(self, image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:

@@ -20,8 +20,10 @@ class LIIF(Decoder):
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        self.imnet = None if imnet_spec is None else make_net('imnet_spec', imnet_spec, self.in_dim, MLP, 3)
-        if self.imnet is None and self.encoder.out_dim != 3:
+        self.imnet = None
+        if imnet_spec is not None:
+            self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLP, self.n_colors)
+        if self.imnet is None and self.encoder.out_dim != self.n_colors:
             raise UserError('without an imnet_spec the encoder must make the image: take out no_upsampling')
 
     def hoist(self, feat):

@@ -70,7 +70,7 @@ class Modulated(Decoder):
 
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
         """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
-        self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, 3)
+        self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, self.n_colors)
         hypernet = make(hypernet_spec, {'in_dim': hypernet_dim, 'out_dim': self.imnet.modulations + codes})
         if not isinstance(hypernet, MLP):
             raise UserError(f"hypernet_spec: {hypernet_spec['name']} is none for this decoder: it must be an MLP")

@@ -92,10 +92,10 @@ class Estimator(Decoder):
     def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         phase = full(self.phase(rel_cell)).expand(len(rel_y), -1)
         waves = fourier_on_pixels(hoisted['coef'], self.layout(hoisted['freq']), phase, rel_y, rel_x)
-        return self.render(waves.flatten(0, 2)).view(len(rel_y), -1, 3).transpose(1, 2)
+        return self.render(waves.flatten(0, 2)).view(len(rel_y), -1, self.n_colors).transpose(1, 2)
 
     def render(self, waves: torch.Tensor) -> torch.Tensor:
-        """Colours (N, 3) of Fourier features (N, hidden_dim)."""
+        """Colours (N, n_colors) of Fourier features (N, hidden_dim)."""
         raise NotImplementedError
 
 
@@ -105,7 +105,7 @@ class LTE(Estimator):
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hidden_dim: int = 256, residual: Residual = 'bilinear'):
         super().__init__(encoder_spec, hidden_dim, residual)
-        self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, 3)
+        self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, self.n_colors)
 
     def render(self, waves):
         return self.imnet.layers(waves)
@@ -121,10 +121,10 @@ class LTEFast(Estimator):
                  residual: Residual = 'bilinear'):
         super().__init__(encoder_spec, hidden_dim, residual)
         check_positive(num_layer=num_layer)
-        if out_dim != 3:
-            raise UserError(f'out_dim must be 3, for the colours, not {out_dim}')
+        if out_dim not in (3, self.n_colors):  # all published specs say 3
+            raise UserError(f'out_dim must be {self.n_colors}, for the colours, not {out_dim}')
         hidden = [module for _ in range(num_layer) for module in (nn.Conv2d(hidden_dim, hidden_dim, 1), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, nn.Conv2d(hidden_dim, out_dim, 1))
+        self.layers = nn.Sequential(*hidden, nn.Conv2d(hidden_dim, self.n_colors, 1))
 
     def render(self, waves):
         return self.layers(waves[None, None].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[0, 0]

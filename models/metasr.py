@@ -28,13 +28,14 @@ class MetaSR(Decoder):
             raise UserError('local_ensemble must be false: Meta-SR decodes a query from one code')
         super().__init__(encoder_spec, False, feat_unfold, cell_decode, residual)
         self.imnet = make({'name': 'mlp', 'args': {
-            'in_dim': 3 if cell_decode else 2, 'out_dim': self.feat_dim * 3, 'hidden_list': list(hidden_list)}})
+            'in_dim': 3 if cell_decode else 2, 'out_dim': self.feat_dim * self.n_colors,
+            'hidden_list': list(hidden_list)}})
 
     def hoist(self, feat):
         last = self.imnet.layers[-1]
-        # (feat_dim * 3, hidden + 1): the last layer with its bias -> ((hidden + 1) * 3, feat_dim) to multiply features
+        # (feat_dim * n_colors, hidden + 1), the last layer with its bias -> ((hidden + 1) * n_colors, feat_dim)
         matrix = torch.cat((last.weight, last.bias.unsqueeze(1)), dim=1)
-        matrix = matrix.view(self.feat_dim, 3, -1).permute(2, 1, 0).reshape(-1, self.feat_dim)
+        matrix = matrix.view(self.feat_dim, self.n_colors, -1).permute(2, 1, 0).reshape(-1, self.feat_dim)
         return {'last': self.first_rows(feat, matrix)}
 
     def decode(self, features, coord, cell):
@@ -53,5 +54,5 @@ class MetaSR(Decoder):
             hidden = layer(hidden)
         hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)
         rows = features.rows('last').index_select(0, features.row(*indices).flatten())
-        return torch.bmm(hidden.unsqueeze(1), rows.view(rows.shape[0], -1, 3)).view(*coord.shape[:-1], 3)
+        return torch.bmm(hidden.unsqueeze(1), rows.view(rows.shape[0], -1, self.n_colors)).view(*coord.shape[:-1], -1)
 

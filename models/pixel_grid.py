@@ -50,7 +50,7 @@ class Runs:
 
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
-    """Colours (B, 3, H, W) of the network of `model`, which has `on_pixels`, at all pairs of y (H,) and x (W,).
+    """Colours (B, n_colors, H, W) of the network of `model`, which has `on_pixels`, at all pairs of y (H,) and x (W,).
 
     Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
@@ -92,7 +92,7 @@ def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tenso
 
 
 class Combine(torch.autograd.Function):
-    """The local ensemble's sum (B, 3, H, W) of the pixels' `values` (B, Py, Px, 3, n, m).
+    """The local ensemble's sum (B, C, H, W) of the pixels' `values` (B, Py, Px, C, n, m).
 
     Forward, a target pixel gathers from its codes; backward, a code gathers from its run of target pixels, which is
     much faster than PyTorch's own scattering.

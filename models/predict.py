@@ -8,7 +8,7 @@ import torch
 
 from models.decoder import Decoder
 from models.geometry import nearest
-from utils import UserError, make_coord
+from utils import UserError, make_coord, white
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
@@ -17,7 +17,7 @@ KEPT = 32  # side of the tiles in which features are kept: small, so that few ar
 AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
 ROWS = 16  # least rows of features in a band: with fewer, the rows that bands share would cost too much
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
-Block = tuple[int, int, torch.Tensor]  # top, left, colours (3, n, m)
+Block = tuple[int, int, torch.Tensor]  # top, left, colours (C, n, m)
 
 
 class Normalisation:
@@ -37,7 +37,7 @@ class Normalisation:
 
 
 def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:
-    """The `Normalisation`s of inputs (B, 3, h, w) and of targets (B, Q, 3); None leaves both as they are."""
+    """The `Normalisation`s of inputs (B, C, h, w) and of targets (B, Q, C); None leaves both as they are."""
     data_norm = data_norm or {}
     return (Normalisation(data_norm.get('inp', IDENTITY), device, (1, -1, 1, 1)),
             Normalisation(data_norm.get('gt', IDENTITY), device, (1, 1, -1)))
@@ -46,7 +46,15 @@ def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[
 def same_normalisation(a: dict | None, b: dict | None, key: str) -> bool:
     """Whether two `data_norm`s do the same to the colours of `key`, 'inp' or 'gt'."""
     norms = [Normalisation((norm or {}).get(key, IDENTITY), 'cpu', (-1,)) for norm in (a, b)]
-    return all(torch.equal(*(norm.apply(torch.full((3,), x)) for norm in norms)) for x in (0., 1.))
+    return all(torch.equal(*torch.broadcast_tensors(*(norm.apply(torch.tensor([x])) for norm in norms)))
+               for x in (0., 1.))
+
+
+def check_channels(model: torch.nn.Module, count: int) -> None:
+    """Raises a UserError if `model` is for images of other than `count` channels."""
+    wanted = getattr(model, 'n_colors', count)
+    if count != wanted:
+        raise UserError(f'the model is for images of {wanted} channel{"s" * (wanted > 1)}, not {count}')
 
 
 def parts(length: int, largest: int) -> list[tuple[int, int]]:
@@ -106,12 +114,13 @@ class Target:
 
 
 class Latents:
-    """The features of an `image` (3, h, w), uint8 or float in [0, 1], by the encoder of `model`: parts, on request.
+    """The features of an `image` (C, h, w), see `to_float`, by the encoder of `model`: parts, on request.
 
     `data_norm`: the normalisation of the model's inputs and colours.
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None):
+        check_channels(model, len(image))
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
@@ -123,7 +132,7 @@ class Latents:
         self.window = getattr(model.encoder, 'window', 1)
 
     def part(self, rows: tuple, columns: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features (1, C, n, m) of the input pixels in `rows` and `columns` (start, end), and these (1, 3, n, m).
+        """The features (1, C, n, m) of the input pixels in `rows` and `columns` (start, end), and these (1, C, n, m).
 
         With an upsampler in the encoder, the part is the whole image, and there are more features than pixels.
         """
@@ -133,9 +142,9 @@ class Latents:
         return feat, self.inp(rows, columns)
 
     def inp(self, rows: tuple, columns: tuple) -> torch.Tensor:
-        """The encoder's input, normalised, (1, 3, n, m)."""
+        """The encoder's input, normalised, (1, C, n, m)."""
         inp = self.image[None, :, slice(*rows), slice(*columns)]
-        return self.inp_norm.apply(inp.to(self.like) / (255 if inp.dtype == torch.uint8 else 1))
+        return self.inp_norm.apply(inp.to(self.like) / white(inp.dtype))
 
     def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
         """The features of `part`; the encoder also sees a margin as wide as its receptive field."""
@@ -210,9 +219,9 @@ def set_tile(model: Decoder, tile: int) -> None:
 @torch.no_grad()
 def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
             clip: bool = False) -> Iterator[Block]:
-    """`image` (3, h, w), uint8 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
+    """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
-    Colours are (3, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a
+    Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a
     `Decoder`. A tile is encoded and decoded with a margin that covers the receptive field, so the result is that
     of the whole image; for an encoder that pools over the whole image (RCAN) no margin suffices, and one with its own
     upsampler gives no map of latent codes: for these the tile is the image. `clip` shows the network no cells of scales
@@ -232,27 +241,27 @@ def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tupl
 
 def upscale_whole(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
                   clip: bool = False) -> torch.Tensor:
-    """The whole output of `upscale`, (3, H, W) on the CPU."""
+    """The whole output of `upscale`, (C, H, W) on the CPU."""
     return joined(upscale(model, image, size, data_norm, clip), size)
 
 
 def joined(blocks: Iterator[Block], size: tuple) -> torch.Tensor:
-    """The `blocks` of an output of `size` (H, W) as one, (3, H, W)."""
+    """The `blocks` of an output of `size` (H, W) as one, (C, H, W)."""
     whole = None
     for top, left, block in blocks:
         if whole is None:
-            whole = block.new_empty(3, *size)
+            whole = block.new_empty(len(block), *size)
         whole[:, top:top + block.shape[1], left:left + block.shape[2]] = block
     return whole
 
 
 def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
                      clip: bool = False) -> torch.Tensor:
-    """The mean of what `upscale_whole` makes of the image's 8 flips and transposes, turned back: (3, H, W).
+    """The mean of what `upscale_whole` makes of the image's 8 flips and transposes, turned back: (C, H, W).
 
     "Geometric self-ensemble" (EDSR+, Lim et al., CVPRW 2017); eight times the work, twice the output's memory.
     """
-    total = torch.zeros(3, *size, dtype=next(model.parameters()).dtype)
+    total = torch.zeros(len(image), *size, dtype=next(model.parameters()).dtype)
     for flips in ((), (1,), (2,), (1, 2)):
         turned = image.flip(flips)
         total += upscale_whole(model, turned, size, data_norm, clip).flip(flips)
@@ -282,5 +291,5 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
-            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(len(some), -1, 3)
+            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(pred.shape[1:])
             yield some.start, xs.start, colours.permute(2, 0, 1).cpu()

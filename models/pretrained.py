@@ -91,9 +91,23 @@ def blocks(model: Decoder, image: Image.Image, size: tuple,
            self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
     source = model_colours(image)
-    args = model, to_tensor(source), size, model.data_norm, True
+    args = model, seen_colours(model, image, source), size, model.data_norm, True
     colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args)
     yield from pictures(colours, image, source, (0, 0, *image.size), size)
+
+
+def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image | Deep) -> torch.Tensor:
+    """The colours (n_colors, h, w) that `model` sees of `image`, a `plain` one, whose `model_colours` are `source`.
+
+    Raises UserError for a model of other than colour or grey, and for colour where it is one of grey.
+    """
+    if model.n_colors == 1 and image.mode.startswith('RGB'):
+        raise UserError('the model is for grey pictures, and this one has colour: convert it to grey, or choose '
+                        'another model')
+    if model.n_colors not in (1, 3):
+        raise UserError(f'the model is for images of {model.n_colors} channels, and pictures have 1 or 3: '
+                        'models.upscale takes arrays')
+    return to_tensor(source)[:model.n_colors]  # of grey all three are the same
 
 
 def pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
@@ -117,7 +131,7 @@ def pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.
 
 @torch.no_grad()
 def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple) -> torch.Tensor:
-    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (3, h, w) to `size`.
+    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (C, h, w) to `size`.
 
     A point of the grid `view` (H, W) has the weights at the centre of its nearest input pixel, where only one code of
     the local ensemble counts; elsewhere codes mix, and a view of another size would show a moiré pattern. Works in
@@ -126,7 +140,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     target = Target(view, image.shape[-2:], model)
     h, w = target.shape
     cell = target.cell.new_tensor([2 / n for n in size])
-    latents = Latents(model, image, model.data_norm)
+    latents = Latents(model, image[:model.n_colors], model.data_norm)  # of a grey picture one channel is enough
 
     def tile(rows, columns):
         y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)

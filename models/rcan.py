@@ -37,14 +37,15 @@ class ResidualBlock(nn.Module):
 
 @register('rcan')
 class RCAN(ResidualEncoder):
-    """(B, 3, h, w) -> (B, n_feats, h, w), or (B, 3, h*scale, w*scale) with the upsampler.
+    """(B, n_colors, h, w) -> (B, n_feats, h, w), or (B, n_colors, h*scale, w*scale) with the upsampler.
 
     `rgb_range` has no effect (published specs have it). `receptive_radius` is None: the channel attention
     pools over the whole image, so a feature depends on every pixel and the image cannot be encoded in tiles.
     """
 
     def __init__(self, n_resgroups: int = 10, n_resblocks: int = 20, n_feats: int = 64, reduction: int = 16,
-                 scale: int = 2, no_upsampling: bool = False, rgb_range: float = 1):
+                 scale: int = 2, no_upsampling: bool = False, rgb_range: float = 1,
+                 n_colors: int = 3):
         check_positive(n_resgroups=n_resgroups, n_resblocks=n_resblocks, reduction=reduction)
         if n_feats < reduction:
             raise UserError(f'reduction must be at most n_feats, {n_feats}, not {reduction}')
@@ -55,5 +56,5 @@ class RCAN(ResidualEncoder):
 
         groups = [ResidualBlock([*[block() for _ in range(n_resblocks)], conv(n_feats, n_feats)])
                   for _ in range(n_resgroups)]
-        super().__init__(groups, n_feats, scale, no_upsampling)
+        super().__init__(groups, n_feats, scale, no_upsampling, n_colors)
         self.receptive_radius = None

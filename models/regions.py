@@ -14,9 +14,9 @@ from PIL import Image
 
 from models.decoder import Decoder
 from models.predict import Block, KeptLatents, Latents, joined, upscale_latents
-from models.pretrained import pictures
+from models.pretrained import pictures, seen_colours
 from pictures.deep import Deep
-from pictures.modes import blank, model_colours, plain, to_tensor
+from pictures.modes import blank, model_colours, plain
 from utils import UserError
 
 Picture = torch.Tensor | Image.Image | Deep
@@ -25,10 +25,11 @@ Picture = torch.Tensor | Image.Image | Deep
 def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
     """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged by the same scale.
 
-    image: a tensor (3, h, w), uint8 or float in [0, 1], which gives one (3, H, W) on the CPU; or a picture, which gives
-    one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real numbers, 0 and 0
-    being its upper left corner. The encoder sees only the part and a margin as wide as its receptive field, or the
-    whole if it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size without pixels.
+    image: a tensor (C, h, w), uint8, uint16 or float in [0, 1], which gives one (C, H, W) on the CPU; or a picture,
+    which gives one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real
+    numbers, 0 and 0 being its upper left corner. The encoder sees only the part and a margin as wide as its receptive
+    field, or the whole if it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size
+    without pixels.
     """
     return Region(model, image, Latents).region(box, size)
 
@@ -39,7 +40,7 @@ class Region:
     def __init__(self, model: Decoder, image: Picture, latents: type[Latents], *args):
         self.image = None if isinstance(image, torch.Tensor) else plain(image)
         self.source = model_colours(self.image) if self.image else None
-        colours = to_tensor(self.source) if self.image else image
+        colours = seen_colours(model, self.image, self.source) if self.image else image
         self.latents = latents(model, colours, model.data_norm, *args)
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
@@ -60,7 +61,7 @@ class Region:
 
 
 class Encoded(Region):
-    """A picture, or a tensor (3, h, w), of which many parts are wanted: each feature is computed only once.
+    """A picture, or a tensor (C, h, w), of which many parts are wanted: each feature is computed only once.
 
     Nothing is encoded in advance. `tiles`: where the features are kept, such as a bounded cache; by default a dict.
     """

@@ -40,6 +40,16 @@ def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
     return model
 
 
+def with_n_colors(spec: dict, n_colors: int) -> dict:
+    """A model's `spec` whose encoder has `n_colors`, the channels of the images; 3, the default, is left unsaid."""
+    args = spec.get('args') if isinstance(spec, dict) else None
+    encoder = args.get('encoder_spec') if isinstance(args, dict) else None
+    own = (encoder.get('args') or {}) if isinstance(encoder, dict) else None
+    if n_colors == 3 or not isinstance(own, dict):  # what is no spec is told by `make`
+        return spec
+    return {**spec, 'args': {**args, 'encoder_spec': {**encoder, 'args': {'n_colors': n_colors, **own}}}}
+
+
 @contextlib.contextmanager
 def limited(state: dict | None) -> Iterator[None]:
     """Raises a UserError as soon as a model that is made inside needs more memory than is free.

@@ -152,7 +152,7 @@ class Embedding(nn.Module):
 
 @register('swinir')
 class SwinIR(nn.Module):
-    """(B, 3, h, w) -> features (B, 64, h, w).
+    """(B, n_colors, h, w) -> features (B, 64, h, w).
 
     Args:
         embed_dim: channels of the tokens. depths, num_heads: blocks and heads of each layer.
@@ -164,14 +164,15 @@ class SwinIR(nn.Module):
     receptive_radius = None
 
     def __init__(self, embed_dim: int = 180, depths: list[int] = (6,) * 6, num_heads: list[int] = (6,) * 6,
-                 window: int = 8, no_upsampling: bool = True):
+                 window: int = 8, no_upsampling: bool = True, n_colors: int = 3):
         super().__init__()
-        check_positive(embed_dim=embed_dim, window=window, **{f'depths[{i}]': n for i, n in enumerate(depths)})
+        check_positive(embed_dim=embed_dim, window=window, n_colors=n_colors,
+                       **{f'depths[{i}]': n for i, n in enumerate(depths)})
         if len(depths) != len(num_heads) or any(heads < 1 or embed_dim % heads for heads in num_heads):
             raise UserError(f'num_heads must be {len(depths)} numbers, as depths, that divide embed_dim {embed_dim}, '
                             f'not {list(num_heads)}')
-        self.window, self.out_dim = window, 64
-        self.conv_first = nn.Conv2d(3, embed_dim, 3, padding=1)
+        self.window, self.n_colors, self.out_dim = window, n_colors, 64
+        self.conv_first = nn.Conv2d(n_colors, embed_dim, 3, padding=1)
         self.patch_embed = Embedding(embed_dim)
         rates = iter(DROP_PATH * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
         self.layers = nn.ModuleList(Layer(embed_dim, heads, window, [next(rates) for _ in range(depth)])

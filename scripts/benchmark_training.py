@@ -31,19 +31,19 @@ SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches that take turns
 SECONDS = 4  # that each batch size, and the loader, are timed
 
 
-def random_batch(config, batch_size: int, scale: float) -> dict:
-    """A batch as `config`'s loader would give it, of noise, on the CPU."""
+def random_batch(config, batch_size: int, scale: float, n_colors: int = 3) -> dict:
+    """A batch as `config`'s loader would give it, of 8-bit noise in `n_colors` channels, on the CPU."""
     args = config.train_dataset['wrapper']['args']
     inp_size, sample_q = args.get('inp_size'), args.get('sample_q')
     if inp_size is None:
         raise UserError('train_dataset: the speed can be measured of samples of an inp_size only')
     size = round(inp_size * scale)
-    inp = torch.randint(256, (batch_size, 3, inp_size, inp_size), dtype=torch.uint8)
+    inp = torch.randint(256, (batch_size, n_colors, inp_size, inp_size), dtype=torch.uint8)
     if sample_q is None:
-        return {'inp': inp, 'gt': torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8)}
+        return {'inp': inp, 'gt': torch.randint(256, (batch_size, n_colors, size, size), dtype=torch.uint8)}
     coord = torch.rand(batch_size, sample_q, 2) * 2 - 1
     return {'inp': inp / 255, 'coord': coord, 'cell': torch.full_like(coord, 2 / size),
-            'gt': torch.rand(batch_size, sample_q, 3)}
+            'gt': torch.rand(batch_size, sample_q, n_colors)}
 
 
 def training_rate(trainer: Trainer, batches: list[dict]) -> float:

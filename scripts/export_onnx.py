@@ -3,8 +3,8 @@
     pip install -r requirements-onnx.txt
     python scripts/export_onnx.py --model edsr-baseline-A-liif-pixel --output save/onnx
 
-encoder: image (B, 3, h, w), float32 in [0, 1] -> features (B, C, h, w).
-decoder: image, features, coord (B, Q, 2), cell (B, Q, 2) -> colours (B, Q, 3), near [0, 1], to be clamped.
+encoder: image (B, C, h, w), float32 in [0, 1] -> features (B, n, h, w).
+decoder: image, features, coord (B, Q, 2), cell (B, Q, 2) -> colours (B, Q, C), near [0, 1], to be clamped.
 coord is (y, x) of a query, where the image spans [-1, 1]; cell is the height and width of a target's pixel, (2 / H,
 2 / W), the same for all queries of an image. Every call of the decoder begins with convolutions of the features, so
 give it many queries at a time.
@@ -76,7 +76,7 @@ def export_model(model, folder):
     if isinstance(model.encoder, SwinIR):
         raise UserError('swinir cannot be exported: its windows come out right at the size of the example alone')
     folder.mkdir(parents=True, exist_ok=True)
-    image, coord = torch.rand(2, 3, 10, 12), torch.rand(2, 30, 2)
+    image, coord = torch.rand(2, model.n_colors, 10, 12), torch.rand(2, 30, 2)
     cell = torch.full_like(coord, 0.1)
     features = model.encoder(image).contiguous()  # views have strides that ONNX does not know
     export(OnnxEncoder(model), {'image': image}, 'features', folder / 'encoder.onnx')

@@ -61,7 +61,7 @@ def calls(model, shape, scale):
     """The calls to measure for an input of `shape` (h, w): {name: function}. They share one random picture."""
     torch.manual_seed(0)
     like = next(model.parameters())
-    image, size = torch.rand(3, *shape).to(like), target_size(shape, scale)
+    image, size = torch.rand(model.n_colors, *shape).to(like), target_size(shape, scale)
     encoder, feat = model.encoder, model.encoder(image[None])
 
     def decode():
@@ -86,8 +86,9 @@ def training(config, parallel):
     """Iterations a second of a training `config`, and the epochs' number of iterations, None without its photos."""
     size = int(config.train_dataset['batch_size'])
     with tempfile.TemporaryDirectory() as folder:
-        rate = training_rate(Trainer(config, parallel, Path(folder)),
-                             [random_batch(config, size, scale) for scale in SCALES]) / size
+        trainer = Trainer(config, parallel, Path(folder))
+        batches = [random_batch(config, size, scale, trainer.model.n_colors) for scale in SCALES]
+        rate = training_rate(trainer, batches) / size
     try:
         return rate, len(datasets.make_loader(config.train_dataset, seed=0, shuffle=True))
     except UserError as error:

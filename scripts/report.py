@@ -117,7 +117,7 @@ def group(rows, *keys):
 
 def picture(image):
     """The part of `image`, (3, H, W) in [0, 1], that the page shows, as a WebP file (bytes)."""
-    image = to_picture(image, 'RGB')
+    image = to_picture(image, 'RGB' if len(image) == 3 else 'L')
     return webp(centre(image, min(SIDE, image.width), min(SIDE, image.height)))
 
 

@@ -1,7 +1,12 @@
 """Photos made up for tests."""
 
+import struct
+import zlib
+
 import numpy as np
 from PIL import Image
+
+TOPS = {np.uint8: 255, np.uint16: 65535, np.float32: 1}  # the value of white, by type
 
 
 def photo(h, w, seed=0):
@@ -22,3 +27,19 @@ def save_photos(folder, **sizes):
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def write_png16(path, image):
+    """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    h, w = image.shape[:2]
+    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
+    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
+
+
+def noise(*shape, dtype=np.uint16, seed=0):
+    """An array of `shape` from black to white of its type, whose low bits matter."""
+    return (np.random.default_rng(seed).random(shape) * TOPS[dtype]).astype(dtype)

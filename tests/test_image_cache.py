@@ -96,7 +96,8 @@ def test_bin_has_no_leftovers_of_killed_processes(folder):
 
 
 def test_bin_of_several_processes_at_once(folder):
-    code = ('import sys, numpy as np; from datasets.image_folder import ImageFolder, read_image\n'
+    code = ('import sys, numpy as np\nfrom datasets.image_file import read_image\n'
+            'from datasets.image_folder import ImageFolder\n'
             'images = ImageFolder(sys.argv[1], cache="bin")\n'
             'assert all(np.array_equal(images[i], read_image(images.files[i])) for i in range(len(images)))')
     command = [sys.executable, '-c', code, folder]

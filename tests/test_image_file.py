@@ -4,12 +4,11 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
 
 import image_fuzz
 import numpy as np
 import pytest
-from photos import photo
+from photos import photo, write_png16
 from PIL import Image, ImageCms, PngImagePlugin
 
 from datasets import image_file
@@ -17,18 +16,6 @@ from datasets.image_file import image_size, read_image
 from datasets.image_folder import ImageFolder
 from pictures.io import read
 from utils import UserError
-
-
-def write_png16(path, image):
-    """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
-    def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    h, w = image.shape[:2]
-    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
-    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
-    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
-
 
 # --- as 8-bit RGB ----------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@
       - {name: l1}
       - {name: own-loss, weight: 0.5}
 
-A loss is an `nn.Module` that compares prediction and truth, both (B, Q, 3) or, where the targets are whole, (B, H, W,
-3), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean over the B samples:
+A loss is an `nn.Module` that compares prediction and truth, both (B, Q, C) or, where the targets are whole, (B, H, W,
+C), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean over the B samples:
 the processes of a job each see a part of a batch, and their shares are added up.
 """
 

@@ -22,7 +22,7 @@ from utils import UserError, located, parse_eval_type
 FLAGS = ('seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 # what may differ on --resume; data may move
 FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
-        'root_path_1', 'root_path_2'}
+        'root_path_1', 'root_path_2', 'shown'}
 
 
 @dataclasses.dataclass
@@ -192,11 +192,14 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
     return held
 
 
-def next_step(folder: Path, config: Config) -> str:
-    """What to do with the run that has ended in `folder`."""
+def next_step(folder: Path, config: Config, n_colors: int) -> str:
+    """What to do with the run that has ended in `folder`, of a model of `n_colors`."""
     model = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
-    test = '' if config.weights_from else f'python test.py --config configs/test/test-set5-4.yaml --model {model}, or '
-    return f'next: {test}python demo.py PHOTO --model {model}'
+    if n_colors not in (1, 3):
+        return f"next: models.upscale(models.load('{model}'), ARRAY, scale=4) in Python, of a NumPy array"
+    grey = '--set test_dataset.dataset.args.channels=grey ' if n_colors == 1 else ''
+    test = f'python test.py --config configs/test/test-set5-4.yaml {grey}--model {model}, or '
+    return f'next: {"" if config.weights_from else test}python demo.py PHOTO --model {model}'
 
 
 class Log:

@@ -1,0 +1,145 @@
+"""Images of any number of channels, of 8, 16 or 32 bits: files as arrays (H, W, C) of the type that they hold.
+
+What picture files hold is read by Pillow, but for colour of 16 bits, which it reads as 8; TIFFs are read by tifffile,
+and NumPy's .npy files are arrays (H, W) or (H, W, C) already.
+"""
+
+import dataclasses
+import logging
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from datasets.image_file import grey_16_bits, image_size, opened, read_image, reading
+from utils import UserError, white
+
+Channels = Literal['rgb', 'grey', 'all']
+TYPES = np.uint8, np.uint16, np.float32
+GREY = (0.299, 0.587, 0.114)  # of RGB, as Pillow has it
+TIFF = {'.tif', '.tiff'}
+PLAIN = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB  # others, as of palettes, Pillow makes RGB
+
+logging.getLogger('tifffile').addHandler(logging.NullHandler())  # what is damaged is told in one line, or read
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How a dataset reads its files.
+
+    channels: 'rgb', 8-bit RGB of any picture; 'grey', one channel, and 'all', those that the file has, in its own type.
+    data_range: the value of white where it is not the type's own: images are divided by it, and become float32.
+    """
+    channels: Channels = 'rgb'
+    data_range: float | None = None
+
+    def __post_init__(self):
+        if self.data_range is not None and (self.channels == 'rgb' or not 0 < self.data_range < math.inf):
+            raise UserError('data_range must be above 0, and goes with channels: grey or all')
+
+    @property
+    def folder(self) -> str:
+        """Where in a folder of decoded copies those of this reader are."""
+        return '' if self == RGB else self.channels + (f'-{self.data_range}' if self.data_range else '')
+
+    def read(self, path: Path) -> np.ndarray:
+        """The image at `path`, (H, W, C): uint8, uint16, or float32 in [0, 1]."""
+        if self.channels == 'rgb':
+            return read_image(path)
+        with reading(path):
+            image = checked(stored(path))
+            if self.channels == 'grey':
+                image = to_grey(image)
+            return self.in_range(image)
+
+    def in_range(self, image: np.ndarray) -> np.ndarray:
+        """`image`, a `checked` one, divided by the data range, if there is one; UserError for values beyond it."""
+        if self.data_range is None and image.dtype != np.float32:
+            return image
+        top = self.data_range or 1
+        low, high = image.min(), image.max()  # both are nan where one value is
+        if not 0 <= low <= high <= top:
+            raise UserError(f'its values are from {low:g} to {high:g}, and must be from 0 to {top:g}; '
+                            'data_range: WHITE allows for others')
+        return image if self.data_range is None else (image / top).astype(np.float32)
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """(H, W) of the image at `path`, from its header."""
+        if self.channels == 'rgb' or path.suffix.lower() not in {'.npy', *TIFF}:
+            return image_size(path)
+        with reading(path):
+            if path.suffix.lower() == '.npy':
+                return np.load(path, mmap_mode='r', allow_pickle=False).shape[:2]
+            with tifffile.TiffFile(path) as tiff:
+                shape = tiff.series[0].shape
+                return shape[1:] if channels_first(tiff.series[0]) else shape[:2]
+
+
+RGB = Reader()
+
+
+def stored(path: Path) -> np.ndarray:
+    """What the file at `path` holds: an array (H, W) or (H, W, C); of several frames or series the first."""
+    suffix = path.suffix.lower()
+    if suffix == '.npy':
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    if suffix in TIFF:
+        with tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            if series.keyframe.photometric in PLAIN:
+                return np.moveaxis(series.asarray(), 0, 2) if channels_first(series) else series.asarray()
+    with opened(path) as image:
+        return picture(image)
+
+
+def channels_first(series: tifffile.TiffPageSeries) -> bool:
+    """Whether a TIFF says that its channels, or pages, come before height and width. Other arrays are as they are."""
+    return len(series.axes) == 3 and series.axes.endswith('YX') and series.axes[0] != 'Q'
+
+
+def picture(image: Image.Image) -> np.ndarray:
+    """The pixels of a picture that Pillow has opened and not decoded, no channel and no bit of them lost."""
+    from pictures.deep import deep_pixels  # they open files by this package, which is not there yet
+    from pictures.modes import has_deep_colour
+    if has_deep_colour(image):
+        pixels = deep_pixels(image)
+        if pixels is None:
+            raise UserError(f'16-bit colour of this {image.format} cannot be read: save it as PNG, TIFF or .npy')
+        return pixels
+    if image.mode[0] == 'I':
+        return grey_16_bits(image)
+    if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
+        image = image.convert('L' if image.mode == '1' else 'RGBA' if image.has_transparency_data else 'RGB')
+    return np.asarray(image)
+
+
+def checked(array: np.ndarray) -> np.ndarray:
+    """`array` as (H, W, C) in the machine's byte order; UserError for another shape or type."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise UserError(f'its array has the shape {array.shape}, and must be (H, W) or (H, W, C)')
+    dtype = array.dtype.newbyteorder('=')
+    if dtype not in TYPES:
+        raise UserError(f'its array is of {dtype}, and must be of uint8, uint16 or float32')
+    array = array.astype(dtype, copy=False)
+    return array if array.ndim == 3 else array[..., None]
+
+
+def rounded(values: np.ndarray, dtype: np.dtype, data_range: float | None = None) -> np.ndarray:
+    """Computed `values` as pixels of `dtype`: from black to white and, but for floats, whole, halves upwards."""
+    if dtype != np.float32:
+        values = np.floor(values + 0.5)
+    return np.clip(values, 0, data_range or white(dtype)).astype(dtype)
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, C) of grey or RGB, perhaps with alpha, which is dropped, as (H, W, 1) of its type."""
+    channels = image.shape[2]
+    if channels > 4:
+        raise UserError(f'it has {channels} channels, of which channels: grey makes none; channels: all takes them')
+    if channels < 3:
+        return image[..., :1]
+    grey = image[..., :3] @ np.array(GREY)
+    return rounded(grey, image.dtype)[..., None]

@@ -1,0 +1,28 @@
+"""Arrays of any number of channels, upscaled: depth, medical, multispectral images."""
+
+import numpy as np
+import torch
+
+from datasets.arrays import Reader, checked, rounded
+from models.decoder import Decoder
+from models.predict import upscale_ensemble, upscale_whole
+from models.pretrained import target_size
+from utils import white
+
+
+def upscale(model: Decoder, image: np.ndarray, scale: float | None = None, size: tuple | int | None = None,
+            data_range: float | None = None, self_ensemble: bool = False) -> np.ndarray:
+    """`image` (h, w) or (h, w, C) `scale` times as large, or at `size`, (H, W) or the longer side, of the same type.
+
+    It is uint8, uint16 or float32. `data_range`: the value of white where it is not 255, 65535 or 1, as in training;
+    black is 0. `self_ensemble` takes the mean of 8 flips and transposes. Raises UserError for sizes below the image's,
+    another type, values outside of the range, and another number of channels than the model's.
+    """
+    array = checked(image)
+    reader = Reader('all', data_range)
+    size = target_size(array.shape[:2], scale, size)
+    colours = torch.from_numpy(reader.in_range(array).transpose(2, 0, 1).copy())
+    args = model, colours, size, model.data_norm, True
+    result = (upscale_ensemble if self_ensemble else upscale_whole)(*args).float().permute(1, 2, 0).numpy()
+    result = rounded(result * (data_range or white(array.dtype)), array.dtype, data_range)
+    return result if image.ndim == 3 else result[..., 0]
