@@ -59,7 +59,7 @@ import torch
 
 import models
 from devices import has_bf16, mixed_precision, pick_device, set_precision
-from evaluation import evaluate, open_config
+from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  LIIF has the first two here
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
@@ -92,14 +92,18 @@ def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | mode
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)
+    if args.self_ensemble and not isinstance(model, Decoder):
+        raise UserError('--self-ensemble is for models, not for bicubic interpolation')
     if args.max_cell_scale != 'own':
+        if getattr(model, 'scale_max', None) is None:
+            raise UserError(f'--max-cell-scale: {args.model} does not see cells as LIIF does; leave it out')
         model.max_cell_scale = args.max_cell_scale
     return model
 
 
 def conditions(args: argparse.Namespace, model: Decoder | models.Bicubic, device: torch.device) -> dict:
     """What else than the configs the numbers depend on, for the JSON file."""
-    return {'model': args.model, 'lr': args.lr, 'set': args.set, 'self_ensemble': args.self_ensemble,
+    return {'model': args.model, 'lr': args.lr, 'jpeg': args.jpeg, 'set': args.set, 'self_ensemble': args.self_ensemble,
             'max_cell_scale': getattr(model, 'max_cell_scale', None), 'tile': args.tile,
             'precision': 'bf16' if args.amp and has_bf16(device) else 'float32'}
 

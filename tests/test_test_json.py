@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 from projects import write_photos
-from specs import liif, lte
+from specs import liif, lte, metasr
 from test_tile import SWINIR
 from upscaling import make_checkpoint
 
 import devices
 import test
+from utils import UserError
 
-PLAIN = {'lr': 'pillow', 'set': [], 'self_ensemble': False, 'tile': None, 'max_cell_scale': None,
+PLAIN = {'lr': 'pillow', 'jpeg': None, 'set': [], 'self_ensemble': False, 'tile': None, 'max_cell_scale': None,
          'precision': 'float32'}
 
 
@@ -56,3 +57,13 @@ def test_the_precision_is_the_one_that_was_computed_in(measured, monkeypatch, ha
     for module in devices, test:
         monkeypatch.setattr(module, 'has_bf16', lambda device: has)
     assert measured('lte.pth', '--amp', 'bf16')['precision'] == precision
+
+
+@pytest.mark.parametrize('model, args, message', [
+    ('bicubic', ('--self-ensemble',), '--self-ensemble is for models'),
+    ('bicubic', ('--max-cell-scale', '4'), '--max-cell-scale: bicubic does not see cells'),
+    ('metasr.pth', ('--max-cell-scale', '4'), '--max-cell-scale: metasr.pth does not see cells')])
+def test_an_option_that_a_model_has_no_use_for_is_an_error(measured, model, args, message):
+    make_checkpoint('metasr.pth', metasr())
+    with pytest.raises(UserError, match=message):
+        measured(model, *args)
