@@ -113,12 +113,3 @@ def test_another_loss_needs_another_run(tmp_path):
     project.train()
     project.change({'loss': TWO})
     assert "loss differs from the run's own" in error(project, '--resume')
-
-
-def test_a_run_that_knew_one_loss_alone_goes_on(tmp_path, undisturbed):
-    project = Project(tmp_path)
-    stop(project, 5)
-    checkpoint = project.checkpoint()
-    torch.save({**checkpoint, 'loss_sum': checkpoint['loss_sum'][0]}, project.run / 'epoch-last.pth')
-    project.train('--resume')
-    assert_same(project.checkpoint(), undisturbed({})['epoch-last.pth'])

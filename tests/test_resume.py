@@ -47,7 +47,7 @@ def test_a_run_is_locked_before_its_checkpoint_is_read(project):
         refused.append(error(project, '--resume'))
         return run.open_run(*args)
 
-    with mock.patch('training.trainer.open_run', open_run):
+    with mock.patch('train_liif.open_run', open_run):
         project.train('--resume')
     assert refused[0].startswith('save/_tiny: another process trains there')
 
@@ -175,10 +175,10 @@ def test_resume_knows_a_number_written_another_way_and_data_that_moved(project, 
     assert_same(dict(weights), dict(undisturbed({})['epoch-last.pth']['model']['sd']))
 
 
-@pytest.mark.parametrize('function', ['Trainer.validate', 'log_previews'])
+@pytest.mark.parametrize('function', ['training.trainer.Trainer.validate', 'train_liif.log_previews'])
 @pytest.mark.parametrize('error', [UserError, RuntimeError])
 def test_an_epoch_whose_validation_fails_is_not_lost(project, undisturbed, function, error):
-    with mock.patch(f'training.trainer.{function}', side_effect=error('no')), pytest.raises(error):
+    with mock.patch(function, side_effect=error('no')), pytest.raises(error):
         project.train()
     with mock.patch.object(trainer.Trainer, 'step', side_effect=AssertionError('trains again')), \
             pytest.raises(AssertionError):
