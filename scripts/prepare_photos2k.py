@@ -19,7 +19,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from files import atomic_write  # noqa: E402
-from scripts.prepare_data import count, download  # noqa: E402
+from scripts.download import download  # noqa: E402
+from scripts.prepare_data import count  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 LIST = ROOT / 'pretrained/photos2k.txt'
