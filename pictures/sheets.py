@@ -19,19 +19,16 @@ def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.B
         if image.mode == 'RGBA' else image
 
 
-def sheet(panels: list[tuple], columns: int, below: bool = False) -> Image.Image:
-    """A picture of `panels`, (caption, colour of the caption, picture) each, of one size, from left to right.
-
-    Captions stand above their pictures, or `below`.
-    """
+def sheet(panels: list[tuple], columns: int) -> Image.Image:
+    """A picture of `panels`, (caption below it, colour of the caption, picture) each, of one size, left to right."""
     (width, height), bar, gap = panels[0][2].size, 28, 8
     rows = math.ceil(len(panels) / columns)
     result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
     draw, font = ImageDraw.Draw(result), ImageFont.load_default(18)
     for i, (caption, colour, panel) in enumerate(panels):
         left, top = i % columns * (width + gap), i // columns * (height + bar + gap)
-        draw.text((left + 4, top + 2 + below * height), caption, colour, font)
-        result.paste(panel, (left, top + (not below) * bar))
+        result.paste(panel, (left, top))
+        draw.text((left + 4, top + height + 2), caption, colour, font)
     return result
 
 
@@ -43,13 +40,13 @@ def zoomed_sheet(pictures: list[tuple], size: tuple, box: tuple, view: tuple) ->
     """
     part = box[2] - box[0], box[3] - box[1]
     frame = [edge * n // m for edge, n, m in zip(box, view * 2, size * 2, strict=True)]
-    panels, enlarged = [], f', {view[0] / part[0]:.3g} times enlarged'
+    panels, enlarged = [], f'{view[0] / part[0]:.2g} times enlarged'
     for caption, picture, resample in pictures:
         whole = shown(picture, view, resample)
         ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
         panels.append((caption, 'black', whole))
-    for caption, picture, resample in pictures:
+    for _, picture, resample in pictures:
         source = [edge * n / m for edge, n, m in zip(box, picture.size * 2, size * 2, strict=True)]
         crop = shown(picture, part, resample, source).resize(view, Image.NEAREST)
-        panels.append((f'{caption}{enlarged}', 'black', crop))
+        panels.append((enlarged, 'black', crop))
     return sheet(panels, len(pictures))

@@ -82,7 +82,7 @@ def crops(names, parts, side, device):
             psnr = calc_psnr(luma(pred), luma(truth))
             add(f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB'))
         add('truth', to_picture(truth, 'RGB'))
-    return sheet(panels, len(nets) + 2, below=True)
+    return sheet(panels, len(nets) + 2)
 
 
 def weights(device):

@@ -282,6 +282,22 @@ def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser):
     assert f'size={canvas["width"]},{canvas["height"]}&by=model' in urls[-1]
 
 
+@pytest.mark.parametrize('width', [360, 400])
+def test_on_a_phone_header_and_footer_have_one_line_each_in_every_mode(browser, width):
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
+        'width': width, 'height': 700, 'deviceScaleFactor': 1, 'mobile': True})
+    try:
+        wait(browser, lambda browser: browser.find_element('id', 'view').size['width'] == width)
+        for _ in range(3):
+            browser.find_element('id', 'mode').click()
+            controls = browser.find_elements('css selector', 'header > *')
+            assert len({control.rect['y'] + control.size['height'] / 2 for control in controls}) == 1
+            assert all(control.rect['x'] + control.size['width'] <= width for control in controls)
+            assert browser.find_element('css selector', 'footer').size['height'] < 40
+    finally:
+        browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
 def test_a_file_that_is_no_image_is_told_and_the_photo_stays(browser, tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'no image')
     element(browser, '#file').send_keys(str(tmp_path / 'broken.png'))

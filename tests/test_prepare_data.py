@@ -13,7 +13,7 @@ import pytest
 from bad_server import bad_server
 from PIL import Image
 
-from scripts import prepare_data
+from scripts import download, prepare_data
 from utils import run_cli
 
 DIV2K = {
@@ -74,7 +74,7 @@ def benchmark_files():
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(prepare_data, 'WAITS', (0, 0, 0))
+    monkeypatch.setattr(download, 'WAITS', (0, 0, 0))
     monkeypatch.setattr(prepare_data, 'MD5', {})  # the server's archives are not the published ones
     with bad_server() as server:
         yield server
@@ -247,7 +247,7 @@ def test_sizes_are_told_before_the_first_byte_is_fetched(server, monkeypatch, ca
     def fetch(url, part):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_data, 'fetch', fetch)
+    monkeypatch.setattr(download, 'fetch', fetch)
     with pytest.raises(KeyboardInterrupt):
         run_main(monkeypatch, capsys, 'benchmark', '--mirror', server.url, '--root', tmp_path)
     assert capsys.readouterr().out == 'benchmark.tar: 0.01 GB to download\n'
@@ -261,7 +261,7 @@ def test_a_server_that_knows_no_head_requests_is_no_obstacle(server, prepare, tm
 
 def test_a_disk_that_is_too_small_is_told_before_the_download(server, prepare, monkeypatch):
     server.files = {'benchmark.tar': make_tar(benchmark_files())}
-    monkeypatch.setattr(prepare_data.shutil, 'disk_usage', lambda path: SimpleNamespace(free=100_000))
+    monkeypatch.setattr(download.shutil, 'disk_usage', lambda path: SimpleNamespace(free=100_000))
     assert 'load/benchmark: needs 0.0 GB, and 0.0 GB are free; give another disk with --root' in error_line(
         prepare('benchmark'))
     assert server.requests == []

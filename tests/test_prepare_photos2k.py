@@ -10,7 +10,7 @@ import pytest
 from bad_server import bad_server
 from PIL import Image
 
-from scripts import prepare_data, prepare_photos2k
+from scripts import download, prepare_photos2k
 from utils import run_cli
 
 
@@ -44,7 +44,7 @@ def server(monkeypatch, tmp_path):
     """A mirror with one package, of which two photos are listed."""
     package = make_deb({'a/large.jpg': LARGE, 'a/other.jpg': b'', 'b/small.jpg': SMALL})
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(prepare_data, 'WAITS', (0, 0, 0))
+    monkeypatch.setattr(download, 'WAITS', (0, 0, 0))
     monkeypatch.setattr(prepare_photos2k, 'PACKAGES', {
         'wallpapers': ('pool/w_1_all.deb', hashlib.sha256(package).hexdigest())})
     monkeypatch.setattr(prepare_photos2k, 'LIST', tmp_path / 'list.txt')

@@ -112,7 +112,7 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
     low = truth.resize((180, 60), Image.BICUBIC).resize((360, 120), Image.NEAREST)
     pictures = [low, *(Image.open(tmp_path / f'out/{name}/test-2/a.png') for name in names), truth]
     for column, picture in enumerate(pictures):
-        whole, part = (np.asarray(sheet)[top:top + 120, 368 * column:368 * column + 360] for top in (28, 184))
+        whole, part = (np.asarray(sheet)[top:top + 120, 368 * column:368 * column + 360] for top in (0, 156))
         rows, columns = np.nonzero((whole == (255, 0, 0)).all(axis=-1))  # the frame of the zoomed part
         assert (whole == np.asarray(picture)).mean() > 0.9
         top, left = rows.min(), columns.min()

@@ -10,11 +10,11 @@ from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weight
 
 from pictures import compare
 
-# Panels are 640 pixels long, below a caption of 28, 8 apart.
+# Panels are 640 pixels long, above a caption of 28, 8 apart.
 
 
 def panel(sheet, column, row, height):
-    left, top = 648 * column, (height + 36) * row + 28
+    left, top = 648 * column, (height + 36) * row
     return np.asarray(sheet, dtype=float)[top:top + height, left:left + 640]
 
 

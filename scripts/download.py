@@ -1,0 +1,93 @@
+"""Downloads that go on where they stopped, and say before how large they are."""
+
+import http.client
+import os
+import shutil
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from tqdm import tqdm
+
+from files import writing
+from utils import UserError
+
+WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, after so many in a row that brought no new byte
+BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError)
+
+
+def size_of(url):
+    """The size of the file at `url` in bytes, None where the server does not say; raises BROKEN where there is none."""
+    with urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=60) as response:
+        length = response.headers.get('Content-Length')
+        return int(length) if length else None
+
+
+def by_hand(page, archives, root):
+    """What to do where the `archives` of `page` cannot be downloaded from here."""
+    return f'with another computer, download {", ".join(archives)} from {page}, put what came into {root}'
+
+
+def announce(page, archives, root):
+    """Says how large the `archives` of `page` are that are not in the folder `root` yet; they must fit its disk."""
+    sizes = {}
+    for archive in archives:
+        try:
+            sizes[archive] = size_of(f'{page}/{archive}')
+        except urllib.error.HTTPError:  # the download tells what is wrong, if it is not the question itself
+            continue
+        except BROKEN as error:
+            raise UserError(f'{page}/{archive}: cannot be downloaded ({error}); is there a network? Give another page '
+                            f'with --mirror, or, {by_hand(page, archives, root)}, and run this again') from None
+        if sizes[archive] is not None:
+            print(f'{archive}: {sizes[archive] / 1e9:.2f} GB to download')
+    # the largest archive is there twice for a while, packed and unpacked
+    known = [size for size in sizes.values() if size is not None]
+    need, free = sum(known) + max(known, default=0), shutil.disk_usage(root).free
+    if need > free:
+        raise UserError(f'{root}: needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; give another disk with '
+                        '--root')
+
+
+def fetch(url, part):
+    """One try to add to the file `part` what it lacks of `url`; ConnectionError where that ends too early."""
+    part.touch()
+    # The last byte is asked for again, since a server refuses the empty range behind a complete file.
+    start = max(part.stat().st_size - 1, 0)
+    request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'})
+    with urllib.request.urlopen(request, timeout=60) as response, open(part, 'r+b') as file:
+        if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
+            start = 0  # no ranges here: it sends everything again
+        length = response.headers.get('Content-Length')
+        total = start + int(length) if length else None
+        file.truncate(start)
+        file.seek(start)
+        with tqdm(desc=part.stem, initial=start, total=total, unit='B', unit_scale=True, unit_divisor=1024) as bar:
+            while chunk := response.read(1 << 20):
+                with writing(part):
+                    bar.update(file.write(chunk))
+        if total is not None and file.tell() < total:
+            raise ConnectionError(f'it ended after {file.tell()} of {total} bytes')
+
+
+def download(url, path):
+    """The file at `url` as `path`, in as many tries as bring something new."""
+    part = path.with_name(f'{path.name}.part')
+    most = failures = 0
+    while not path.exists():
+        try:
+            fetch(url, part)
+            os.replace(part, path)
+        except BROKEN as error:
+            size = part.stat().st_size
+            most, failures = max(most, size), 0 if size > most else failures + 1
+            hopeless = isinstance(error, ValueError) or getattr(error, 'code', 500) < 500  # no URL, not found
+            if hopeless or failures == len(WAITS):
+                page, name = url.rsplit('/', 1)
+                raise UserError(f'{url}: cannot be downloaded ({error}); run this again to go on with {part}, remove '
+                                'that to start anew, give another page with --mirror, or, '
+                                f'{by_hand(page, [name], path.parent)}, and run this again') from None
+            print(f'{url}: {error}; trying again', file=sys.stderr)
+            time.sleep(WAITS[failures])
