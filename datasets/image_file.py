@@ -1,6 +1,7 @@
 """Image files: which ones are opened, by what guards, and how they are read as 8-bit RGB.
 
-Every image file that is opened in this project is opened here: for datasets, for the demos, for the scripts.
+Every image file that is opened in this project is opened here: for datasets, for the demos, for the scripts. Only
+`datasets.arrays` opens TIFFs and NumPy's arrays itself, where a dataset asks for other than 8-bit RGB.
 """
 
 import contextlib

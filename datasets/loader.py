@@ -89,8 +89,10 @@ def start_worker(worker: int) -> None:
 
 def collate(samples: list[dict]) -> dict:
     """The samples stacked to a batch."""
-    if len({tuple((value.shape, value.dtype) for value in sample.values()) for sample in samples}) > 1:
-        raise UserError('samples of several sizes, or types of pixels, make no batch: set inp_size, or batch_size: 1')
+    if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
+        raise UserError('samples of several sizes make no batch: set inp_size, or batch_size: 1')
+    if len({tuple(value.dtype for value in sample.values()) for sample in samples}) > 1:
+        raise UserError('whole targets of several types make no batch: save all images in one type, or set sample_q')
     return default_collate(samples)
 
 

@@ -142,6 +142,16 @@ def test_images_of_other_channels_than_the_first_are_named(tmp_path):
         SRImplicitDownsampled(ImageFolder(root, channels='all'))[1]
 
 
+def test_whole_targets_of_two_types_make_no_batch(tmp_path):
+    root = folder_of(tmp_path / 'a', noise(8, 8), noise(8, 8, dtype=np.uint8))
+    spec = {'dataset': {'name': 'image-folder', 'args': {'root_path': root, 'channels': 'grey'}}, 'batch_size': 2,
+            'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}}, 'num_workers': 0}
+    with pytest.raises(UserError, match='whole targets of several types make no batch: save all images in one type'):
+        next(iter(datasets.make_loader(spec, 0)))
+    spec['wrapper']['args'] = {'scale_min': 2, 'sample_q': 20}
+    assert next(iter(datasets.make_loader(spec, 0)))['gt'].shape == (2, 20, 1)
+
+
 @pytest.mark.parametrize('shown', [[0, 1], [5], [-1], [0, 1, 5]])
 def test_pictures_show_one_or_three_channels_that_there_are(tmp_path, shown):
     root = folder_of(tmp_path / 'a', noise(6, 9, 5))

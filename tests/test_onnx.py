@@ -10,6 +10,7 @@ from projects import forked
 
 import models
 from models import load_pretrained, upscale_pil
+from models.registry import with_n_colors
 from scripts import export_onnx
 from utils import UserError
 
@@ -18,6 +19,7 @@ RCAN = {'name': 'rcan', 'args': {'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 
                                  'no_upsampling': True}}
 MODELS = {'liif': specs.liif(encoder_spec=RDN), 'a-liif': specs.a_liif(), 'metasr': specs.metasr(),
           'pixel': specs.pixel(encoder_spec=RCAN, residual='bilinear'),
+          'grey': with_n_colors(specs.pixel(residual='bilinear'), 1), 'five': with_n_colors(specs.liif(), 5),
           'lte': specs.lte(), 'lmliif': specs.lmliif(), 'lmlte': specs.lmlte(),
           'plain': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False)}
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
@@ -48,7 +50,7 @@ def exported(request, onnxruntime, tmp_path_factory):
 @pytest.mark.parametrize('batch, shape, size', SIZES, ids=lambda value: str(value).replace(' ', ''))
 def test_outputs_equal_the_models_at_any_size_and_scale(exported, batch, shape, size):
     model, encoder, decoder = exported
-    image = torch.rand(batch, 3, *shape)
+    image = torch.rand(batch, model.n_colors, *shape)
     coord, cell = (t.float() for t in specs.grid(*size, batch))
     expected = model(image * 2 - 1, coord, cell) / 2 + 0.5
     features, = encoder.run(None, {'image': image.numpy()})
