@@ -43,10 +43,10 @@ class Slopes(Decoder):
         return {'slopes': self.first_rows(feat, self.linear.weight, self.linear.bias)}  # (B, h, w, 9), once
 
     def decode(self, features, coord, cell):
-        index, rel_coord, weights = self.neighbours(features, coord)  # (4, B, Q), (4, B, Q, 2), (4, B, Q)
+        index, rel_coord, areas = self.neighbours(features, coord)  # (4, B, Q), (4, B, Q, 2), (4, B, Q)
         colour, slope_y, slope_x = features.rows('slopes')[index.flatten()].chunk(3, dim=-1)
         y, x = rel_coord.flatten(0, 2).split(1, dim=-1)
-        return ensemble(colour + slope_y * y + slope_x * x, weights)
+        return ensemble(colour + slope_y * y + slope_x * x, areas)
 
 
 @datasets.register('own-dataset')

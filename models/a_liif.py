@@ -52,10 +52,10 @@ class ALIIF(Decoder):
         return features.also(weights=self.weigh_pixels(features, cell)) if self.pixel_space else features
 
     def decode(self, features, coord, cell):
-        index, rel_coord, shares = self.neighbours(features, coord)
+        index, rel_coord, areas = self.neighbours(features, coord)
         local = self.local_input(features, rel_coord, cell)
         h = self.first_layer(features.rows('mixture'), index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h, self.weigh(features, index, local)), shares)
+        return ensemble(self.imnet(h, self.weigh(features, index, local)), areas)
 
     def weigh(self, features: Features, index: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each query and code, (n*B*Q, K)."""

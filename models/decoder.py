@@ -175,8 +175,8 @@ class Decoder(nn.Module):
 
     def neighbours(self, features: Features, coord: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each query's codes: row of the hoisted tensors, rel_coord and weight; see `geometry.neighbours`."""
-        iy, ix, rel_coord, weights = neighbours(coord, features.window[2:], self.local_ensemble)
-        return features.row(iy, ix), rel_coord, weights
+        iy, ix, rel_coord, areas = neighbours(coord, features.window[2:], self.local_ensemble)
+        return features.row(iy, ix), rel_coord, areas
 
     def local_input(self, features: Features, rel_coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """The network's input but the feature: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
@@ -208,6 +208,6 @@ def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None
     return net
 
 
-def ensemble(pred: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def ensemble(pred: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
     """Weighted sum over the local ensemble: (n*B*Q, C) and (n, B, Q) -> (B, Q, C)."""
-    return (pred.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=0)
+    return (pred.view(*areas.shape, -1) * areas.unsqueeze(-1)).sum(dim=0)

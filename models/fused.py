@@ -64,14 +64,14 @@ def fits(model: nn.Module, features: Features) -> bool:
 
 def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """What `model.decode` gives, for a model that `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
-    index, rel_coord, shares = model.neighbours(features, coord)
+    index, rel_coord, areas = model.neighbours(features, coord)
     local = model.local_input(features, rel_coord, cell)
     rows, expansion_rows = features.rows('mixture'), features.rows('expansion')
     out = coord.new_empty(*coord.shape[:2], model.imnet.out_dim, dtype=torch.float32)
     queries, tile = out[..., 0].numel(), TILES[rows.dtype]
     with torch.cuda.device_of(out):
         kernel[(triton.cdiv(queries, tile['ROWS'] // len(index)),)](
-            out, index.contiguous(), local.contiguous(), shares.contiguous(), expansion_rows, rows,
+            out, index.contiguous(), local.contiguous(), areas.contiguous(), expansion_rows, rows,
             *pack_expansion(model, rows.dtype), *pack_mixture(model, rows.dtype), queries,
             NEIGHBOURS=len(index), LOCAL=local.shape[1], COLOURS=model.imnet.out_dim,
             EXPANSION=expansion_rows.shape[1], WIDTH=expansion_width(model.expansion),
@@ -192,7 +192,7 @@ def mix(h, c):
 
 
 @triton.jit(do_not_specialize=['queries'])
-def kernel(out, index, local, shares, expansion_rows, mixture_rows,
+def kernel(out, index, local, areas, expansion_rows, mixture_rows,
            expansion_local, columns, rows, biases, last, last_bias, mixture_local, mixture, mixture_biases, queries,
            NEIGHBOURS: tl.constexpr, LOCAL: tl.constexpr, COLOURS: tl.constexpr,
            EXPANSION: tl.constexpr, WIDTH: tl.constexpr, LAYERS: tl.constexpr, SOFTMAX: tl.constexpr,
@@ -227,7 +227,7 @@ def kernel(out, index, local, shares, expansion_rows, mixture_rows,
         z = dot(relu(y, dtype), tl.load(mixture + (i + k) * (SIDE * SIDE) + n))
         y = mix(z, c) + dot(c.to(dtype), tl.load(mixture_biases + (i + k) * SIDE + side))
 
-    y *= tl.load(shares + row, mask=valid, other=0)[:, None]
+    y *= tl.load(areas + row, mask=valid, other=0)[:, None]
     y = tl.sum(tl.reshape(y, (QUERIES, NEIGHBOURS, SIDE)), axis=1)
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     tl.store(out + query[:, None] * COLOURS + side, y, mask=(query < queries)[:, None] & (side < COLOURS))

@@ -43,19 +43,19 @@ def ensemble_weights(rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
 
 
 def neighbours(coord: torch.Tensor, shape: tuple[int, int], local_ensemble: bool = True) -> tuple[torch.Tensor, ...]:
-    """The latent codes that decode each query, and their weights.
+    """The latent codes that decode each query, and the areas that weigh them.
 
     coord: (B, Q, 2). shape: (h, w) of the latent map. Returns, for the n = 4 codes of the local ensemble (1 without),
-    their rows and columns, (n, B, Q) each, rel_coord (n, B, Q, 2) and weights (n, B, Q).
+    their rows and columns, (n, B, Q) each, rel_coord (n, B, Q, 2) and areas (n, B, Q).
     """
     (iy, ry), (ix, rx) = (axis_neighbours(coord[..., axis], shape[axis], local_ensemble) for axis in (0, 1))
-    weights = ensemble_weights(ry, rx).flatten(0, 1)
+    areas = ensemble_weights(ry, rx).flatten(0, 1)
 
     def pairs(y, x):
         y, x = torch.broadcast_tensors(y.unsqueeze(1), x.unsqueeze(0))
         return y.flatten(0, 1), x.flatten(0, 1)
 
-    return *pairs(iy, ix), torch.stack(pairs(ry, rx), dim=-1), weights
+    return *pairs(iy, ix), torch.stack(pairs(ry, rx), dim=-1), areas
 
 
 def relative_cell(cell: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

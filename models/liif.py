@@ -32,7 +32,7 @@ class LIIF(Decoder):
     def decode(self, features, coord, cell):
         if self.imnet is None:
             return features.sample(features.feat, coord, 'nearest')
-        index, rel_coord, weights = self.neighbours(features, coord)
+        index, rel_coord, areas = self.neighbours(features, coord)
         local = self.local_input(features, rel_coord, cell)
         h = self.first_layer(features.rows('first'), index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h), weights)
+        return ensemble(self.imnet(h), areas)

@@ -119,11 +119,11 @@ class LMLIIF(Modulated):
         return start + torch.matmul(cell, self.hypernet.first[0][:, self.feat_dim:].t()).unsqueeze(1)
 
     def decode(self, features, coord, cell):
-        index, rel_coord, weights = self.neighbours(features, coord)
+        index, rel_coord, areas = self.neighbours(features, coord)
         modulation, codes = (features.rows(name).index_select(0, index.flatten())
                              for name in ('modulation', 'codes' if self.mod_input else 'feat'))
         x = torch.cat((codes, self.local_input(features, rel_coord, cell)), dim=-1)
-        return ensemble(self.imnet(x, modulation), weights)
+        return ensemble(self.imnet(x, modulation), areas)
 
     def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])
@@ -176,13 +176,13 @@ class LMLTE(Modulated):
         return coef, pairs(freq), self.imphase
 
     def decode(self, features, coord, cell):
-        index, rel_coord, weights = self.neighbours(features, coord)
+        index, rel_coord, areas = self.neighbours(features, coord)
         rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
         names = ('modulation', 'coef', 'freq') if self.imphase is None else ('modulation', 'codes')
         hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in names}
         coef, freq, phase = self.waves_of(hoisted)
         waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
-        return ensemble(self.imnet(waves, hoisted['modulation']), weights)
+        return ensemble(self.imnet(waves, hoisted['modulation']), areas)
 
     def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         coef, freq, phase = self.waves_of(hoisted)

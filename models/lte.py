@@ -83,11 +83,11 @@ class Estimator(Decoder):
         return {'coef': convolve(self.coef, feat), 'freq': convolve(self.freq, feat)}
 
     def decode(self, features, coord, cell):
-        index, rel_coord, weights = self.neighbours(features, coord)
+        index, rel_coord, areas = self.neighbours(features, coord)
         rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
         coef, freq = (features.rows(name).index_select(0, index.flatten()) for name in ('coef', 'freq'))
         waves = fourier(coef, self.layout(freq), full(self.phase(rel_cell)), rel_coord)
-        return ensemble(self.render(waves), weights)
+        return ensemble(self.render(waves), areas)
 
     def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         phase = full(self.phase(rel_cell)).expand(len(rel_y), -1)

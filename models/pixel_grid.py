@@ -104,13 +104,13 @@ class Combine(torch.autograd.Function):
         _, _, px, channels, n, m = values.shape
         at_row = rows.index * (px * channels * n * m) + rows.slot * m
         at_col = cols.index * (channels * n * m) + cols.slot
-        weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
+        areas = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
         values = values.flatten(1)
         result = 0
         for i, row in enumerate(at_row):
             for j, col in enumerate(at_col):
                 index = row.view(1, -1, 1) + col + torch.arange(channels, device=col.device).view(-1, 1, 1) * (n * m)
-                result = result + values[:, index] * weights[i, j]
+                result = result + values[:, index] * areas[i, j]
         return result
 
     @staticmethod
@@ -122,8 +122,8 @@ class Combine(torch.autograd.Function):
             """(..., H, W) -> (..., Py * n, Px * m): the target pixels in the codes' runs."""
             return images.index_select(-2, rows.positions.flatten()).index_select(-1, cols.positions.flatten())
 
-        weights = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
-        shares = torch.einsum('iy,jx,ijyx->yx', own(rows, weights), own(cols, weights), runs(weights))
+        areas = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
+        shares = torch.einsum('iy,jx,ijyx->yx', own(rows, areas), own(cols, areas), runs(areas))
         grad = (runs(grad) * shares).view(len(grad), -1, py, n, px, m)
         return grad.permute(0, 2, 4, 1, 3, 5).to(ctx.dtype), None, None
 

@@ -161,6 +161,6 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
 def weigh(model: Decoder, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
     """The mixing weights (K, H, W) of `model` for `features` at all pairs of y (H,) and x (W,)."""
     coord = grid(y, x, 1).to(cell.device)
-    index, rel_coord, shares = model.neighbours(features, coord)
+    index, rel_coord, areas = model.neighbours(features, coord)
     weights = model.weigh(features, index, model.local_input(features, rel_coord, cell.expand_as(coord)))
-    return ensemble(weights, shares).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()
+    return ensemble(weights, areas).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()
