@@ -40,7 +40,7 @@ class ALIIF(Decoder):
                             'they must be equal')
 
     @property
-    def stock(self) -> bool:
+    def is_unmodified(self) -> bool:
         """Whether the fast paths apply: subclasses of this class or of the mixture may compute something else."""
         return type(self) is ALIIF and type(self.imnet) is MLPMixture
 
@@ -49,7 +49,7 @@ class ALIIF(Decoder):
         return {name: self.first_rows(feat, *net.first) for name, net in nets.items()}
 
     def hoist_cell(self, features, cell):
-        return features.also(weights=self.weigh_pixels(features, cell)) if self.pixel_space else features
+        return features.with_hoisted(weights=self.weigh_pixels(features, cell)) if self.pixel_space else features
 
     def decode(self, features, coord, cell):
         index, rel_coord, areas = self.neighbours(features, coord)
@@ -82,15 +82,15 @@ class ALIIF(Decoder):
 
     # --- fast paths
 
-    def in_chunks(self, features, coord, cell):
+    def decode_in_chunks(self, features, coord, cell):
         fused = fused_kernel(self, features, coord)
-        return fused.decode(self, features, coord, cell) if fused else super().in_chunks(features, coord, cell)
+        return fused.decode(self, features, coord, cell) if fused else super().decode_in_chunks(features, coord, cell)
 
     @property
     def pixelwise(self):
-        return self.pixel_space and self.stock
+        return self.pixel_space and self.is_unmodified
 
-    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+    def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         """Mixes the parameters, W = sum_k c_k W_k, once per pixel."""
         imnet, c = self.imnet, hoisted['weights']
         local = imnet.first[0].view(imnet.K, -1, self.in_dim)[..., self.feat_dim:]  # (K, out, 2 or 4)

@@ -78,7 +78,7 @@ class Decoder(nn.Module):
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), in [-1, 1]."""
-        pred = (self.with_gradients if torch.is_grad_enabled() else self.in_chunks)(features, coord, cell)
+        pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(features, coord, cell)
         return pred + features.sample_input(coord) if self.residual else pred
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
@@ -131,12 +131,12 @@ class Decoder(nn.Module):
         """The network's colours (B, Q, n_colors): what is computed for each query."""
         raise NotImplementedError
 
-    # whether `on_pixels`, a faster way to decode a grid, is defined
+    # whether `decode_pixels`, a faster way to decode a grid, is defined
     pixelwise = False
-    # about how many numbers per query `on_pixels` holds between two layers
+    # about how many numbers per query `decode_pixels` holds between two layers
     width = 16
 
-    def on_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
+    def decode_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
                   rel_x: torch.Tensor) -> torch.Tensor:
         """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, n_colors, n * m).
 
@@ -146,7 +146,7 @@ class Decoder(nn.Module):
 
     # --- ways through `decode`
 
-    def in_chunks(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+    def decode_in_chunks(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` without gradients, a chunk of the queries at a time."""
         features = self.hoist_cell(features, cell)
         step = max(1, chunk_size(coord.device) // coord.shape[0])
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
         return torch.cat([self.decode(features, *chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
 
-    def with_gradients(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+    def decode_with_gradients(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` with gradients, on a CPU a few images at a time, so that activations stay in cache."""
         if coord.device.type != 'cpu' or torch.compiler.is_compiling():
             return self.decode(self.hoist_cell(features, cell), coord, cell)
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
     def neighbours(self, features: Features, coord: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each query's codes: row of the hoisted tensors, rel_coord and weight; see `geometry.neighbours`."""
         iy, ix, rel_coord, areas = neighbours(coord, features.window[2:], self.local_ensemble)
-        return features.row(iy, ix), rel_coord, areas
+        return features.flat_index(iy, ix), rel_coord, areas
 
     def local_input(self, features: Features, rel_coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """The network's input but the feature: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""

@@ -25,7 +25,7 @@ class Features:
         """What is hoisted as `name`, a row for each latent pixel: (B*h*w, n)."""
         return self.hoisted[name].flatten(0, 2)
 
-    def row(self, iy: torch.Tensor, ix: torch.Tensor) -> torch.Tensor:
+    def flat_index(self, iy: torch.Tensor, ix: torch.Tensor) -> torch.Tensor:
         """Which of the `rows` belongs to the code in row iy and column ix, (..., B, Q) each, of the latent map."""
         batch, _, h, w = self.feat.shape
         image = torch.arange(batch, device=iy.device).view(-1, 1)
@@ -47,7 +47,7 @@ class Features:
             coord = ((coord + 1) * size - 2 * offset) / coord.new_tensor((h, w)) - 1
         return sample(image, coord, mode)
 
-    def also(self, **hoisted: torch.Tensor) -> 'Features':
+    def with_hoisted(self, **hoisted: torch.Tensor) -> 'Features':
         """The same with these `hoisted` tensors added."""
         return dataclasses.replace(self, hoisted={**self.hoisted, **hoisted})
 

@@ -47,7 +47,7 @@ def fits(model: nn.Module, features: Features) -> bool:
     """Whether `decode` can replace that of `model`, an ALIIF, for `features`."""
     net, rows = model.expansion, features.hoisted['mixture']
     dtype = rows.dtype
-    if type(net) is not ExpansionNet or not model.stock or model.pixel_space:
+    if type(net) is not ExpansionNet or not model.is_unmodified or model.pixel_space:
         return False
     if len(net.layers) < 3 or len(model.imnet.dims) < 3:
         return False

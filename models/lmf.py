@@ -83,7 +83,7 @@ class Modulated(Decoder):
         start = self.hypernet_start(features, cell)
         made = self.hypernet(start.flatten(0, 2)).view(*start.shape[:-1], -1)
         modulation, codes = made.split((self.imnet.modulations, made.shape[-1] - self.imnet.modulations), dim=-1)
-        return features.also(modulation=full(modulation), codes=full(codes))
+        return features.with_hoisted(modulation=full(modulation), codes=full(codes))
 
     def hypernet_start(self, features, cell: torch.Tensor | None) -> torch.Tensor:
         """The output of the hypernet's first layer, (B, h, w, n); cell (B, 1, 2), relative."""
@@ -125,7 +125,7 @@ class LMLIIF(Modulated):
         x = torch.cat((codes, self.local_input(features, rel_coord, cell)), dim=-1)
         return ensemble(self.imnet(x, modulation), areas)
 
-    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+    def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])
         codes = hoisted['codes' if self.mod_input else 'feat']
         if self.cell_decode:
@@ -184,7 +184,7 @@ class LMLTE(Modulated):
         waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
         return ensemble(self.imnet(waves, hoisted['modulation']), areas)
 
-    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+    def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         coef, freq, phase = self.waves_of(hoisted)
         waves = fourier_on_pixels(coef, freq, full(phase(rel_cell)).expand(len(rel_y), -1), rel_y, rel_x)
         (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])

@@ -89,7 +89,7 @@ class Estimator(Decoder):
         waves = fourier(coef, self.layout(freq), full(self.phase(rel_cell)), rel_coord)
         return ensemble(self.render(waves), areas)
 
-    def on_pixels(self, hoisted, rel_cell, rel_y, rel_x):
+    def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         phase = full(self.phase(rel_cell)).expand(len(rel_y), -1)
         waves = fourier_on_pixels(hoisted['coef'], self.layout(hoisted['freq']), phase, rel_y, rel_x)
         return self.render(waves.flatten(0, 2)).view(len(rel_y), -1, self.n_colors).transpose(1, 2)

@@ -50,7 +50,7 @@ class Runs:
 
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
-    """Colours (B, n_colors, H, W) of the network of `model`, which has `on_pixels`, at all pairs of y (H,) and x (W,).
+    """Colours (B, n_colors, H, W) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
 
     Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
@@ -70,7 +70,7 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     rel_cell = relative_cell(cell, (height, width))
     step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length * model.width))
     chunks = zip(rel_y.split(step), rel_x.split(step), *(maps.split(step) for maps in pixels.values()), strict=True)
-    values = torch.cat([model.on_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
+    values = torch.cat([model.decode_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
                         for some_y, some_x, *maps in chunks])
     return Combine.apply(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
 

@@ -25,14 +25,14 @@ def relative_index(window: int) -> torch.Tensor:
     return offset[..., 0] * (2 * window - 1) + offset[..., 1]
 
 
-def cut(x: torch.Tensor, window: int) -> torch.Tensor:
+def window_partition(x: torch.Tensor, window: int) -> torch.Tensor:
     """A map (B, H, W, C) in windows, row by row: (B * windows, window^2, C)."""
     b, h, w, c = x.shape
     x = x.view(b, h // window, window, w // window, window, c)
     return x.transpose(2, 3).reshape(-1, window * window, c)
 
 
-def join(x: torch.Tensor, window: int, size: tuple[int, int]) -> torch.Tensor:
+def window_reverse(x: torch.Tensor, window: int, size: tuple[int, int]) -> torch.Tensor:
     """The map (B, H, W, C) of `size` (H, W) that was `cut`."""
     h, w = size
     x = x.view(-1, h // window, w // window, window, window, x.shape[-1])
@@ -47,7 +47,7 @@ def attention_mask(size: tuple[int, int], window: int, device: torch.device) -> 
     labels = [torch.zeros(n, device=device).index_fill_(0, torch.arange(n - window, n, device=device), 1) for n in size]
     for label, n in zip(labels, size, strict=True):
         label[n - window // 2:] = 2
-    both = cut((labels[0].unsqueeze(1) * 3 + labels[1]).view(1, *size, 1), window).squeeze(-1)
+    both = window_partition((labels[0].unsqueeze(1) * 3 + labels[1]).view(1, *size, 1), window).squeeze(-1)
     return (both.unsqueeze(1) != both.unsqueeze(2)) * MASKED
 
 
@@ -101,7 +101,7 @@ class Block(nn.Module):
 
     def attend(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = join(self.attn(cut(x, self.window), mask), self.window, x.shape[1:3])
+        x = window_reverse(self.attn(window_partition(x, self.window), mask), self.window, x.shape[1:3])
         return x.roll((self.shift, self.shift), (1, 2))
 
     def drop_path(self, x: torch.Tensor) -> torch.Tensor:

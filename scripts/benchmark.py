@@ -64,7 +64,7 @@ class Case(NamedTuple):
     call: Callable
 
 
-class Encoded(nn.Module):
+class FixedFeatures(nn.Module):
     """In place of an encoder: cuts the features of an input (1, 3, h, w) out of `feat`, at no cost."""
     receptive_radius = 0
 
@@ -119,7 +119,7 @@ def decode_cases(device, h, w, scale):
     first = min(queries, PUBLISHED_QUERIES)
     for name, model_name, form, precision in versions():
         model = build(model_name, device).eval()
-        model.encoder = Encoded(feat)
+        model.encoder = FixedFeatures(feat)
         if form is None:
             yield Case(name, precision, queries, partial(decode, model, image, size, precision))
         else:

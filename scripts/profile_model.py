@@ -35,7 +35,7 @@ from utils import UserError, located, run_cli
 REPEATS = 3
 
 
-class Encoded(nn.Module):
+class FixedFeatures(nn.Module):
     """In place of an encoder: gives the feature map `feat` of the whole picture, at no cost."""
     receptive_radius = None  # no tiles
 
@@ -65,7 +65,7 @@ def calls(model, shape, scale):
     encoder, feat = model.encoder, model.encoder(image[None])
 
     def decode():
-        model.encoder = Encoded(feat)
+        model.encoder = FixedFeatures(feat)
         try:
             upscale_whole(model, image, size)
         finally:

@@ -328,10 +328,10 @@ def test_grid_in_chunks_of_pixels_follows_the_equations(monkeypatch, chunk):
 @pytest.mark.parametrize('spec', [pixel(), lte()], ids=['pixel', 'lte'])
 def test_the_wider_a_network_the_fewer_pixels_are_made_at_a_time(monkeypatch, spec):
     model, numbers = build(spec), []
-    on_pixels = model.on_pixels
+    decode_pixels = model.decode_pixels
     monkeypatch.setattr(pixel_grid, 'CHUNK', 5000)
-    monkeypatch.setattr(model, 'on_pixels', lambda hoisted, cell, y, x: (
-        numbers.append(y.numel() * x.shape[1] * model.width), on_pixels(hoisted, cell, y, x))[1])
+    monkeypatch.setattr(model, 'decode_pixels', lambda hoisted, cell, y, x: (
+        numbers.append(y.numel() * x.shape[1] * model.width), decode_pixels(hoisted, cell, y, x))[1])
     with torch.no_grad():
         model.query_grid(model.encode(torch.rand(1, 3, 5, 6, dtype=torch.float64)), axis(20), axis(24), cell_of(20, 24))
     assert len(numbers) > 1 and max(numbers) <= 5000

@@ -248,7 +248,7 @@ class Trainer:
         elif start := self.config.weights_from or self.config.encoder_from:
             other = checkpoints.load(start)
             with located(start):
-                self.begin_as(other)
+                self.init_from(other)
 
     def restore(self, state: dict, same_run: bool) -> None:
         """Restores the state that `save` wrote; if another run did, to the beginning of its epoch.
@@ -285,7 +285,7 @@ class Trainer:
                 theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
                 raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
 
-    def begin_as(self, other: nn.Module) -> None:
+    def init_from(self, other: nn.Module) -> None:
         """Starts the model from the weights of another one: all, or with `encoder_from` only the encoder's."""
         norm = getattr(other, 'data_norm', USUAL_NORM)
         self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
