@@ -55,7 +55,7 @@ class ALIIF(Decoder):
         index, rel_coord, areas = self.neighbours(features, coord)
         local = self.local_input(features, rel_coord, cell)
         h = self.first_layer(features.rows('mixture'), index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h, self.weigh(features, index, local)), areas)
+        return ensemble(self.imnet.after_first(h, self.weigh(features, index, local)), areas)
 
     def weigh(self, features: Features, index: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
         """The weights of the K functions for each query and code, (n*B*Q, K)."""
@@ -63,7 +63,7 @@ class ALIIF(Decoder):
             return local.new_ones(local.shape[0], 1)
         if self.pixel_space:
             return features.rows('weights').index_select(0, index.flatten())
-        return self.expansion(
+        return self.expansion.after_first(
             self.first_layer(features.rows('expansion'), index, local, self.expansion.first[0]))
 
     def weigh_pixels(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ class ALIIF(Decoder):
             torch._assert_async((cell == cell[:, :1]).all(), 'space: pixel needs one cell for all queries of an image')
             rel_cell = relative_cell(cell[:, :1], features.window[2:])
             rows = rows + torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t()).unsqueeze(1)
-        return self.expansion(rows.flatten(0, 2)).view(*rows.shape[:-1], -1)
+        return self.expansion.after_first(rows.flatten(0, 2)).view(*rows.shape[:-1], -1)
 
     # --- fast paths
 

@@ -35,4 +35,4 @@ class LIIF(Decoder):
         index, rel_coord, areas = self.neighbours(features, coord)
         local = self.local_input(features, rel_coord, cell)
         h = self.first_layer(features.rows('first'), index, local, self.imnet.first[0])
-        return ensemble(self.imnet(h), areas)
+        return ensemble(self.imnet.after_first(h), areas)

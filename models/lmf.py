@@ -81,7 +81,7 @@ class Modulated(Decoder):
             torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
             cell = relative_cell(cell[:, :1], features.window[2:])
         start = self.hypernet_start(features, cell)
-        made = self.hypernet(start.flatten(0, 2)).view(*start.shape[:-1], -1)
+        made = self.hypernet.after_first(start.flatten(0, 2)).view(*start.shape[:-1], -1)
         modulation, codes = made.split((self.imnet.modulations, made.shape[-1] - self.imnet.modulations), dim=-1)
         return features.with_hoisted(modulation=full(modulation), codes=full(codes))
 

@@ -108,7 +108,7 @@ class LTE(Estimator):
         self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, self.n_colors)
 
     def render(self, waves):
-        return self.imnet.layers(waves)
+        return self.imnet(waves)
 
 
 @register('lte-fast')

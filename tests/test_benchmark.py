@@ -60,7 +60,7 @@ def test_published_form_equals_the_model(name):
 def test_published_decoding_gives_the_first_queries_of_the_image_that_ours_gives(name, monkeypatch):
     monkeypatch.setattr(benchmark_forms, 'CHUNK', 30)
     model, feat = build(name), torch.randn(1, 64, 4, 8, dtype=torch.float64)
-    model.encoder = benchmark.Encoded(feat)
+    model.encoder = benchmark.FixedFeatures(feat)
     inp = torch.rand(3, 4, 8, dtype=torch.float64)
     image = benchmark.decode(model, inp, (12, 19), 'float32')
     pixels = image.flatten(1).t()
