@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils import UserError, say
+from errors import UserError
+from utils import say
 
 
 def pick_devices(gpu: str) -> list[torch.device]:

@@ -59,11 +59,12 @@ import torch
 
 import models
 from devices import has_bf16, mixed_precision, pick_device, set_precision
+from errors import UserError
 from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  LIIF has the first two here
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
-from utils import UserError, number_text, to_json
+from utils import number_text, to_json
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:

@@ -52,12 +52,13 @@ from torch.utils.data import DataLoader
 import datasets
 from datasets.preview import make_previews, strip
 from devices import Parallel, peak_memory, set_precision
+from errors import UserError, located
 from evaluation import eval_images
 from models.predict import check_channels
 from training.progress import Progress
 from training.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
 from training.trainer import Stopped, Trainer
-from utils import UserError, located, say, time_text
+from utils import say, time_text
 
 
 def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""What models, datasets, training and evaluation share: coordinates, metrics, output; errors, from errors.py.
+"""What models, datasets, training and evaluation share: coordinates, metrics, output.
 
 The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
 `calc_psnr`.
@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from cli import run_cli  # noqa: F401
-from errors import UserError, located, one_line, shown, size_text, unknown  # noqa: F401
+from errors import UserError, size_text, unknown
 
 # --- coordinates -----------------------------------------------------------------------------------
 

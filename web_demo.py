@@ -13,14 +13,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from datasets.image_file import image_size
 from devices import pick_device, set_precision
+from errors import UserError
 from models import load_pretrained, upscale_pil
 from models.pretrained import DEFAULT, target_size
 from pictures.io import read, save
 from pictures.sheets import shown
-from utils import UserError, run_cli
 
 os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
 try:

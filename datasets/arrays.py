@@ -15,7 +15,8 @@ import tifffile
 from PIL import Image
 
 from datasets.image_file import grey_16_bits, image_size, opened, read_image, reading
-from utils import UserError, white
+from errors import UserError
+from utils import white
 
 Channels = Literal['rgb', 'grey', 'all']
 TYPES = np.uint8, np.uint16, np.float32

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets import register
 from datasets.wrappers import SRImplicitDownsampled, resize, to_tensor
-from utils import UserError
+from errors import UserError
 
 FILTERS = Image.BOX, Image.BILINEAR, Image.LANCZOS  # beside bicubic; nearest would shift the input against its target
 SIGMA = 0.1, 0.75  # of the blur, in pixels of the input

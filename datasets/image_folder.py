@@ -20,8 +20,9 @@ from datasets import register
 from datasets.arrays import RGB, Channels, Reader
 from datasets.image_file import SUFFIXES, reading, why_not
 from datasets.pairs import pair_key, partners
+from errors import UserError
 from files import atomic_write, file_name, sweep
-from utils import UserError, say
+from utils import say
 
 # --- caches ----------------------------------------------------------------------------------------
 

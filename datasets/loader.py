@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from config import check_args, check_positive
 from datasets import make
 from datasets.wrappers import Draw
-from utils import UserError, located
+from errors import UserError, located
 
 
 class GlobalBatches:

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from datasets.wrappers import ImplicitWrapper, crop, paired_scale, to_tensor
-from utils import UserError, to_float
+from errors import UserError
+from utils import to_float
 
 SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from utils import UserError
+from errors import UserError
 
 Scale = float | list[float]  # one for both axes, or of height and of width
 

@@ -17,7 +17,8 @@ from datasets import register
 from datasets.arrays import rounded
 from datasets.matlab import imresize
 from datasets.scales import Scale, Scales
-from utils import UserError, located, make_coord, say, size_text, to_float
+from errors import UserError, located, size_text
+from utils import make_coord, say, to_float
 
 
 class Draw(NamedTuple):

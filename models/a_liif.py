@@ -10,13 +10,13 @@ import types
 
 import torch
 
+from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.features import Features
 from models.geometry import relative_cell
 from models.mlp import ExpansionNet, MLPMixture
 from models.pixel_grid import affine, layers
 from models.registry import register
-from utils import UserError
 
 
 @register('a-liif')

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from config import check_extent, check_norm
+from errors import UserError, located, shown
 from files import atomic_write, free_memory
 from models.convert import BARE, bare_state, from_mmagic, unwrapped
 from models.registry import make_model
-from utils import UserError, located, shown
 
 KEY = 'aliif'  # in the metadata of safetensors files: all of a checkpoint but its weights
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from utils import UserError
+from errors import UserError
 
 BARE = 'params_ema', 'params', 'state_dict', 'model', ''  # where others keep a state dict ('': it is the whole file)
 MMAGIC_NAMES = (  # (mmagic's, ours), of encoders and of the MLP; {} is how many blocks EDSR has

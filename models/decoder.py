@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from errors import UserError
 from models.features import Features
 from models.geometry import neighbours, relative_cell
 from models.pixel_grid import decode_grid
 from models.registry import make
 from models.sampling import grid
-from utils import UserError, axis_coords
+from utils import axis_coords
 
 Residual = Literal['bilinear'] | None
 USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.registry import register
-from utils import UserError
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:

@@ -3,10 +3,10 @@
 The same function as published, with the first layer's feature part computed once per latent pixel.
 """
 
+from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.mlp import MLP
 from models.registry import register
-from utils import UserError
 
 
 @register('liif')

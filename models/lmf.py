@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.geometry import relative_cell
 from models.lte import convolve, fourier, fourier_on_pixels, full, pairs
 from models.mlp import MLP, Linear
 from models.pixel_grid import affine, layers
 from models.registry import make, register
-from utils import UserError
 
 
 @register('lmmlp')

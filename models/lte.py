@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.mlp import MLP
 from models.registry import register
-from utils import UserError
 
 
 def full(x: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,10 @@ so feature and last layer are multiplied first, once per latent pixel, and the m
 
 import torch
 
+from errors import UserError
 from models.decoder import Decoder, Residual
 from models.geometry import centre, nearest
 from models.registry import make, register
-from utils import UserError
 
 
 @register('metasr')

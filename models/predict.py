@@ -6,9 +6,10 @@ from collections.abc import Iterator, MutableMapping
 
 import torch
 
+from errors import UserError
 from models.decoder import Decoder
 from models.geometry import nearest
-from utils import UserError, make_coord, white
+from utils import make_coord, white
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time

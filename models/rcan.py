@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.edsr import ResidualEncoder, conv
 from models.registry import register
-from utils import UserError
 
 
 class ChannelAttention(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.edsr import conv
 from models.registry import register
-from utils import UserError
 
 CONFIGS = {'A': (20, 6, 32), 'B': (16, 8, 64)}  # blocks, layers in a block, growth rate
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, MutableMapping
 import torch
 from PIL import Image
 
+from errors import UserError
 from models.decoder import Decoder
 from models.predict import Block, KeptLatents, Latents, joined, upscale_latents
 from models.pretrained import pictures, seen_colours
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
-from utils import UserError
 
 Picture = torch.Tensor | Image.Image | Deep
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from config import Registry
+from errors import UserError
 from files import free_memory
 from models.convert import from_published
-from utils import UserError
 
 registry = Registry('model')
 register = registry.register

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from config import check_positive
+from errors import UserError
 from models.registry import register
-from utils import UserError
 
 DROP_PATH = 0.1  # the last block's rate of stochastic depth; it grows evenly from 0 at the first block
 MASKED = -100.  # added to the products of queries and keys that are not neighbours in the image

@@ -24,14 +24,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models
+from cli import run_cli
 from config import load_yaml
 from datasets import make_loader
 from devices import has_bf16, pick_device, set_precision
+from errors import UserError
 from evaluation import eval_psnr
 from models.checkpoint import read
 from scripts.results import update_page, write_rows
 from training.run import differences, read_config
-from utils import UserError, run_cli
 
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
 SEEDS = 0, 1

@@ -35,14 +35,15 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models
+from cli import run_cli
 from config import check_positive, load_yaml
 from devices import device_name, has_bf16, pick_device, set_precision
+from errors import UserError
 from files import atomic_write
 from models import a_liif
 from models.mlp import linear
 from models.predict import upscale_whole
 from scripts import benchmark_forms as forms
-from utils import UserError, run_cli
 
 # configs/train-div2k/train_edsr-baseline-*.yaml
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'

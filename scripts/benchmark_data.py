@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
 from config import check_positive
 from datasets import make_loader
 from datasets.image_file import FORMATS
 from datasets.image_folder import find_images
-from utils import run_cli, to_pixel_samples
+from utils import to_pixel_samples
 
 INP_SIZE, SCALE_MAX, SAMPLE_Q, BATCH_SIZE = 48, 4, 2304, 8
 

@@ -19,12 +19,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import datasets
+from cli import run_cli
 from config import check_positive
 from devices import Parallel, device_name, set_precision
+from errors import UserError
 from files import atomic_write
 from training.run import read_config
 from training.trainer import Trainer
-from utils import UserError, run_cli
 
 CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
 SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches that take turns

@@ -28,9 +28,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from cli import run_cli
 from devices import device_name, pick_device
+from errors import UserError
 from files import atomic_write
-from utils import UserError, run_cli
 
 LINES = 60  # of a step's output that are kept
 

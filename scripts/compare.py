@@ -16,10 +16,12 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
 from datasets.image_file import read_image
+from errors import UserError
 from pictures.compare import detailed_part
 from pictures.sheets import zoomed_sheet
-from utils import UserError, number_text, run_cli
+from utils import number_text
 
 PANEL = 360  # longest side of a panel, in pixels
 

@@ -18,16 +18,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from datasets.image_file import read_image
 from datasets.wrappers import resize, to_tensor
 from devices import pick_device, set_precision
+from errors import UserError
 from files import atomic_write
 from models import load_pretrained, predict
 from models.predict import upscale_whole
 from models.pretrained import DEFAULT
 from scripts.results import write_rows
-from utils import UserError, calc_psnr, run_cli, to_float
+from utils import calc_psnr, to_float
 
 RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
 PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]

@@ -11,8 +11,8 @@ import urllib.request
 
 from tqdm import tqdm
 
+from errors import UserError
 from files import writing
-from utils import UserError
 
 WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, after so many in a row that brought no new byte
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError)

@@ -21,14 +21,15 @@ from torch.utils.data import Dataset, default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device, set_precision
+from errors import UserError
 from evaluation import predictions
 from files import atomic_write
 from models import Bicubic, load_pretrained
 from scripts.results import write_rows
-from utils import UserError, run_cli, scored_pixels
+from utils import scored_pixels
 
 LONGER = 'edsr-baseline-A-liif-pixel'  # was trained for longer than the others, and is marked
 MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER

@@ -22,13 +22,13 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import add_import_option
+from cli import add_import_option, run_cli
+from errors import UserError
 from files import atomic_write
 from models import load_pretrained
 from models.predict import normalisations
 from models.pretrained import DEFAULT
 from models.swinir import SwinIR
-from utils import UserError, run_cli
 
 AXES = {'image': {0: 'batch', 2: 'height', 3: 'width'}, 'features': {0: 'batch', 2: 'height', 3: 'width'},
         'coord': {0: 'batch', 1: 'queries'}, 'cell': {0: 'batch', 1: 'queries'}}

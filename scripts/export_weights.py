@@ -19,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import add_import_option
+from cli import add_import_option, run_cli
+from errors import UserError, located
 from models.checkpoint import final_spec, read, read_bare, write
 from models.registry import make_model
 from training.run import read_config
-from utils import UserError, located, run_cli
 
 
 def with_spec(source, path):

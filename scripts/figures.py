@@ -17,9 +17,10 @@ from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device, set_precision
+from errors import UserError
 from evaluation import predictions
 from files import atomic_write
 from models.pretrained import DEFAULT, load_pretrained
@@ -27,7 +28,7 @@ from pictures.compare import weights_map
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import digests, load_models
-from utils import UserError, calc_psnr, luma, run_cli, to_float
+from utils import calc_psnr, luma, to_float
 
 PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'

@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
 from datasets.image_folder import left_out
+from errors import UserError
 from files import writing
 from scripts.download import announce, download
-from utils import UserError, run_cli
 
 # beside HR, what the benchmarks' LR_bicubic have at the scales that configs/test/supplied-lr reads
 PARTS = 'HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4'

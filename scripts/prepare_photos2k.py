@@ -18,10 +18,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from cli import run_cli
+from errors import UserError
 from files import atomic_write
 from scripts.download import download
 from scripts.prepare_data import count
-from utils import UserError, run_cli
 
 LIST = ROOT / 'pretrained/photos2k.txt'
 SIDE = 2040

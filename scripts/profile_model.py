@@ -21,8 +21,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from devices import Parallel, pick_device, set_precision
+from errors import UserError, located
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained, target_size
 from models.registry import make_model
@@ -30,7 +31,6 @@ from scripts.benchmark import flops, machine, peak_bytes, seconds
 from scripts.benchmark_training import SCALES, random_batch, training_rate
 from training.run import read_config
 from training.trainer import Trainer
-from utils import UserError, located, run_cli
 
 REPEATS = 3
 

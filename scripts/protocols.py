@@ -17,11 +17,12 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from cli import run_cli
 from devices import pick_device, set_precision
 from evaluation import mean, open_config, predictions
 from models import Bicubic, load_pretrained
 from models.pretrained import DEFAULT
-from utils import calc_psnr, luma, run_cli
+from utils import calc_psnr, luma
 
 SCALES = 2, 4
 SETS = 'set5', 'set14', 'b100', 'urban100'

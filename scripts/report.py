@@ -22,9 +22,10 @@ from PIL import Image
 
 from config import load_yaml
 from devices import device_name
+from errors import UserError
 from files import atomic_write
 from pictures.modes import to_picture
-from utils import UserError, number_text, parse_eval_type
+from utils import number_text, parse_eval_type
 
 SIDE = 512  # pixels: of a larger image the central part is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer

@@ -13,11 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
 from datasets.image_file import read_image
 from datasets.image_folder import in_parallel, list_images
 from datasets.wrappers import resize
+from errors import UserError
 from files import atomic_write
-from utils import UserError, run_cli
 
 LARGEST, SMALLER = 256, (128, 64, 32)
 

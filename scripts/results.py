@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models
-from cli import add_import_option
+from cli import add_import_option, run_cli
 from config import load_yaml
 from devices import pick_device, set_precision
+from errors import UserError
 from evaluation import evaluate
 from files import atomic_write
 from scripts.prepare_data import count
-from utils import UserError, number_text, run_cli, to_json
+from utils import number_text, to_json
 
 CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')

@@ -16,10 +16,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cli import run_cli
 from datasets.image_file import read_image
 from datasets.image_folder import in_parallel, list_images
+from errors import UserError
 from files import atomic_write
-from utils import UserError, run_cli
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50
 EACH = 10  # of so many photos one is looked at to choose the quality

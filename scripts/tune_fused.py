@@ -16,9 +16,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import models
+from cli import run_cli
 from config import load_yaml
+from errors import UserError
 from models.a_liif import fused_kernel
-from utils import UserError, make_coord, run_cli
+from utils import make_coord
 
 SIDE, SCALE = 256, 4  # of the input
 

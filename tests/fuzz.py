@@ -21,10 +21,10 @@ import yaml
 from projects import CONFIG
 
 import models
+from errors import UserError
 from models import checkpoint
 from models.registry import make_model
 from training.run import read_config
-from utils import UserError
 
 SNIPPETS = [
     '[', ']', '{', '}', ': ', '- ', '&a ', '*a', '<<: *a', '!!int ', '!!float ', '!!timestamp ', '!!binary ', '!!set ',

@@ -10,8 +10,8 @@ from projects import CONFIG, REPOSITORY, Project
 
 import models
 from config import load_yaml
+from errors import UserError
 from scripts import ablations
-from utils import UserError
 
 PAGE = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
 

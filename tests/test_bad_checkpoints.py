@@ -10,8 +10,8 @@ import yaml
 from projects import CONFIG, changed, error, forked
 
 import models
+from errors import UserError
 from models import checkpoint
-from utils import UserError
 
 ENCODER = {'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'no_upsampling': True}}
 

@@ -12,8 +12,8 @@ import pytest
 import readme
 import torch
 
+from errors import UserError
 from scripts import benchmark, benchmark_forms
-from utils import UserError
 
 CPU = torch.device('cpu')
 SMALL = {'SIZES': ((4, 5, 2), (6, 5, 3)), 'PUBLISHED_QUERIES': 100, 'BATCH': 2, 'CROP': 4,

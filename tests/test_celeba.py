@@ -11,9 +11,9 @@ from projects import train_two_steps
 
 import models
 from config import load_yaml
+from errors import UserError
 from evaluation import evaluate
 from scripts import resize
-from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TASKS = {'32-256': (32, 256), '64-128': (64, 128)}

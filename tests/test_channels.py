@@ -11,8 +11,8 @@ import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders, tell_left_out
 from datasets.matlab import imresize
 from datasets.wrappers import SRImplicitDownsampled, SRImplicitPaired, resize
+from errors import UserError
 from models import Bicubic
-from utils import UserError
 
 
 def folder_of(path, *arrays, name='{}.npy'):

@@ -15,6 +15,7 @@ from projects import changed, error, forked
 from upscaling import RANDOM, assert_close, interpolated, make_checkpoint, picture, silence
 
 import models
+from errors import UserError
 from evaluation import score
 from models import load_pretrained, upscale, upscale_pil, upscale_region
 from models.predict import upscale_whole
@@ -22,7 +23,6 @@ from models.pretrained import mixing_weights
 from models.registry import with_n_colors
 from pictures.deep import Deep
 from pictures.modes import plain, to_tensor
-from utils import UserError
 
 ENCODERS = {'edsr-baseline': specs.ENCODER['args'], 'rdn': {'G0': 4, 'RDNconfig': 'A', 'no_upsampling': True},
             'rcan': {'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4, 'reduction': 2, 'no_upsampling': True},

@@ -13,10 +13,10 @@ from projects import train_two_steps
 import datasets
 import models
 from config import check_args, load_yaml
+from errors import UserError
 from evaluation import config_keys, parse_eval_type
 from models.pretrained import DEFAULT
 from training.run import Config
-from utils import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))

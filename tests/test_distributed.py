@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.parallel import replicate
 
 import train_liif
+from cli import run_cli
 from devices import Parallel
+from errors import UserError
 from training.trainer import Trainer
-from utils import UserError, run_cli
 
 pytestmark = pytest.mark.slow  # nearly all of them start jobs of several processes
 

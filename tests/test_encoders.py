@@ -5,7 +5,7 @@ import reference
 import torch
 
 import models
-from utils import UserError
+from errors import UserError
 
 SMALL = {
     'edsr-baseline': {'n_resblocks': 2, 'n_feats': 6},

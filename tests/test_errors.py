@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from projects import Project, before_step, error, forked, only_line, write_photos
 
-from utils import UserError, run_cli
+from cli import run_cli
+from errors import UserError
 
 PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root_path_1': 'LR', 'root_path_2': 'HR'}},
         'train_dataset.wrapper': {'name': 'sr-implicit-paired', 'args': {'inp_size': 8, 'sample_q': 16}}}

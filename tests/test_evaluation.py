@@ -14,9 +14,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import datasets
 import models
+from errors import UserError
 from evaluation import batched_predict, eval_psnr, evaluate, score
 from test import main, short_names
-from utils import UserError, calc_psnr
+from utils import calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
 needs_benchmark = pytest.mark.skipif(not BENCHMARK.is_dir(), reason=f'{BENCHMARK} is absent')

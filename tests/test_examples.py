@@ -11,7 +11,7 @@ from projects import REPOSITORY, changed, forked, write_photos
 
 from cli import import_module
 from config import Registry, check_args, load_yaml
-from utils import UserError
+from errors import UserError
 
 SHORT = {'train_dataset.dataset.args': {'count': 24}, 'val_dataset.dataset.args.count': 4, 'epoch_max': 1}
 CHECKPOINT = 'save/_own_model/epoch-last.pth'

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import models
+from errors import UserError
 from scripts import export_weights
-from utils import UserError
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import yaml
 from projects import CONFIG, ENVIRONMENT, REPOSITORY, changed, only_line, write_photos
 
 import models
+from errors import UserError
 from models import checkpoint
-from utils import UserError
 
 SPEC = specs.pixel()
 

@@ -12,8 +12,8 @@ import torch
 
 import datasets
 import models
+from errors import UserError
 from evaluation import eval_psnr
-from utils import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 GOLDEN = SHARED / 'golden'

@@ -14,7 +14,7 @@ from photos import photo, truncate
 from PIL import Image
 
 from datasets.image_folder import ImageFolder
-from utils import UserError
+from errors import UserError
 
 CACHES = ['none', 'bin', 'in_memory']
 

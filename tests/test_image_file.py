@@ -14,8 +14,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 from datasets import image_file
 from datasets.image_file import image_size, read_image
 from datasets.image_folder import ImageFolder
+from errors import UserError
 from pictures.io import read
-from utils import UserError
 
 # --- as 8-bit RGB ----------------------------------------------------------------------------------
 

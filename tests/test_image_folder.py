@@ -9,7 +9,7 @@ from photos import save_photos, truncate
 
 import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders, tell_left_out
-from utils import UserError
+from errors import UserError
 
 CACHES = ['none', 'bin', 'in_memory']
 

@@ -13,7 +13,7 @@ from upscaling import make_checkpoint
 
 import devices
 import test
-from utils import UserError
+from errors import UserError
 
 PLAIN = {'lr': 'pillow', 'jpeg': None, 'set': [], 'self_ensemble': False, 'tile': None, 'max_cell_scale': None,
          'precision': 'float32'}

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from datasets import GlobalBatches, make_loader
-from utils import UserError
+from errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from projects import CONFIG, Project, assert_same, error, stop
 
+from errors import UserError
 from training.losses import Losses
-from utils import UserError
 
 PRED, GT = torch.tensor([[[0.5, 0, 0], [1, 1, 1]]]), torch.tensor([[[0.5, 3, 0], [1, 1, -3]]])  # differences 3 and 4
 TWO = [{'name': 'l1', 'weight': 0.25}, {'name': 'mse'}]

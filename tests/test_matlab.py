@@ -13,7 +13,7 @@ import test
 from datasets.image_folder import ImageFolder
 from datasets.matlab import imresize
 from datasets.wrappers import SRImplicitDownsampled
-from utils import UserError
+from errors import UserError
 
 SET5 = Path(__file__).resolve().parents[2] / 'shared/data/benchmark/Set5'
 

@@ -9,7 +9,8 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import utils
-from utils import UserError, calc_psnr, calc_ssim, make_coord, to_pixel_samples
+from errors import UserError
+from utils import calc_psnr, calc_ssim, make_coord, to_pixel_samples
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import models
-from utils import UserError
+from errors import UserError
 
 CHANNELS = 8
 

@@ -9,10 +9,10 @@ from PIL import Image
 from projects import forked
 
 import models
+from errors import UserError
 from models import load_pretrained, upscale_pil
 from models.registry import with_n_colors
 from scripts import export_onnx
-from utils import UserError
 
 RDN = {'name': 'rdn', 'args': {'G0': 4, 'RDNconfig': 'A', 'no_upsampling': True}}
 RCAN = {'name': 'rcan', 'args': {'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4, 'reduction': 2,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from projects import CONFIG, Project, assert_same, before_step
 
+from errors import UserError
 from training.trainer import Trainer
-from utils import UserError
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
 

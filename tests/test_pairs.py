@@ -7,7 +7,7 @@ from photos import save_photos
 from PIL import Image
 
 from datasets.image_folder import PairedImageFolders
-from utils import UserError
+from errors import UserError
 
 
 @pytest.mark.parametrize('names', [

@@ -5,7 +5,7 @@ import torch
 from specs import PLAIN, a_liif, assert_equal, build, images, liif, pixel, scattered
 
 import models
-from utils import UserError
+from errors import UserError
 
 
 def assert_uniform(tensor, bound):

@@ -13,8 +13,8 @@ import pytest
 from bad_server import bad_server
 from PIL import Image
 
+from cli import run_cli
 from scripts import download, prepare_data
-from utils import run_cli
 
 DIV2K = {
     'DIV2K_train_HR': 800,

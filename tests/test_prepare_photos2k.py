@@ -10,8 +10,8 @@ import pytest
 from bad_server import bad_server
 from PIL import Image
 
+from cli import run_cli
 from scripts import download, prepare_photos2k
-from utils import run_cli
 
 
 def photo(width, height, form):

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from projects import Project, before_step, write_photos
 
+from errors import UserError
 from training import progress
 from training.trainer import Trainer
-from utils import UserError, time_text
+from utils import time_text
 
 LONG = {'train_dataset.dataset.args.repeat': 50, 'epoch_max': 1, 'epoch_val': None}  # 125 iterations an epoch
 WHOLE = {'val_dataset.wrapper.args': {'scale_min': 2}, 'val_dataset.batch_size': 1, 'eval_type': 'benchmark-2',

@@ -10,11 +10,11 @@ from test_predict import RCAN, RDN, SWINIR
 from upscaling import picture
 
 import models
+from errors import UserError
 from models import predict, rdn, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.regions import Encoded
 from pictures.deep import Deep
-from utils import UserError
 
 MODELS = {'pixel': pixel(residual='bilinear'), 'a-liif': a_liif(), 'liif': liif(), 'metasr': metasr(), 'lte': lte(),
           'pixel-rdn': pixel(encoder_spec=RDN), 'pixel-rcan': pixel(encoder_spec=RCAN),

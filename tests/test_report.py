@@ -18,8 +18,8 @@ from specs import a_liif
 
 import models
 import test
+from errors import UserError
 from scripts import report
-from utils import UserError
 
 SCALES, NAMES = (2, 3), ('a.png', '<b>&"c.png')
 SIZE = 60, 44  # width and height, which both scales divide

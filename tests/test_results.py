@@ -16,9 +16,9 @@ from PIL import Image
 from specs import a_liif
 
 import models
+from errors import UserError
 from evaluation import evaluate
 from scripts import figures, results
-from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT.parent / 'shared' / 'data' / 'benchmark'

@@ -8,8 +8,8 @@ from unittest import mock
 import pytest
 from projects import Killed, Project, assert_same, before_step, error, kill, stop
 
+from errors import UserError
 from training import run, trainer
-from utils import UserError
 
 FEATURES = {
     'plain': {}, 'ema': {'ema': 0.9}, 'saved epochs': {'epoch_save': 2},

@@ -13,8 +13,9 @@ from datasets.image_folder import ImageFolder
 from datasets.loader import collate
 from datasets.scales import Scales
 from datasets.wrappers import Draw, SRImplicitDownsampled
+from errors import UserError
 from training.run import read_config
-from utils import UserError, calc_psnr
+from utils import calc_psnr
 
 DRAWS = 400
 

@@ -7,8 +7,8 @@ import pytest
 from photos import save_photos
 from PIL import Image
 
+from errors import UserError
 from scripts import shrink_photos
-from utils import UserError
 
 
 def shrink(monkeypatch, *args):

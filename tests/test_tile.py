@@ -10,9 +10,9 @@ from specs import liif
 from upscaling import make_checkpoint, picture
 
 import models
+from errors import UserError
 from models import predict, upscale_pil
 from models.predict import set_tile, upscale_whole
-from utils import UserError
 
 SWINIR = {'name': 'swinir', 'args': {'embed_dim': 8, 'depths': [2], 'num_heads': [2]}}
 

@@ -17,10 +17,11 @@ from projects import CONFIG, Project, assert_same, before_step, changed, kill, r
 import datasets
 import devices
 import models
+from errors import UserError
 from evaluation import eval_psnr
 from training.optim import make_schedule, optimizers
 from training.trainer import Trainer
-from utils import UserError, make_coord
+from utils import make_coord
 
 # --- the same again --------------------------------------------------------------------------------
 

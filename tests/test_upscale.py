@@ -12,8 +12,8 @@ from PIL import Image
 from upscaling import RANDOM, SRGB, assert_close, interpolated, picture
 
 import models
+from errors import UserError
 from models import load_pretrained, predict, pretrained, upscale_pil
-from utils import UserError
 
 # --- three lines in a notebook --------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from projects import ENVIRONMENT
 
 import models
 import web_demo
+from errors import UserError
 from models import upscale_pil
-from utils import UserError
 
 SCRIPT = Path(__file__).resolve().parents[1] / 'web_demo.py'
 SIZE = 60, 44  # width and height of the photo

@@ -16,7 +16,8 @@ from PIL import Image
 import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders
 from datasets.wrappers import Draw, SRImplicitDownsampled, SRImplicitPaired, SRImplicitUniformVaried
-from utils import UserError, make_coord
+from errors import UserError
+from utils import make_coord
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 CACHES = ['none', 'bin', 'in_memory']

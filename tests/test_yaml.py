@@ -8,7 +8,7 @@ import yaml
 from projects import CONFIG
 
 from config import load_yaml
-from utils import UserError
+from errors import UserError
 
 
 def nine(i):

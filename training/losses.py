@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from config import Registry, convert
-from utils import UserError
+from errors import UserError
 
 losses = Registry('loss')
 

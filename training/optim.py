@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from config import Registry, check_args
-from utils import UserError, located
+from errors import UserError, located
 
 optimizers = Registry('optimizer')
 Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning rate after t epochs

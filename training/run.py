@@ -15,9 +15,10 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from config import check_args, check_norm, check_positive, load_yaml, set_key
+from errors import UserError, located
 from files import atomic_write, writing
 from training.optim import make_schedule
-from utils import UserError, located, parse_eval_type
+from utils import parse_eval_type
 
 FLAGS = ('seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
 # what may differ on --resume; data may move

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from config import check_norm
 from devices import Parallel, mixed_precision
+from errors import UserError, located
 from evaluation import eval_images, image_names
 from models import checkpoint as checkpoints
 from models.convert import from_published
@@ -22,7 +23,7 @@ from models.registry import load_state, make_model, with_n_colors
 from training.losses import Losses
 from training.optim import make_optimizer
 from training.run import Config
-from utils import UserError, located, say, to_float
+from utils import say, to_float
 
 if TYPE_CHECKING:  # it imports this module
     from training.progress import Progress

@@ -23,13 +23,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from datasets.image_file import image_size
+from errors import UserError
 from models.decoder import Decoder
 from models.regions import Encoded, check
 from pictures.deep import Deep
 from pictures.io import read
 from pictures.modes import blank
 from pictures.sheets import shown
-from utils import UserError
 from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
