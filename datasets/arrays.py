@@ -51,10 +51,8 @@ class Reader:
         if self.channels == 'rgb':
             return read_image(path)
         with reading(path):
-            image = checked(stored(path))
-            if self.channels == 'grey':
-                image = to_grey(image)
-            return self.in_range(image)
+            image = self.in_range(checked(stored(path)))
+            return to_grey(image) if self.channels == 'grey' else image
 
     def in_range(self, image: np.ndarray) -> np.ndarray:
         """`image`, a `checked` one, divided by the data range, if there is one; UserError for values beyond it."""

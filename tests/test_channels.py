@@ -108,6 +108,13 @@ def test_data_range_is_the_value_of_white(tmp_path):
     np.testing.assert_allclose(image, array / 4095, rtol=1e-6)
 
 
+def test_grey_of_colour_beyond_1_is_brightness_by_its_range(tmp_path):
+    array = noise(6, 9, 3, dtype=np.float32) * 80
+    grey = ImageFolder(folder_of(tmp_path / 'a', array), channels='grey', data_range=80)[0]
+    expected = (0.299 * array[..., 0] + 0.587 * array[..., 1] + 0.114 * array[..., 2]) / 80
+    np.testing.assert_allclose(grey[..., 0], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize('array, args, told', [
     (np.full((6, 9), 1.5, np.float32), {}, 'from 1.5 to 1.5, and must be from 0 to 1; data_range'),
     (np.full((6, 9), np.nan, np.float32), {}, 'from nan to nan'),
