@@ -23,7 +23,7 @@ from config import check_positive  # noqa: E402
 from files import atomic_write  # noqa: E402
 from models.parallel import Parallel, device_name, set_precision  # noqa: E402
 from models.run import read_config  # noqa: E402
-from train_liif import Trainer  # noqa: E402
+from models.trainer import Trainer  # noqa: E402
 from utils import UserError, run_cli  # noqa: E402
 
 CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'

@@ -27,9 +27,9 @@ from models.predict import upscale_whole  # noqa: E402
 from models.pretrained import load_pretrained, target_size  # noqa: E402
 from models.registry import make_model  # noqa: E402
 from models.run import read_config  # noqa: E402
+from models.trainer import Trainer  # noqa: E402
 from scripts.benchmark import flops, machine, peak_bytes, seconds  # noqa: E402
 from scripts.benchmark_training import SCALES, random_batch, training_rate  # noqa: E402
-from train_liif import Trainer  # noqa: E402
 from utils import UserError, located, run_cli  # noqa: E402
 
 REPEATS = 3
