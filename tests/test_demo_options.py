@@ -83,7 +83,7 @@ def run(*args, **kwargs):
     return subprocess.run([sys.executable, *args], cwd=REPOSITORY, capture_output=True, text=True, **kwargs)
 
 
-@pytest.mark.parametrize('command', ['demo', 'test', 'train_liif'])
+@pytest.mark.parametrize('command', ['demo', 'test', 'train_liif', 'web_demo'])
 def test_help_does_not_wait_for_pytorch(command):
     result = run('-X', 'importtime', f'{command}.py', '--help')
     imported = {line.rsplit('|')[-1].strip() for line in result.stderr.splitlines()}

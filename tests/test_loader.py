@@ -205,7 +205,7 @@ def test_an_image_that_fails_in_a_worker_ends_the_program_with_one_line_that_nam
     damaged.write_bytes(damaged.read_bytes()[:1000])
     done = run_python(f'''
         from datasets import make_loader
-        from utils import run_cli
+        from cli import run_cli
         run_cli(lambda: list(make_loader({ {**spec, "num_workers": 1} }, seed=0)))
     ''')
     assert done.returncode == 2

@@ -11,11 +11,11 @@ from image_fuzz import mend_png
 from PIL import Image
 from upscaling import picture
 
-import web_demo
 from models import load_pretrained, predict, upscale_pil
 from pictures.io import read
 from pictures.modes import plain
 from pictures.sheets import shown
+from web import upscaling
 
 BACKGROUNDS = 0, 128, 255
 
@@ -183,5 +183,5 @@ def test_colours_that_are_hidden_do_not_bleed_into_what_is_shown():
 def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
     small = Image.new('LA', (30, 20), (255, 255))
     small.paste((0, 0), (0, 0, 15, 20))
-    for side in web_demo.comparison(small, small.resize((120, 80)))[0]:
+    for side in upscaling.comparison(small, small.resize((120, 80)))[0]:
         assert set(np.unique(np.asarray(side)[:, :50])) == {204, 255} and np.asarray(side)[:, 70:].min() == 255

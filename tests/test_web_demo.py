@@ -22,6 +22,7 @@ import models
 import web_demo
 from errors import UserError
 from models import upscale_pil
+from web import upscaling
 
 SCRIPT = Path(__file__).resolve().parents[1] / 'web_demo.py'
 SIZE = 60, 44  # width and height of the photo
@@ -52,8 +53,8 @@ def photo(folder, tmp_path):
 
 def upscale(model, path, scale=None, height=None, width=None):
     """What the page makes of the photo in the file `path`, by `scale`, or else to a size."""
-    choice = web_demo.BY_SCALE if scale else web_demo.BY_SIZE
-    return web_demo.upscale(model, str(path), choice, scale, height, width, path.parent)
+    choice = upscaling.BY_SCALE if scale else upscaling.BY_SIZE
+    return upscaling.upscale(model, str(path), choice, scale, height, width, path.parent)
 
 
 def pixels(image):
@@ -81,7 +82,7 @@ def test_the_slider_shows_bicubic_interpolation_and_the_result(model, photo):
 
 
 def test_of_a_large_result_the_slider_shows_the_centre_and_the_page_says_so(model, photo, monkeypatch):
-    monkeypatch.setattr(web_demo, 'SHOWN', 100)
+    monkeypatch.setattr(upscaling, 'SHOWN', 100)
     (left, right), text, result = upscale(model, photo, scale=2)
     assert 'the centre, 100x88; the download is whole' in text
     assert np.array_equal(pixels(right), pixels(result)[:, 10:110])
@@ -104,7 +105,7 @@ def test_the_download_keeps_the_photos_mode_and_the_slider_shows_colours(model, 
     ({}, 'give a height, a width, or both'),
 ])
 def test_what_cannot_be_made_is_refused(model, photo, monkeypatch, target, message):
-    monkeypatch.setattr(web_demo, 'LIMIT', 1e6)
+    monkeypatch.setattr(upscaling, 'LIMIT', 1e6)
     with pytest.raises(UserError, match=message):
         upscale(model, photo, **target)
 
@@ -116,7 +117,7 @@ def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(model, tmp
 
 
 def test_without_gradio_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(web_demo, 'gr', None)
+    monkeypatch.setattr(upscaling, 'gr', None)
     monkeypatch.setattr(sys, 'argv', ['web_demo.py'])
     with pytest.raises(UserError, match='Gradio is missing: pip install -r requirements-web.txt'):
         web_demo.main()

@@ -1,0 +1,158 @@
+"""The page that upscales photos in a browser, by Gradio, and the server that answers for it and for Explore."""
+
+import argparse
+import math
+import os
+import tempfile
+from pathlib import Path
+
+from datasets.image_file import image_size
+from devices import pick_device, set_precision
+from errors import UserError
+from models import load_pretrained, upscale_pil
+from models.pretrained import DEFAULT, target_size
+from pictures.io import read, save
+from pictures.sheets import shown
+
+os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
+try:
+    import gradio as gr
+    from gradio.processing_utils import save_file_to_cache
+
+    from web.explore import EXAMPLES, Explore
+except ImportError:
+    gr = None
+
+LIMIT = 50e6  # pixels of a result: some minutes on a CPU
+CSS = '#usual .tab-like-container { display: none }'  # the slider's own number, no more than its end
+SHOWN = 2048  # longest side of what the slider shows: browsers hold it, at full resolution, without trouble
+HOUR = 3600
+BY_SCALE, BY_SIZE = 'Scale', 'Size'
+
+
+def check_pixels(what, size):
+    """Raises a UserError if a picture of `size`, `what` it is, has more pixels than this page takes on."""
+    if math.prod(size) > LIMIT:
+        raise UserError(f'{what} has {math.prod(size) / 1e6:.1f} million pixels, and this page makes up to '
+                        f'{LIMIT / 1e6:.0f} million: choose a smaller one, or use demo.py, which has no limit')
+
+
+def centre_box(size):
+    """(left, top, right, bottom) of the middle of a picture of `size` (W, H), at most SHOWN pixels a side."""
+    return tuple((n - min(n, SHOWN)) // 2 for n in size) + tuple((n + min(n, SHOWN)) // 2 for n in size)
+
+
+def comparison(image, big):
+    """The centres of `image`, enlarged by bicubic interpolation, and of `big`, in the same size, and what they are."""
+    box = centre_box(big.size)
+    source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
+    part = big.crop(box)
+    bicubic = shown(image, part.size, box=source)
+    text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
+    if part.size != big.size:
+        text += f' The slider shows the centre, {part.width}x{part.height}; the download is whole.'
+    return (bicubic, shown(part)), text
+
+
+def upscale(model, path, choice, scale, height, width, folder):
+    """What the page shows for the photo in the file `path`: the slider's pictures, a text, and the result's file.
+
+    Of `height` and `width` one may be None: the photo's aspect ratio is kept. The result lies in a new folder in
+    `folder`, where it replaces nothing.
+    """
+    if path is None:
+        raise UserError('choose a photo first')
+    check_pixels('the photo', image_size(path))  # before it is decoded
+    image = read(path)
+    size = None
+    if choice == BY_SIZE:
+        if not (height or width):
+            raise UserError('give a height, a width, or both')
+        size = height or round(image.height * width / image.width), width or round(image.width * height / image.height)
+    size = target_size((image.height, image.width), None if size else scale, size)
+    check_pixels('the result', size)
+    big = upscale_pil(model, image, size=size)
+    target = Path(tempfile.mkdtemp(dir=folder)) / f'{Path(path).stem}-{size[1]}x{size[0]}.png'
+    save(big, target)
+    return *comparison(image, big), str(target)
+
+
+def make_page(model, name):
+    """The Gradio page of `model`, called `name`."""
+
+    # Gradio looks among the positional parameters for one like `progress`
+    def answer(path, choice, scale, height, width, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+        try:
+            cache = photo.GRADIO_CACHE  # which Gradio empties
+            pictures, text, target = upscale(model, path, choice, scale, height, width, cache)
+        except UserError as error:
+            message = str(error) if path is None else str(error).replace(path, Path(path).name)
+            gr.Warning(message, duration=None)  # a gr.Error would cover the last result
+            return gr.skip(), gr.skip(), gr.skip()
+        return pictures, text, gr.DownloadButton(value=target, interactive=True)
+
+    def uploaded(data):
+        """The path that a request names as its photo's. Whoever asks may name any: it must be one of our uploads."""
+        if data is None:
+            return None
+        path, cache = os.path.abspath(data.path or ''), Path(photo.GRADIO_CACHE).resolve()
+        known = {*map(os.path.abspath, page.upload_file_set.copy()), *examples}
+        if path not in known or cache not in Path(path).resolve().parents:
+            raise gr.Error('this file is none that was uploaded here; upload it (again)', print_exception=False)
+        return path
+
+    def show_fields(choice):
+        # no value, said anew, shows the placeholder; otherwise there is a 0
+        sizes = [gr.update(visible=choice == BY_SIZE, value=None) for _ in range(2)]
+        return *(gr.update(visible=choice == BY_SCALE) for _ in range(2)), *sizes
+
+    examples = set()
+    with gr.Blocks(title='A-LIIF', analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, by `{name}`. '
+                    f'The result may have up to {LIMIT / 1e6:.0f} million pixels. '
+                    '[**Explore**](/explore): look around in a photo, and zoom in for ever.')
+        with gr.Row():
+            with gr.Column(scale=1):
+                photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
+                                 height=300, buttons=[])
+                gr.Examples([[str(path)] for path in EXAMPLES.values()], photo, label='Examples')
+                photo.preprocess = uploaded  # Gradio's own opens whatever it is told to, with errors of its own
+                choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
+                with gr.Row():
+                    usual = gr.Slider(1, 30, 2, step=0.1, label='Scale', elem_id='usual', buttons=[], min_width=200)
+                    scale = gr.Number(2, label='Any scale', step=0.1, min_width=120, scale=0)
+                with gr.Row():
+                    height, width = (gr.Number(label=label, precision=0, visible=False, placeholder='from the photo')
+                                     for label in ('Height', 'Width'))
+                button = gr.Button('Upscale', variant='primary')
+                download = gr.DownloadButton('Download PNG', interactive=False)
+                text = gr.Markdown()
+            with gr.Column(scale=2):
+                pictures = gr.ImageSlider(label='Bicubic (left), model (right)', format='png', interactive=False,
+                                          max_height=600, buttons=['fullscreen'])
+        # Gradio copies an example into its cache, under a name that its content decides, when it is chosen
+        examples.update(os.path.abspath(save_file_to_cache(path, photo.GRADIO_CACHE)) for path in EXAMPLES.values())
+        choice.change(show_fields, choice, [usual, scale, height, width])
+        usual.input(fn=None, inputs=usual, outputs=scale, js='scale => scale')
+        # one request at a time: it uses all the cores
+        button.click(answer, [photo, choice, scale, height, width], [pictures, text, download], concurrency_limit=1)
+    return page
+
+
+def serve(args: argparse.Namespace) -> None:
+    """What web_demo.py does with its options."""
+    if not 1 <= args.port <= 65535:
+        raise UserError(f'--port must be from 1 to 65535, not {args.port}')
+    if gr is None:
+        raise UserError('Gradio is missing: pip install -r requirements-web.txt')
+    device = pick_device(args.gpu)
+    set_precision(tf32=False)
+    name = args.model or DEFAULT
+    model = load_pretrained(name).to(device)
+    page = make_page(model, Path(name).stem)
+    try:
+        page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
+                    app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
+                    theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
+    except OSError as error:  # Gradio's own, with several lines
+        raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
