@@ -66,8 +66,8 @@ def test_what_is_left_out_is_named_once_with_the_reason(cli):
     told = [line.removeprefix('note: small: left out: ') for line in out if 'left out' in line]
     assert sorted(told) == [
         '._a.png (hidden)', 'b.cr2, c.CR3 (RAW: export it as TIFF or PNG)', 'd.svg (no pixels: export it as PNG)',
-        'e.txt, f (no suffix of an image)', 'g.png (a folder; only one level is searched)',
-        'h.png (no file, or a link to none)']
+        'e.txt, f (not the suffix of an image)', 'g.png (a folder; only one level is searched)',
+        'h.png (not a file, or a broken link)']
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'train_dataset.wrapper.args.scale_min': 0.5}, 'scales must be 1 <= scale_min <= scale_max, not 0.5 and 3'),
     ({'train_dataset.wrapper.args.inp_size': 48}, 'photos/0.png: 50x40 pixels, but a crop takes 144x144 (5 of 5 '),
     ({'train_dataset.batch_size': 0}, 'tiny.yaml: train_dataset: batch_size must be at least 1, not 0'),
-    ({'train_dataset.wrapper.args.inp_size': None}, 'samples of several sizes make no batch: set inp_size, or batch'),
+    ({'train_dataset.wrapper.args.inp_size': None}, 'samples of different sizes cannot form a batch: set inp_size'),
     ({'epoch_val': -1}, 'tiny.yaml: epoch_val must be at least 1, not -1'),
     ({'optimizer.args.lr': -1}, 'tiny.yaml: optimizer adam: Invalid learning rate: -1.0'),
     ({'data_norm.gt.div': [0]}, 'tiny.yaml: data_norm.gt: sub and div must hold a number or one for each channel'),
