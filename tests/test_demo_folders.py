@@ -147,7 +147,7 @@ def test_what_is_done_is_skipped_and_that_is_no_failure(cli):
     code, out, err, files = upscale(cli)
     assert (code, err, files) == (0, [], ['a.png', 'b.jpg', 'c.png'])
     assert before.items() < times().items()
-    assert 'note: 2 of 3 pictures are there already and were skipped (--overwrite makes them again)' in out
+    assert 'note: 2 of 3 pictures exist already and were skipped (--overwrite makes them again)' in out
 
 
 def test_overwrite_does_all_again(cli):
