@@ -267,8 +267,8 @@ def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(
 def test_a_save_folder_on_a_disk_that_is_not_mounted(project, link):
     (project.folder / link).parent.mkdir(exist_ok=True)
     (project.folder / link).symlink_to('/nowhere/disk')
-    assert error(project) == (f'{link}: is a link to /nowhere/disk, which is not there; mount its disk, or make the '
-                              'link another one')
+    assert error(project) == (f'{link}: is a link to /nowhere/disk, which does not exist; mount its disk, or '
+                              'change the link')
 
 
 def test_a_save_folder_may_be_a_link_to_another_disk(project):
@@ -315,7 +315,7 @@ def test_resuming_with_another_config(project, changes, flags, key):
     project.train()
     project.change({**changes, 'epoch_max': 4})
     assert error(project, '--resume', *flags).startswith(
-        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); put it back")
+        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); restore it")
 
 
 def test_resuming_a_cosine_schedule_with_another_epoch_max(tmp_path):
