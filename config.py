@@ -1,4 +1,4 @@
-"""Configs: reading YAML, checking and converting values, and the registry that makes objects of specs."""
+"""Configs: reading YAML, checking and converting values, and the registry that turns specs into objects."""
 
 import contextlib
 import inspect
@@ -13,12 +13,12 @@ import yaml
 from errors import UserError, located, one_line, shown, unknown
 
 Node = typing.TypeVar('Node')
-LARGEST_FILE, LONGEST = 1 << 20, 3000  # of a config: bytes, and characters of one value
-MOST_VALUES, DEEPEST = 100_000, 50  # of a config, or of a checkpoint's spec
+LARGEST_FILE, LONGEST = 1 << 20, 3000  # limits for a config: bytes, and characters of one value
+MOST_VALUES, DEEPEST = 100_000, 50  # limits for a config, or a checkpoint's spec
 
 
 class YAMLLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error, and so is more than a config can need."""
+    """PyYAML's safe loader, except that duplicate keys and excessive content are errors."""
 
     def construct_document(self, node):
         check_extent(node, yaml_children)
@@ -37,11 +37,11 @@ class YAMLLoader(yaml.SafeLoader):
 
 
 def yaml_children(node: yaml.Node) -> list[yaml.Node]:
-    """The nodes in a YAML `node`; a scalar has none, and may not be too long for an error to show it."""
+    """The nodes in a YAML `node`; a scalar has none; UserError if it is too long."""
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > LONGEST:
-            raise UserError(f'line {node.start_mark.line + 1} has a text of {len(node.value)} characters, and a config '
-                            f'may have {LONGEST}')
+            raise UserError(f'line {node.start_mark.line + 1} has a text of {len(node.value)} characters, but at most '
+                            f'{LONGEST} are allowed')
         return []
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
@@ -54,13 +54,13 @@ def load_yaml(path: str | os.PathLike) -> dict:
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from None
     if len(content) > LARGEST_FILE:
-        raise UserError(f'{path}: is no config: it has more than {LARGEST_FILE:,} bytes')
+        raise UserError(f'{path}: is not a config: it has more than {LARGEST_FILE:,} bytes')
     with located(path):
         try:
             config = yaml.load(content.decode(), YAMLLoader)
         except UserError:
             raise
-        except Exception as error:  # beside YAMLError whatever a bad number, date or nesting leads to
+        except Exception as error:  # YAMLError, and whatever a bad number, date or nesting raises
             raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
         if not isinstance(config, dict):
             raise UserError('holds no keys')
@@ -68,11 +68,11 @@ def load_yaml(path: str | os.PathLike) -> dict:
 
 
 def set_key(config: dict, assignment: str) -> None:
-    """Sets a key of a config as `--set` has it: 'optimizer.args.lr=1e-5'; the value is read as in YAML."""
+    """Sets a key of a config to the argument of `--set`: 'optimizer.args.lr=1e-5'; the value is read as YAML."""
     path, equals, text = assignment.partition('=')
     *parents, last = path.split('.')
     if not equals or not all((*parents, last)):
-        raise UserError(f'--set takes KEY=VALUE, as optimizer.args.lr=1e-5, not {assignment!r}')
+        raise UserError(f'--set takes KEY=VALUE, such as optimizer.args.lr=1e-5, not {assignment!r}')
     try:
         value = yaml.load(text, YAMLLoader)
     except yaml.YAMLError as error:
@@ -87,10 +87,10 @@ def set_key(config: dict, assignment: str) -> None:
 
 
 def check_extent(root: Node, children: Callable[[Node], Iterable[Node]]) -> None:
-    """Raises a UserError unless `root` is shallow and small, all that it refers to counted as often as it does so.
+    """Raises a UserError if `root` is too deep or too large, counting each node as often as it is referred to.
 
-    `children` gives what a node refers to. So what is small in a file (aliases of aliases) and endless to walk through
-    is refused before anything does.
+    `children` returns the nodes that a node refers to. Content that is small in a file but endless when it is
+    traversed (aliases of aliases) is thus refused before anything traverses it.
     """
     nodes, count = [(root, 0)], 0
     while nodes:
@@ -104,7 +104,7 @@ def check_extent(root: Node, children: Callable[[Node], Iterable[Node]]) -> None
 
 
 def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
-    """`value` as the type that `annotation` asks for; numbers that YAML reads as text (1e-4) become numbers."""
+    """`value` converted to the type `annotation`; numbers that YAML reads as text (1e-4) become numbers."""
     unions = types.UnionType, typing.Union
     options = typing.get_args(annotation) if typing.get_origin(annotation) in unions else (annotation,)
     if value is None and types.NoneType in options:
@@ -134,7 +134,7 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
-    """What `function` can be given by name. A class whose __init__ takes `**rest` has its base class's, too."""
+    """The parameters of `function` by name; if the __init__ of a class takes `**rest`, also those of its base class."""
     found = inspect.signature(function, eval_str=True).parameters
     base = getattr(function, '__base__', None)
     if any(p.kind is p.VAR_KEYWORD for p in found.values()) and inspect.isfunction(getattr(base, '__init__', None)):
@@ -143,7 +143,7 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def check_args(function: Callable, args: dict) -> dict:
-    """`args` (a dict) fitted to `function`'s signature: unknown and missing keys and wrong types are UserErrors."""
+    """The dict `args` fitted to the signature of `function`; UserError for unknown or missing keys and wrong types."""
     if not isinstance(args, dict):
         raise UserError(f'arguments must be given as key: value, not {shown(args)}')
     known = parameters(function)
@@ -158,16 +158,16 @@ def check_args(function: Callable, args: dict) -> dict:
 
 
 def check_positive(**values: float | None) -> None:
-    """Raises a UserError for the first of `values` (None passes) that is below 1."""
+    """Raises a UserError for the first of `values` that is below 1; None is allowed."""
     for key, value in values.items():
         if value is not None and value < 1:
             raise UserError(f'{key} must be at least 1, not {shown(value)}')
 
 
 def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
-    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one a channel}}.
+    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one per channel}}.
 
-    `n_colors`: how many channels there are, where it is known.
+    `n_colors`: the number of channels, if known.
     """
     def norm(sub: list[float], div: list[float]):
         lengths = {len(sub), len(div)}
@@ -184,28 +184,28 @@ def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
 
 
 class Registry:
-    """Classes by name. A spec, `{name: ..., args: {...}}` in a config, is made into an object here."""
+    """Classes by name, which turns a spec in a config, `{name: ..., args: {...}}`, into an object."""
 
     def __init__(self, kind: str):
         self.kind, self.classes = kind, {}
 
     def register(self, name: str) -> Callable[[Callable], Callable]:
-        """A decorator that makes a class known as `name`, which must be new."""
+        """A decorator that registers a class as `name`, which must be new."""
         def add(cls):
             known = self.classes.get(name, cls)
-            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # the same: it is reloaded
+            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # equal if reloaded
                 raise UserError(f'{self.kind} {name!r} is registered already, by {known.__module__}')
             self.classes[name] = cls
             return cls
         return add
 
     def make(self, spec: dict, args: dict | None = None) -> typing.Any:
-        """The object that `spec` describes; `args` add to the spec's own and win over them."""
+        """The object that `spec` describes; `args` are added to the spec's own arguments and override them."""
         name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(own, dict):
-            raise UserError(f'a {self.kind} is given as name and args, not {shown(spec)}')
+            raise UserError(f'a {self.kind} must be given as name and args, not {shown(spec)}')
         if name not in self.classes:
-            raise UserError(f'{unknown(self.kind, name, self.classes)}; one of your own is known by --import MODULE')
+            raise UserError(f'{unknown(self.kind, name, self.classes)}; import one of your own with --import MODULE')
         with located(f'{self.kind} {name}'):
             for key in spec.keys() - {'name', 'args', 'sd'}:
                 raise unknown('key', key, ('name', 'args'))

@@ -2,15 +2,15 @@
 
     python demo.py photo.jpg                                  x4, to photo-x4.png beside it
     python demo.py photo.jpg --scale 3.7 --output big.png
-    python demo.py photos/ --resolution 3840 --output big/    longer side; or 3840x2160 (width x height)
+    python demo.py photos/ --resolution 3840 --output big/    the longer side; or 3840x2160 (width x height)
     python demo.py photo.jpg --compare --weights-map
     python demo.py video.mp4 --scale 2                        frame by frame, with its sound
     python demo.py photo.jpg --zoom zoom.mp4 --at 620,410     a film that zooms into a point; or zoom.webp, zoom.gif
 
-Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, HEIF where pillow-heif is installed; writes PNG, JPEG, WebP, AVIF,
-GIF, BMP and TIFF, with all frames or pages where the format holds several. `--compare` adds big-compare.png, bicubic
-interpolation and the model side by side; `--weights-map` adds big-weights.png, which of A-LIIF's implicit functions
-rules where. Of a folder, what is done already is skipped.
+Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, and HEIF if pillow-heif is installed; writes PNG, JPEG, WebP,
+AVIF, GIF, BMP and TIFF, with all frames or pages if the format can hold several. `--compare` adds big-compare.png,
+bicubic interpolation and the model side by side; `--weights-map` adds big-weights.png, which shows where each of
+A-LIIF's implicit functions dominates. In a folder, pictures that are done already are skipped.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def scale_from(text: str) -> float:
 
 
 def size_from(text: str) -> tuple[int, int] | int:
-    """(H, W) of HEIGHT,WIDTH or of WIDTHxHEIGHT; of one number the number, for the longer side."""
+    """(H, W) from HEIGHT,WIDTH or WIDTHxHEIGHT, or the longer side from a single number."""
     match = re.fullmatch(r'(?P<h>\d+),(?P<w>\d+)|(?P<W>\d+)x(?P<H>\d+)|(?P<side>\d+)', text)
     if not match:
         raise UserError('--resolution must be HEIGHT,WIDTH or WIDTHxHEIGHT, or one number for the longer side, in '
@@ -40,7 +40,7 @@ def size_from(text: str) -> tuple[int, int] | int:
 
 
 def point_from(text: str) -> tuple[float, float]:
-    """(x, y) of X,Y."""
+    """(x, y) from X,Y."""
     try:
         x, y = map(float, text.split(','))
     except ValueError:
@@ -54,43 +54,43 @@ def parse_args() -> argparse.Namespace:
     source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
     source.add_argument('--input', type=Path, help='the same, as an option')
     made = parser.add_mutually_exclusive_group()
-    made.add_argument('--output', help='the file to write, or a folder (one to be made ends in /); without it the '
-                                       'result is put beside the picture, as photo-x4.png')
+    made.add_argument('--output', help='the file to write, or a folder (a new one ends in /); by default the result '
+                                       'is put beside the picture, as photo-x4.png')
     made.add_argument('--zoom', type=Path, metavar='FILM',
-                      help='writes a zoom into the picture, to x30, instead: .mp4, .webp, .gif and more')
+                      help='write a film that zooms into the picture, to x30, instead: .mp4, .webp, .gif and more')
     parser.add_argument('--at', type=point_from, metavar='X,Y',
-                        help='where --zoom leads, in pixels of the picture (default: where detail is greatest)')
+                        help='the point that --zoom zooms into, in pixels of the picture (default: most detail)')
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--scale', type=scale_from, help='at least 1, such as 3.7 (default: 4)')
     target.add_argument('--resolution', type=size_from, metavar='SIZE',
-                        help='HEIGHT,WIDTH or WIDTHxHEIGHT, of any aspect ratio, or one number for the longer side '
-                             '(of --zoom: default 1280 for videos, 640 for animations)')
+                        help='HEIGHT,WIDTH or WIDTHxHEIGHT, with any aspect ratio, or one number for the longer side '
+                             '(default for --zoom: 1280 for videos, 640 for animations)')
     parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
-                        help='no bf16, in which 8-bit results are computed where the GPU or CPU has it')
+                        help='do not use bf16, in which 8-bit results are computed if the GPU or CPU supports it')
     parser.add_argument('--tile', type=int, metavar='N',
-                        help='SwinIR sees pictures in tiles of N pixels, a multiple of 8: less memory, approximate')
+                        help='run SwinIR on tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--self-ensemble', action='store_true',
-                        help='the mean over 8 flips and transposes: a little better, eight times the work')
-    parser.add_argument('--compare', action='store_true', help='adds OUTPUT-compare.png')
+                        help='average over 8 flips and transposes: slightly better, eight times the work')
+    parser.add_argument('--compare', action='store_true', help='add OUTPUT-compare.png')
     parser.add_argument('--weights-map', action='store_true',
-                        help='adds OUTPUT-weights.png (blue: below its mean, red: above)')
+                        help='add OUTPUT-weights.png (blue: weights below their mean, red: above)')
     parser.add_argument('--overwrite', action='store_true',
-                        help='replaces files that exist (of a folder they are skipped without it)')
+                        help='replace existing files (without it, those of a folder are skipped)')
     add_import_option(parser)
     args = parser.parse_args()
     args.input = args.input or args.picture
     if not args.zoom and args.resolution is None and args.scale is None:
         args.scale = 4.0
     if args.at and not args.zoom:
-        raise UserError('--at says where --zoom leads, and there is no --zoom')
+        raise UserError('--at is the point that --zoom zooms into, but there is no --zoom')
     return args
 
 
 def main() -> None:
     args = parse_args()
-    # PyTorch takes seconds to import: --help does not wait for it
+    # imported here so that --help does not wait for PyTorch, which takes seconds
     if args.zoom:
         from pictures.zoom import zoom
         zoom(args)

@@ -1,4 +1,4 @@
-"""Where a model runs: on the CPU, one GPU, several GPUs in one process (DataParallel) or one process each (torchrun).
+"""Where a model runs: the CPU, one GPU, several GPUs in one process (DataParallel), or one process each (torchrun).
 
 Only this module deals with ranks and devices.
 """
@@ -20,7 +20,7 @@ from utils import say
 def pick_devices(gpu: str) -> list[torch.device]:
     """The devices that `--gpu` names: 'cpu', or indices such as '0' or '0,1'; without CUDA always the CPU.
 
-    Raises UserError for what is neither, and for GPUs that are not there.
+    Raises UserError for anything else, and for GPUs that do not exist.
     """
     if gpu == 'cpu' or not torch.cuda.is_available():
         say('running on the CPU' + ('' if gpu == 'cpu' else ' (CUDA is not available)'))
@@ -39,7 +39,7 @@ def pick_devices(gpu: str) -> list[torch.device]:
 
 
 def pick_device(gpu: str) -> torch.device:
-    """The first of `pick_devices`: evaluation uses one."""
+    """The first of `pick_devices`, for evaluation, which uses only one."""
     return pick_devices(gpu)[0]
 
 
@@ -52,7 +52,7 @@ def set_precision(tf32: bool) -> None:
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is worth using. CPUs for which oneDNN has no bf16 products (x86 without AVX-512) emulate them.
 
-    That is about 15 times slower than float32 (a training step on a Zen 3).
+    Emulation is about 15 times slower than float32 (a training step on a Zen 3).
     """
     return device.type != 'cpu' or torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -74,12 +74,12 @@ def picture_precision(device: torch.device, eight_bits: bool) -> torch.autocast:
 def mixed_precision(device: torch.device, amp: str | None) -> torch.autocast:
     """The context for calling models: bf16 if `amp` is 'bf16' and the device has it, float32 otherwise."""
     if amp and not has_bf16(device):
-        say('this CPU has no products in bf16: computing in float32, which is faster here')
+        say('this CPU has no bf16 products: computing in float32, which is faster here')
     return torch.autocast(device.type, torch.bfloat16, enabled=amp == 'bf16' and has_bf16(device))
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's, which Python itself does not know on Linux."""
+    """The name of the GPU or the processor, which on Linux Python itself does not provide."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
@@ -88,7 +88,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes: of the GPU's allocations, or of the process on the CPU (0, unknown, on Windows)."""
+    """Peak memory in bytes: of the GPU's allocations, or of the process on the CPU (0, for unknown, on Windows)."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -99,15 +99,15 @@ def peak_memory(device: torch.device) -> int:
 
 
 def has_own_classes(model: nn.Module) -> bool:
-    """Whether `model` has parts whose classes are neither this project's nor PyTorch's."""
+    """Whether `model` has parts whose classes come from neither this project nor PyTorch."""
     return any(type(part).__module__.split('.')[0] not in ('models', 'torch') for part in model.modules())
 
 
 class Parallel:
     """This process in its job: `rank` of `world`, its `device`, and the few collectives that training needs.
 
-    Under torchrun each process has one device (GPU number LOCAL_RANK, or the CPU) and of `gpu` only
-    'cpu' matters; NCCL carries GPU tensors, gloo CPU tensors. Otherwise there is one process with all devices of `gpu`.
+    Under torchrun each process has one device, GPU number LOCAL_RANK, or the CPU if `gpu` is 'cpu'; other values of
+    `gpu` are ignored. NCCL carries GPU tensors, gloo CPU tensors. Otherwise one process has all devices of `gpu`.
     """
 
     def __init__(self, gpu: str):
@@ -115,9 +115,9 @@ class Parallel:
         place = {key: os.environ.get(key, usual) for key, usual in (('RANK', '0'), ('WORLD_SIZE', '1'))}
         if not self.distributed and place != {'RANK': '0', 'WORLD_SIZE': '1'}:
             raise UserError(f'RANK is {place["RANK"]} and WORLD_SIZE {place["WORLD_SIZE"]}, but not by torchrun: start '
-                            'several processes by torchrun, or take both out of the environment for one')
+                            'several processes with torchrun, or unset both for a single one')
         if self.distributed:
-            from torch import _dynamo  # noqa: F401  imported later, as optimizers do, it would keep the group for ever
+            from torch import _dynamo  # noqa: F401  if optimizers import it later, it keeps the group alive
 
             self.devices = pick_devices('cpu' if gpu == 'cpu' else os.environ['LOCAL_RANK'])
             dist.init_process_group('gloo' if self.devices[0].type == 'cpu' else 'cpu:gloo,cuda:nccl')
@@ -129,16 +129,16 @@ class Parallel:
             torch.cuda.set_device(self.device)
 
     def wrap(self, model: nn.Module, compiled: bool = False, amp: str | None = None) -> nn.Module:
-        """`model`, already on `self.device`, spread over the job's devices; `compiled`: by torch.compile.
+        """`model`, already on `self.device`, wrapped for the job's devices; `compiled`: with torch.compile.
 
-        `amp`: the precision that it is called in.
+        `amp`: the precision in which it is called.
 
-        DistributedDataParallel gets a separate group, since `close` cannot end one that it holds. It searches for
-        unused parameters only if `model` has classes of the user's: that takes time, and our models have none.
+        DistributedDataParallel gets a group of its own, because `close` cannot end a group that it holds. It searches
+        for unused parameters, which takes time, only if `model` has classes of the user's: our models have none.
         """
         if len(self.devices) > 1 and (compiled or amp):
             raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
-                            + ('copies the plain model' if compiled else 'forgets bf16 in its threads, for float16'))
+                            + ('copies the uncompiled model' if compiled else 'uses float16 in its threads, not bf16'))
         if compiled:
             model = torch.compile(model)
         if self.distributed:
@@ -154,15 +154,15 @@ class Parallel:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank. It is sent as a CPU tensor, which does not wait for the GPU."""
+        """Whether `flag` is true on any rank. It is sent as a CPU tensor, so as not to wait for the GPU."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def agree(self, *numbers: int) -> bool:
-        """Whether all ranks have the same whole `numbers`."""
+        """Whether all ranks have the same integers `numbers`."""
         own = torch.tensor(numbers)
         return not self.any(not torch.equal(self.sum(own.clone()), self.world * own))
 
     def close(self) -> None:
-        """Ends gloo's threads, on all ranks: one that frees a tensor while Python shuts down aborts the process."""
+        """Ends gloo's threads, on all ranks: a thread that frees a tensor while Python exits aborts the process."""
         if self.distributed:
             dist.destroy_process_group()

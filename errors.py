@@ -1,4 +1,4 @@
-"""A user's mistakes, and how a message quotes what was wrong. Needs no PyTorch, which takes seconds to import."""
+"""Errors for users' mistakes, and how messages quote values. Does not import PyTorch, which takes seconds."""
 
 import contextlib
 import difflib
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one line: what is wrong, where, and what is allowed."""
+    """A user's mistake, described in one line: what is wrong, where, and what is allowed."""
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def located(where: str | os.PathLike) -> Iterator[None]:
 
 
 class Short(reprlib.Repr):
-    """Python's `repr` in one line, of deep, wide and cyclic values their beginnings alone."""
+    """Python's `repr` in one line; deep, wide and cyclic values are abbreviated."""
 
     def __init__(self):
         super().__init__()
@@ -31,31 +31,31 @@ class Short(reprlib.Repr):
 
     def repr1(self, x: typing.Any, level: int) -> str:
         if isinstance(x, dict):
-            return self.repr_dict(x, level)  # of subclasses, too, whose own would be endless
+            return self.repr_dict(x, level)  # also for subclasses, whose own repr may be endless
         try:
             return one_line(super().repr1(x, level))
-        except ValueError:  # a whole number with more digits than Python writes
+        except ValueError:  # an integer with more digits than Python prints
             return f'a number of {x.bit_length()} bits'
 
 
 def shown(value: typing.Any) -> str:
-    """`value`, whatever it is, as an error message quotes it."""
+    """Any `value`, as quoted in error messages."""
     text = Short().repr(value)
     return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
 
 
 def size_text(size: Sequence[int]) -> str:
-    """A size (H, W) as people write it: width x height."""
+    """A size (H, W) as text: width x height."""
     return f'{size[1]}x{size[0]}'
 
 
 def one_line(text: typing.Any) -> str:
-    """`text` with its lines joined to one, or what it is an instance of where it is empty."""
+    """`text`, such as an exception, with its lines joined; the name of its type if it is empty."""
     return ' '.join(str(text).split()) or type(text).__name__
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the `known` ones."""
+    """The error for a `name` that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f', did you mean {near[0]!r}?' if near else ''
     return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')

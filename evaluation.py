@@ -1,4 +1,4 @@
-"""From a test config to its numbers: each image is predicted, scored by a convention, and averaged."""
+"""From a test config to its numbers: images are predicted, scored by a convention, and the scores averaged."""
 
 import functools
 import math
@@ -33,9 +33,9 @@ def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, ce
 class Scored(NamedTuple):
     """One evaluated image: PSNR in dB, SSIM, prediction and truth in [0, 1].
 
-    SSIM is None unless it is asked for, and nan where there are samples, or too few pixels for its window.
+    SSIM is None unless it is asked for, and nan for samples and for images with too few pixels for its window.
 
-    The images are (C, H, W) where the whole grid was queried, else samples (Q, C).
+    The images are (C, H, W) if the whole grid was queried, otherwise samples (Q, C).
     """
     psnr: float
     ssim: float | None
@@ -46,9 +46,10 @@ class Scored(NamedTuple):
 def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_bsize: int | None = None,
                 verbose: bool = False,
                 upscale: Callable = upscale_whole) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields for each image its prediction and truth in [0, 1], as `Scored` has them.
+    """Yields each image's prediction and truth in [0, 1], with the shapes of `Scored`.
 
-    A `Decoder` makes whole images by `upscale`, in little memory; else `eval_bsize` queries are decoded at a time.
+    A `Decoder` makes whole images with `upscale`, in little memory; otherwise `eval_bsize` queries are decoded at a
+    time.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
@@ -70,18 +71,18 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
 
 
 def all_queries(gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates and cells, (B, H*W, 2) each, of all pixels of the targets `gt` (B, C, H, W), row by row."""
+    """Coordinates and cells, each (B, H*W, 2), of all pixels of the targets `gt` (B, C, H, W), row by row."""
     size = gt.shape[-2:]
     coord = make_coord(size).to(gt.device).expand(len(gt), -1, 2)
     return coord, coord.new_tensor([2 / n for n in size]).expand_as(coord)
 
 
 def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ssim: bool = False) -> Scored:
-    """One image's `Scored`, by the convention of `eval_type`."""
+    """The `Scored` of one image, by the convention of `eval_type`."""
     if eval_type is not None and gt.dim() != 3:
-        raise UserError(f'eval_type {eval_type} needs whole images: take out sample_q')
+        raise UserError(f'eval_type {eval_type} needs whole images: remove sample_q')
     convention = parse_eval_type(eval_type)
-    with torch.autocast(gt.device.type, enabled=False):  # what is measured may be in bf16, the measure never
+    with torch.autocast(gt.device.type, enabled=False):  # the model may run in bf16, the metrics never
         psnr = calc_psnr(pred, gt, **convention).item()
         similarity = None
         if ssim:
@@ -95,10 +96,10 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
 def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
                 eval_bsize: int | None = None, verbose: bool = False,
                 where: Callable[[int], str] | None = None) -> Iterator[Scored]:
-    """Yields each image's `Scored`, without SSIM; arguments as `eval_psnr`'s.
+    """Yields the `Scored` of each image, without SSIM; arguments as in `eval_psnr`.
 
-    With `where`, which says what to call the i-th image, one too small for its border is named, once, and left out;
-    else it is a `TooSmall`.
+    With `where`, which gives the name of the i-th image, images too small for their border are named, once, and left
+    out; otherwise they raise `TooSmall`.
     """
     for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose)):
         try:
@@ -109,21 +110,21 @@ def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
             leave_out(f'{where(i)}: {error}')
 
 
-@functools.cache  # once a run, not at each of its validations
+@functools.cache  # once per run, not at each validation
 def leave_out(reason: str) -> None:
-    """Says that an image is left out of the mean, and why."""
+    """Prints that an image is left out of the mean, and why."""
     tqdm.write(f'{reason}; it is left out of the mean', file=sys.stderr)
 
 
 def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
               eval_bsize: int | None = None, verbose: bool = False) -> float:
-    """The mean of the images' PSNR in dB (a float). `eval_type`: None, 'div2k-4', 'benchmark-2', any scale."""
+    """The mean PSNR of the images in dB. `eval_type`: None, or 'div2k-4', 'benchmark-2', ... with any scale."""
     values = [scored.psnr for scored in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose)]
     return sum(values) / len(values)
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:
-    """Writes `image`, (3 or 1, H, W) in [0, 1], as 8 bit."""
+    """Writes `image`, (3 or 1, H, W) in [0, 1], with 8 bits per channel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
@@ -131,7 +132,7 @@ def save_image(image: torch.Tensor, path: Path) -> None:
 
 def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
                 eval_bsize: int | None = None) -> tuple:
-    """A test config's keys, checked by `check_args`."""
+    """The keys of a test config, for `check_args`, with their values checked."""
     parse_eval_type(eval_type)
     check_norm(data_norm)
     check_positive(eval_bsize=eval_bsize)
@@ -139,9 +140,9 @@ def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: st
 
 
 def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
-    """The loader of the test config at `path`, and its data_norm, eval_type and eval_bsize.
+    """The loader for the test config at `path`, and its data_norm, eval_type and eval_bsize.
 
-    `assignments`: those of `--set` (`config.set_key`).
+    `assignments`: the arguments of `--set` (`config.set_key`).
     """
     keys = load_yaml(path)
     for assignment in assignments:
@@ -152,13 +153,13 @@ def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
 
 
 def check_finite(pred: torch.Tensor) -> None:
-    """Raises a UserError where the prediction `pred` is not finite."""
+    """Raises a UserError if the prediction `pred` is not finite."""
     if not pred.isfinite().all():
-        raise UserError('the prediction is not finite (NaN): its weights or, with --amp, its precision are to blame')
+        raise UserError('the prediction is not finite (NaN), because of the weights or, with --amp, the precision')
 
 
 def mean(values: Iterable[float]) -> float:
-    """The mean of those `values` that are not nan; nan where there are none."""
+    """The mean of the `values` that are not nan; nan if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan
 
@@ -166,14 +167,14 @@ def mean(values: Iterable[float]) -> float:
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
              keep: Callable[[Scored], None] | None = None, name: str | None = None,
              self_ensemble: bool = False, assignments: Sequence[str] = ()) -> dict:
-    """The results on the test config at `path`: its means of PSNR and SSIM, and each image's.
+    """The results on the test config at `path`: mean PSNR and SSIM, and those of each image.
 
-    A model that knows the `data_norm` of its training has its own, not the config's. An image too small for the
-    convention's border has nan for both, and no part in the means; a line on stderr says so. UserError where all are.
+    If the model has the `data_norm` of its training, that is used instead of the config's. An image too small for the
+    convention's border gets nan for both and is left out of the means, with a line on stderr; UserError if all are.
 
-    `keep`, a function, is called with every image's `Scored`, of the channels that pictures show. `name`: of the config
-    and, in `save_dir`, of the folder with its pictures (default: its stem). `self_ensemble`: the predictions are
-    `upscale_ensemble`'s. `assignments`: see `open_config`.
+    `keep` is called with the `Scored` of each image, reduced to the channels that pictures show. `name`: the name of
+    the config and of the folder with its pictures in `save_dir` (default: the config's stem). `self_ensemble`: predict
+    with `upscale_ensemble`. `assignments`: see `open_config`.
     """
     loader, data_norm, eval_type, eval_bsize = open_config(path, assignments)
     shown = loader.dataset.shown
@@ -187,7 +188,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
         image = images[i % len(images)]
         with located(f'{path}: {image}'):
             if (save_dir or keep) and pred.dim() != 3:
-                raise UserError('pictures need whole images: take out sample_q')
+                raise UserError('pictures need whole images: remove sample_q')
             check_finite(pred)
             try:
                 scored = score(pred, gt, eval_type, ssim=True)
@@ -206,7 +207,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
 
 
 def image_names(files: Sequence[str | Path]) -> list[str]:
-    """What to call the images in `files`: their names, after a number where several folders or formats share one."""
+    """Names for the images in `files`: those of the files, numbered if several folders or formats share a name."""
     names = [Path(file).name for file in files]
     unique = len({Path(name).stem for name in names}) == len(names)
     return names if unique else [f'{i}-{name}' for i, name in enumerate(names, 1)]

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, names that are not too long, what memory there is for them."""
+"""Files: writing them completely or not at all, limiting the length of names, and the memory available for them."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Puts the name `path` into an OSError raised inside that has none, as that of a full disk."""
+    """Adds the file name `path` to an OSError raised inside that has none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -23,10 +23,10 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
-    """Opens a temporary file beside `path`; it is flushed to disk and takes that name only if all went well.
+    """Opens a temporary file beside `path`, which is flushed to disk and renamed to `path` only if no error occurs.
 
-    Of a link it is the target that is replaced, and a file that exists keeps its permissions. What is no file, such as
-    /dev/stdout, is written to as it is.
+    If `path` is a link, its target is replaced; an existing file keeps its permissions. Anything that is not a regular
+    file, such as /dev/stdout, is written to directly.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         with writing(path), open(path, 'wb') as file:
@@ -39,24 +39,24 @@ def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
         os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             os.chmod(file.name, stat.S_IMODE(os.stat(target).st_mode))
-        if os.name == 'nt':  # which renames no open file, and has no `sweep` for which it would have to stay locked
+        if os.name == 'nt':  # Windows renames no open files, and has no locks that `sweep` relies on
             file.close()
         os.replace(file.name, target)
 
 
 @contextlib.contextmanager
 def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
-    """A file in `folder` that is removed in the end unless it has another name by then; locked: see `sweep`."""
+    """A file in `folder` that is finally removed unless it has been renamed; it is locked, for `sweep`."""
     while True:
         # a name of its own, for that of the final file may be as long as names can be
         name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')
         try:
             file = open(name, 'w+b')  # noqa: SIM115  a TIFF's next page is appended to what is read
         except OSError as error:
-            error.filename = None  # the user knows another name
+            error.filename = None  # the user knows the file by another name
             raise
         lock(file, wait=True)
-        if os.fstat(file.fileno()).st_nlink:  # else `sweep` came between
+        if os.fstat(file.fileno()).st_nlink:  # otherwise `sweep` has removed it in the meantime
             break
         file.close()
     try:
@@ -68,17 +68,18 @@ def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
 
 
 def lock(file: typing.BinaryIO, wait: bool = False) -> bool:
-    """Whether the lock of `file`, which its process holds until it closes it or dies, could be had."""
+    """Locks `file` until the process closes it or dies; returns whether that succeeded."""
     try:
         import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # lockf's would end in np.save, which dups
-    except (ImportError, OSError):  # Windows, another process's, a file system without locks
+        # not lockf, whose lock would be lost when np.save closes its duplicate of the file
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):  # Windows, locked by another process, a file system without locks
         return False
     return True
 
 
 def sweep(folder: str | os.PathLike) -> None:
-    """Removes what writers that were killed have left in `folder`: temporary files that nobody holds a lock of."""
+    """Removes temporary files that killed processes have left in `folder`: those that are not locked."""
     for entry in os.scandir(folder):
         if entry.name.endswith('.tmp'):
             with contextlib.suppress(OSError), open(entry.path, 'r+b') as file:
@@ -86,11 +87,11 @@ def sweep(folder: str | os.PathLike) -> None:
                     os.remove(entry.path)
 
 
-NAME_BYTES = 255  # of a file, in the file systems of Linux, macOS and, roughly, Windows
+NAME_BYTES = 255  # limit of a file name on Linux, macOS and, roughly, Windows
 
 
 def file_name(stem: str, ending: str = '') -> str:
-    """`stem` + `ending` as the name of a file; one too long for that is cut, and a hash keeps it apart from others."""
+    """`stem` + `ending` as a file name; if that is too long, the stem is cut, and a hash keeps the name unique."""
     def size(text):
         return len(os.fsencode(text))
 
@@ -103,17 +104,17 @@ def file_name(stem: str, ending: str = '') -> str:
 
 
 def cgroup_memory(folder: Path) -> int:
-    """The bytes that a container may still have, by the files in `folder`; ValueError where it has no limit."""
+    """The bytes that a container may still use, from the files in `folder`; ValueError if it has no limit."""
     limit, used = (int((folder / name).read_text()) for name in ('memory.max', 'memory.current'))
     cached = next(int(line.split()[1]) for line in (folder / 'memory.stat').read_text().splitlines()
                   if line.startswith('inactive_file '))
-    return limit - used + cached  # files that were read count as used, but make way
+    return limit - used + cached  # cached files count as used, but are freed when needed
 
 
 def free_memory() -> float:
-    """How many bytes of memory this process can still have: on the machine, and by the limits set to it."""
+    """The bytes of memory that this process can still use, given the machine and the limits set for the process."""
     limits = [math.inf]
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no Linux
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not Linux
         limits.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
     with contextlib.suppress(OSError, StopIteration), open('/proc/meminfo', encoding='ascii') as file:
         limits.append(1024 * next(int(line.split()[1]) for line in file if line.startswith('MemAvailable')))

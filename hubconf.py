@@ -1,11 +1,11 @@
 """A-LIIF's models for torch.hub, from any folder:
 
-    model = torch.hub.load('OWNER/REPOSITORY', 'aliif_pixel')  # or, of a clone: load('PATH', ..., source='local')
+    model = torch.hub.load('OWNER/REPOSITORY', 'aliif_pixel')  # or from a clone: load('PATH', ..., source='local')
     big = model.upscale(Image.open('photo.jpg'), scale=3.7)
 
-The package names of this repository (`datasets`, `models`, `utils`, `config`, `test`, ...) are those of other programs,
-too. So its modules are imported beside whatever has these names, and leave them to it. A-LIIF's CUDA kernel (query
-space), which is imported when it is first used, is not found then, and PyTorch's own operations take its place.
+Other programs also use the module names of this repository (`datasets`, `models`, `utils`, `config`, `test`, ...). Its
+modules are therefore imported without replacing any that have these names already. A-LIIF's CUDA kernel (query space),
+which is only imported when it is first used, is not found in that case; PyTorch's own operations are used instead.
 """
 
 dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
@@ -28,7 +28,7 @@ def is_ours(module: str) -> bool:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this repository's modules are imported under their own names; behind it, these are as they were."""
+    """Inside, this repository's modules are imported under their own names; afterwards the names are as before."""
     others = {name: sys.modules.pop(name) for name in [*sys.modules] if is_ours(name)}
     sys.path.insert(0, str(ROOT))
     try:
@@ -48,10 +48,10 @@ def package() -> object:
 
 
 def load(name: str) -> object:
-    """The model `name` of pretrained/, or in the checkpoint at that path, in evaluation mode, on the CPU.
+    """The model `name` from pretrained/, or from the checkpoint at that path, in evaluation mode, on the CPU.
 
-    `model.upscale(image, scale=3.7)`, or `size=(H, W)`, is `models.upscale_pil` of a PIL image.
-    `model(inp, coord, cell)` is LIIF's interface: inp (B, 3, h, w) in [-1, 1]; coord and cell (B, Q, 2); it gives
+    `model.upscale(image, scale=3.7)`, or with `size=(H, W)`, is `models.upscale_pil` for a PIL image.
+    `model(inp, coord, cell)` is LIIF's interface: inp (B, 3, h, w) in [-1, 1]; coord and cell (B, Q, 2); the result is
     colours (B, Q, 3) in [-1, 1].
     """
     models = package()
@@ -61,15 +61,15 @@ def load(name: str) -> object:
 
 
 def aliif_pixel() -> object:
-    """A-LIIF in pixel space, EDSR-baseline as encoder: the default of the demo, and the best and fastest here."""
+    """A-LIIF in pixel space, with EDSR-baseline as encoder: the demo's default, the best and fastest model here."""
     return load('edsr-baseline-A-liif-pixel')
 
 
 def aliif() -> object:
-    """A-LIIF as published, EDSR-baseline as encoder."""
+    """A-LIIF as published, with EDSR-baseline as encoder."""
     return load('edsr-baseline-A-liif')
 
 
 def liif() -> object:
-    """LIIF, EDSR-baseline as encoder."""
+    """LIIF, with EDSR-baseline as encoder."""
     return load('edsr-baseline-liif')

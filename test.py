@@ -3,7 +3,7 @@
     python test.py --config configs/test/test-set5-2.yaml --model save/_train_edsr-baseline-A-liif/epoch-last.pth
     python test.py --config configs/test/test-set5-*.yaml --model bicubic --gpu cpu --json set5.json
 
-One config prints `result: PSNR`, several a table. `--model bicubic` measures bicubic interpolation itself.
+With one config it prints `result: PSNR`, with several a table. `--model bicubic` measures bicubic interpolation.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from cli import add_import_option, run_cli
 
 
 def scale_or_none(text: str) -> float | None:
-    """A scale of at least 1, or None for 'none'."""
+    """A scale of at least 1, None for 'none', or 'own' unchanged."""
     if text in ('own', 'none'):
         return text if text == 'own' else None
     scale = float(text)
@@ -31,36 +31,36 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
     parser.add_argument('--model', required=True, help="a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--save-dir', help='writes the predictions here, a folder for each config')
-    parser.add_argument('--json', help="writes the numbers here, each image's too")
-    parser.add_argument('--report', help='writes a page with tables, charts and pictures to this folder')
+    parser.add_argument('--save-dir', help='write the predictions here, in a folder for each config')
+    parser.add_argument('--json', help='write the numbers here, also those of each image')
+    parser.add_argument('--report', help='write a page with tables, charts and pictures to this folder')
     parser.add_argument('--amp', choices=['bf16'], help='mixed precision (default: float32)')
     parser.add_argument('--lr', choices=['pillow', 'matlab', 'supplied'], default='pillow',
-                        help="where low resolution comes from: reduced here, by Pillow or as by MATLAB's imresize, or "
-                             'files that came with the set (x2, x3, x4)')
+                        help="source of the low-resolution images: downsampled here, by Pillow or like MATLAB's "
+                             'imresize, or the files supplied with the set (x2, x3, x4)')
     parser.add_argument('--jpeg', type=int, metavar='QUALITY',
-                        help='compresses what is reduced here as JPEG of that quality, 1 to 100')
+                        help='compress the images downsampled here as JPEG of this quality, 1 to 100')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                        help='in place of a key of each config, as eval_type=div2k-4; repeatable')
-    parser.add_argument('--self-ensemble', action='store_true', help='the mean over 8 flips and transposes (EDSR+)')
+                        help='override a key of each config, e.g. eval_type=div2k-4; repeatable')
+    parser.add_argument('--self-ensemble', action='store_true', help='average over 8 flips and transposes (EDSR+)')
     parser.add_argument('--tile', type=int, metavar='N',
-                        help='SwinIR sees images in tiles of N pixels, a multiple of 8: less memory, approximate')
+                        help='run SwinIR on tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--max-cell-scale', type=scale_or_none, default='own', metavar='SCALE',
-                        help="at larger scales the model sees this one's cell; none: no bound "
+                        help='at larger scales, give the model the cell of this scale; none: no bound '
                              "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
     add_import_option(parser)
     return parser.parse_args()
 
 
 if __name__ == '__main__':
-    parse_args()  # before PyTorch is imported, which takes seconds: --help and wrong options do not wait for it
+    parse_args()  # so that --help and wrong options do not wait for the import of PyTorch, which takes seconds
 
 import torch
 
 import models
 from devices import has_bf16, mixed_precision, pick_device, set_precision
 from errors import UserError
-from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  LIIF has the first two here
+from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  the first two are here in LIIF
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
@@ -68,7 +68,7 @@ from utils import number_text, to_json
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:
-    """What to call the files `paths`, no two of which are one: their stems, after as many folders as tell all apart."""
+    """Names for the different files `paths`: their stems, after as many folders as are needed to distinguish them."""
     whole = [Path(os.path.abspath(path)) for path in paths]
     stems = [path.with_suffix('') for path in whole]
     parts = [path.parts[1:] for path in (stems if len({*stems}) == len(stems) else whole)]
@@ -77,44 +77,44 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
 
 
 def supplied(paths: Sequence[str]) -> list[str]:
-    """In place of the test configs `paths` those of the same sets' own low-resolution files, where there are any."""
+    """The configs for the low-resolution files supplied with the sets of the test configs `paths`, where they exist."""
     found = {path: Path(path).parent / 'supplied-lr' / Path(path).name for path in paths}
     for path, other in found.items():
         if not other.exists():
             print(f'{path} is left out: there is no {other}', file=sys.stderr)
     others = [str(other) for other in found.values() if other.exists()]
     if not others:
-        raise UserError('--lr supplied: none of these sets has low-resolution files of its own at these scales')
+        raise UserError('--lr supplied: none of these sets supplies low-resolution files at these scales')
     return others
 
 
 def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | models.Bicubic:
-    """The model that test.py's options name, as they want it."""
+    """The model that test.py's options name, set up as they say."""
     model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)
     if args.self_ensemble and not isinstance(model, Decoder):
-        raise UserError('--self-ensemble is for models, not for bicubic interpolation')
+        raise UserError('--self-ensemble is only for models, not for bicubic interpolation')
     if args.max_cell_scale != 'own':
         if getattr(model, 'scale_max', None) is None:
-            raise UserError(f'--max-cell-scale: {args.model} does not see cells as LIIF does; leave it out')
+            raise UserError(f'--max-cell-scale: {args.model} does not use cells as LIIF does; omit this option')
         model.max_cell_scale = args.max_cell_scale
     return model
 
 
 def conditions(args: argparse.Namespace, model: Decoder | models.Bicubic, device: torch.device) -> dict:
-    """What else than the configs the numbers depend on, for the JSON file."""
+    """What the numbers depend on besides the configs, for the JSON file."""
     return {'model': args.model, 'lr': args.lr, 'jpeg': args.jpeg, 'set': args.set, 'self_ensemble': args.self_ensemble,
             'max_cell_scale': getattr(model, 'max_cell_scale', None), 'tile': args.tile,
             'precision': 'bf16' if args.amp and has_bf16(device) else 'float32'}
 
 
 def low_resolution(lr: str, jpeg: int | None) -> list[str]:
-    """What the options --lr and --jpeg change in each test config, as `open_config` takes it."""
+    """What the options --lr and --jpeg change in each test config, as assignments for `open_config`."""
     changes = ['args.reduction=matlab'] if lr == 'matlab' else []
     if jpeg is not None:
         if lr == 'supplied':
-            raise UserError('--jpeg compresses what is reduced here, not the files of --lr supplied')
+            raise UserError('--jpeg compresses images that are downsampled here, not the files of --lr supplied')
         changes += ['name=sr-implicit-degraded', 'args.jpeg=1', f'args.quality={jpeg}']
     return [f'test_dataset.wrapper.{change}' for change in changes]
 

@@ -1,7 +1,6 @@
 """What models, datasets, training and evaluation share: coordinates, metrics, output.
 
-The functions that LIIF users call keep their names and meaning: `make_coord`, `to_pixel_samples`,
-`calc_psnr`.
+`make_coord`, `to_pixel_samples` and `calc_psnr` have the same names and meaning as in LIIF.
 """
 
 import json
@@ -38,12 +37,12 @@ def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list
 
 
 def white(dtype: object) -> int:
-    """The largest value, white, that colours of `dtype` have, NumPy's or PyTorch's; the smallest is 0."""
+    """The largest value (white) of colours of `dtype`, a type of NumPy or PyTorch; the smallest is 0."""
     return {'uint8': 255, 'uint16': 65535}.get(str(dtype).removeprefix('torch.'), 1)
 
 
 def to_float(colours: torch.Tensor) -> torch.Tensor:
-    """Colours of 8 or 16 bits (uint8, uint16) as float32 in [0, 1]; floats are so already and stay as they are."""
+    """Colours of 8 or 16 bits (uint8, uint16) as float32 in [0, 1]; floats, which are in [0, 1], stay unchanged."""
     top = white(colours.dtype)
     return colours if top == 1 else colours.float().div(top)
 
@@ -55,12 +54,12 @@ def to_pixel_samples(img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 # --- metrics ---------------------------------------------------------------------------------------
 
-SSIM_ROWS = 256  # computed at a time
+SSIM_ROWS = 256  # number of rows that are computed at a time
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)  # Y of ITU-R BT.601, from 16/255 (black) to 235/255 (white)
 
 
 class TooSmall(UserError):
-    """An image of which a benchmark's convention compares nothing."""
+    """An image of which a benchmark's convention leaves nothing to compare."""
 
 
 def luma(img: torch.Tensor) -> torch.Tensor:
@@ -72,8 +71,8 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
                   scale: float = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """The part of two images (..., C, H, W) that a benchmark's convention compares.
 
-    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, of grey itself, without a border of `scale` pixels;
-    'div2k': all channels, without `scale` + 6 pixels. A border that is not whole is rounded up.
+    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, or grey itself, without a border of `scale` pixels;
+    'div2k': all channels, without a border of `scale` + 6 pixels. Fractional borders are rounded up.
     """
     if dataset is None:
         return sr, hr
@@ -106,9 +105,9 @@ def parse_eval_type(eval_type: str | None) -> dict:
 
 def calc_psnr(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
               rgb_range: float = 1) -> torch.Tensor:
-    """PSNR in dB, a 0-d tensor, inf where all is equal, of images (..., C, H, W) or samples of any one shape.
+    """PSNR in dB, a 0-d tensor, of images (..., C, H, W) or samples of equal shape; inf if they are equal.
 
-    `rgb_range`: the value of white. `dataset` and `scale` choose the pixels: `scored_pixels`.
+    `rgb_range`: the value of white. `dataset` and `scale` choose the pixels, see `scored_pixels`.
     """
     sr, hr = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
     return -10 * torch.log10((sr - hr).pow(2).mean())
@@ -118,7 +117,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
               rgb_range: float = 1) -> torch.Tensor:
     """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) on the pixels that `calc_psnr` compares.
 
-    Gaussian window of 11x11, sigma 1.5, where it fits entirely; the mean over pixels and channels.
+    The mean over channels and over all pixels at which the Gaussian window (11x11, sigma 1.5) fits entirely.
     """
     x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
     h, w = x.shape[-2:]
@@ -137,7 +136,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
         c1, c2 = 0.01 ** 2, 0.03 ** 2
         return ((2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).sum()
 
-    bands = [slice(top, top + SSIM_ROWS + 10) for top in range(0, h - 10, SSIM_ROWS)]  # memory for a few rows
+    bands = [slice(top, top + SSIM_ROWS + 10) for top in range(0, h - 10, SSIM_ROWS)]  # to save memory
     sums = torch.stack([total(x[..., band, :], y[..., band, :]) for band in bands])
     return sums.sum() / (x[..., 0, 0].numel() * (h - 10) * (w - 10))
 
@@ -146,7 +145,7 @@ def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
 
 
 def to_json(value: typing.Any, indent: int | None = None) -> str:
-    """`value` as JSON that every program reads: of numbers that are not finite it knows none, they become null."""
+    """`value` as standard JSON, which has no numbers that are not finite: they become null."""
     def known(value):
         if isinstance(value, dict):
             return {k: known(v) for k, v in value.items()}
@@ -158,20 +157,20 @@ def to_json(value: typing.Any, indent: int | None = None) -> str:
 
 
 def say(text: str) -> None:
-    """Prints `text`, once in a job of several processes."""
+    """Prints `text`, only once in a job of several processes."""
     if os.environ.get('RANK', '0') == '0':
         print(text)
 
 
 def number_text(value: float, digits: int = 4, sign: str = '') -> str:
-    """A measured `value` as tables have it: a word where it is not finite."""
+    """A measured `value` as text for tables; a word if it is not finite."""
     if math.isnan(value):
         return 'none'
     return f'{value:{sign}.{digits}f}'.replace('inf', 'infinite')
 
 
 def time_text(seconds: float) -> str:
-    """A duration to read: 20.3 days, 1.5h, 12.0m or 7.3s."""
+    """A duration as text: 20.3 days, 1.5h, 12.0m or 7.3s."""
     for unit, length, least in ((' days', 86400, 172800), ('h', 3600, 3600), ('m', 60, 60)):
         if seconds >= least:
             return f'{seconds / length:.1f}{unit}'

@@ -1,10 +1,10 @@
-"""A page to upscale photos in a browser, on this machine: nothing leaves it.
+"""A page to upscale photos in a browser, on this machine: nothing is sent elsewhere.
 
     pip install -r requirements-web.txt
     python web_demo.py --port 7860
 
-Upload a photo, choose a scale or a size, compare with bicubic interpolation by the slider (the wheel zooms), and
-download the result as PNG. A CPU is enough. At /explore, look around in a photo, at any depth.
+Upload a photo, choose a scale or a size, compare with bicubic interpolation using the slider (the wheel zooms), and
+download the result as PNG. A CPU is enough. At /explore you can look around in a photo and zoom in as far as you like.
 """
 
 import argparse

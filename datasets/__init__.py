@@ -1,6 +1,6 @@
-"""Image folders, the samples that are cut from them, and their loading: `make` builds a dataset from a spec.
+"""Image folders, the samples that are cut from them, and data loading: `make` builds a dataset from a spec.
 
-To add one: a file beside these with a class under `@register('its-name')`, imported below.
+To add a dataset, put a class under `@register('its-name')` into a file in this folder, and import that file below.
 """
 
 from config import Registry
@@ -10,6 +10,6 @@ register = registry.register
 make = registry.make
 
 from datasets import degraded, image_folder, wrappers  # noqa: F401  (importing registers)
-from datasets.loader import GlobalBatches, make_loader  # (it uses `make`)
+from datasets.loader import GlobalBatches, make_loader  # (which uses `make`)
 
 __all__ = ['GlobalBatches', 'make', 'make_loader', 'register']

@@ -1,7 +1,7 @@
-"""Images of any number of channels, of 8, 16 or 32 bits: files as arrays (H, W, C) of the type that they hold.
+"""Images with any number of channels of 8, 16 or 32 bits: files read as arrays (H, W, C) of the type that they hold.
 
-What picture files hold is read by Pillow, but for colour of 16 bits, which it reads as 8; TIFFs are read by tifffile,
-and NumPy's .npy files are arrays (H, W) or (H, W, C) already.
+Pillow reads picture files, except those with 16-bit colour, which it would reduce to 8 bits; tifffile reads TIFFs, and
+NumPy's .npy files are arrays (H, W) or (H, W, C) already.
 """
 
 import dataclasses
@@ -20,30 +20,31 @@ from utils import white
 
 Channels = Literal['rgb', 'grey', 'all']
 TYPES = np.uint8, np.uint16, np.float32
-GREY = (0.299, 0.587, 0.114)  # of RGB, as Pillow has it
+GREY = (0.299, 0.587, 0.114)  # weights of R, G and B, the same as Pillow's
 TIFF = {'.tif', '.tiff'}
-PLAIN = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB  # others, as of palettes, Pillow makes RGB
+PLAIN = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB  # Pillow converts others, such as palettes, to RGB
 
-logging.getLogger('tifffile').addHandler(logging.NullHandler())  # what is damaged is told in one line, or read
+# Silent: a damaged file either can be read all the same, or is reported in one line.
+logging.getLogger('tifffile').addHandler(logging.NullHandler())
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
     """How a dataset reads its files.
 
-    channels: 'rgb', 8-bit RGB of any picture; 'grey', one channel, and 'all', those that the file has, in its own type.
-    data_range: the value of white where it is not the type's own: images are divided by it, and become float32.
+    channels: 'rgb': any picture as 8-bit RGB; 'grey': one channel, 'all': all channels of the file, in its own type.
+    data_range: the value of white if it is not that of the type; images are divided by it and become float32.
     """
     channels: Channels = 'rgb'
     data_range: float | None = None
 
     def __post_init__(self):
         if self.data_range is not None and (self.channels == 'rgb' or not 0 < self.data_range < math.inf):
-            raise UserError('data_range must be above 0, and goes with channels: grey or all')
+            raise UserError('data_range must be above 0, and needs channels: grey or all')
 
     @property
     def folder(self) -> str:
-        """Where in a folder of decoded copies those of this reader are."""
+        """The subfolder for this reader's copies in a folder of decoded copies."""
         return '' if self == RGB else self.channels + (f'-{self.data_range}' if self.data_range else '')
 
     def read(self, path: Path) -> np.ndarray:
@@ -55,14 +56,14 @@ class Reader:
             return to_grey(image) if self.channels == 'grey' else image
 
     def in_range(self, image: np.ndarray) -> np.ndarray:
-        """`image`, a `checked` one, divided by the data range, if there is one; UserError for values beyond it."""
+        """A `checked` image, divided by the data range if there is one; UserError for values outside the range."""
         if self.data_range is None and image.dtype != np.float32:
             return image
         top = self.data_range or 1
-        low, high = image.min(), image.max()  # both are nan where one value is
+        low, high = image.min(), image.max()  # both are nan if any value is
         if not 0 <= low <= high <= top:
             raise UserError(f'its values are from {low:g} to {high:g}, and must be from 0 to {top:g}; '
-                            'data_range: WHITE allows for others')
+                            'for another range set data_range: WHITE')
         return image if self.data_range is None else (image / top).astype(np.float32)
 
     def size(self, path: Path) -> tuple[int, int]:
@@ -81,7 +82,7 @@ RGB = Reader()
 
 
 def stored(path: Path) -> np.ndarray:
-    """What the file at `path` holds: an array (H, W) or (H, W, C); of several frames or series the first."""
+    """The array (H, W) or (H, W, C) in the file at `path`; the first one if there are several frames or series."""
     suffix = path.suffix.lower()
     if suffix == '.npy':
         return np.load(path, mmap_mode='r', allow_pickle=False)
@@ -95,18 +96,18 @@ def stored(path: Path) -> np.ndarray:
 
 
 def channels_first(series: tifffile.TiffPageSeries) -> bool:
-    """Whether a TIFF says that its channels, or pages, come before height and width. Other arrays are as they are."""
+    """Whether a TIFF declares that its channels, or pages, come before height and width."""
     return len(series.axes) == 3 and series.axes.endswith('YX') and series.axes[0] != 'Q'
 
 
 def picture(image: Image.Image) -> np.ndarray:
-    """The pixels of a picture that Pillow has opened and not decoded, no channel and no bit of them lost."""
-    from pictures.deep import deep_pixels  # they open files by this package, which is not there yet
+    """The pixels of a picture that Pillow has opened but not decoded, with all its channels and bits."""
+    from pictures.deep import deep_pixels  # imported here because these modules import this package
     from pictures.modes import has_deep_colour
     if has_deep_colour(image):
         pixels = deep_pixels(image)
         if pixels is None:
-            raise UserError(f'16-bit colour of this {image.format} cannot be read: save it as PNG, TIFF or .npy')
+            raise UserError(f'the 16-bit colour of this {image.format} cannot be read: save it as PNG, TIFF or .npy')
         return pixels
     if image.mode[0] == 'I':
         return grey_16_bits(image)
@@ -127,17 +128,17 @@ def checked(array: np.ndarray) -> np.ndarray:
 
 
 def rounded(values: np.ndarray, dtype: np.dtype, data_range: float | None = None) -> np.ndarray:
-    """Computed `values` as pixels of `dtype`: from black to white and, but for floats, whole, halves upwards."""
+    """Computed `values` as pixels of `dtype`, clipped to black and white; integers are rounded, halves upwards."""
     if dtype != np.float32:
         values = np.floor(values + 0.5)
     return np.clip(values, 0, data_range or white(dtype)).astype(dtype)
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, C) of grey or RGB, perhaps with alpha, which is dropped, as (H, W, 1) of its type."""
+    """A grey or RGB image (H, W, C) as (H, W, 1) of the same type; alpha, if there is any, is dropped."""
     channels = image.shape[2]
     if channels > 4:
-        raise UserError(f'it has {channels} channels, of which channels: grey makes none; channels: all takes them')
+        raise UserError(f'it has {channels} channels, which channels: grey cannot reduce to one; use channels: all')
     if channels < 3:
         return image[..., :1]
     grey = image[..., :3] @ np.array(GREY)

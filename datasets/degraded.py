@@ -1,9 +1,9 @@
-"""Inputs as pictures from the web are: blurred, reduced by whatever filter, noisy, compressed as JPEG.
+"""Inputs that resemble pictures from the web: blurred, reduced by various filters, noisy, compressed as JPEG.
 
 The idea is that of BSRGAN (Zhang et al., "Designing a Practical Degradation Model for Deep Blind Image
 Super-Resolution", ICCV 2021) and Real-ESRGAN (Wang et al., ICCVW 2021): a model that has seen such inputs does not
-sharpen what is no part of the picture. Theirs are far stronger, for a GAN to invent the rest. Here each degradation
-comes at most once, and is one that leaves most of the detail.
+sharpen noise and artefacts. Their degradations are far stronger, because a GAN invents the lost detail. Here each
+degradation is applied at most once, and weakly enough to leave most of the detail.
 """
 
 import io
@@ -18,19 +18,19 @@ from datasets import register
 from datasets.wrappers import SRImplicitDownsampled, resize, to_tensor
 from errors import UserError
 
-FILTERS = Image.BOX, Image.BILINEAR, Image.LANCZOS  # beside bicubic; nearest would shift the input against its target
-SIGMA = 0.1, 0.75  # of the blur, in pixels of the input
-LEVEL = 1, 10  # of the noise: its standard deviation, of 255
-MCU = 16  # side of what a JPEG encodes at a time where colour has half the resolution
+FILTERS = Image.BOX, Image.BILINEAR, Image.LANCZOS  # besides bicubic; nearest would shift the input against its target
+SIGMA = 0.1, 0.75  # range of the blur's standard deviation, in pixels of the input
+LEVEL = 1, 10  # range of the noise's standard deviation, of 255
+MCU = 16  # side of the blocks that a JPEG encodes if colour has half the resolution
 
 
 # --- steps, on uint8 images (H, W, 3) --------------------------------------------------------------
 
 
 def draw_covariance(scales: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The covariance (2, 2) of a random Gaussian, round or, as often, oblong, in pixels of a target.
+    """The covariance (2, 2), in pixels of a target, of a random Gaussian: round or oblong, with equal probability.
 
-    scales: the target's, (y, x), an array.
+    scales: the target's scales (y, x), an array.
     """
     sigmas = rng.uniform(*SIGMA, 2)
     if rng.random() < 0.5:
@@ -42,7 +42,7 @@ def draw_covariance(scales: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def blur(image: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """`image` convolved with the Gaussian of `covariance` (2, 2), of y and x in pixels; its edges are repeated."""
+    """`image` convolved with the Gaussian of `covariance` (2, 2), in y and x, in pixels; edge pixels are repeated."""
     reach = [math.ceil(3 * math.sqrt(variance)) for variance in covariance.diagonal()]
     offsets = np.stack(np.mgrid[tuple(slice(-n, n + 1) for n in reach)], axis=-1)
     kernel = np.exp(-0.5 * np.einsum('yxi,ij,yxj->yx', offsets, np.linalg.inv(covariance), offsets))
@@ -52,7 +52,7 @@ def blur(image: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 
 
 def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image` with Gaussian noise: grey or coloured; even or, as photons have it, stronger in the light."""
+    """`image` with Gaussian noise: grey or coloured; uniform or, like photon noise, stronger in bright areas."""
     level, grey, photons = rng.uniform(*LEVEL), *(rng.random(2) < 0.5)
     deviation = level * np.sqrt(image / 128) if photons else level
     noise = deviation * rng.standard_normal((*image.shape[:2], 1 if grey else 3))
@@ -60,7 +60,7 @@ def add_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def compress(image: np.ndarray, quality: int, subsampling: str = '4:2:0', corner: tuple = (0, 0)) -> np.ndarray:
-    """`image` after it has been in a JPEG, whose blocks begin `corner` (y, x) pixels outside of it."""
+    """`image` compressed as JPEG and decoded; the grid of blocks starts `corner` (y, x) pixels outside the image."""
     y, x = corner
     file = io.BytesIO()
     whole = np.pad(image, ((y, 0), (x, 0), (0, 0)), 'symmetric')
@@ -73,17 +73,17 @@ def compress(image: np.ndarray, quality: int, subsampling: str = '4:2:0', corner
 
 @register('sr-implicit-degraded')
 class SRImplicitDegraded(SRImplicitDownsampled):
-    """What sr-implicit-downsampled gives, its inputs degraded by chance, in the order below. Targets are left alone.
+    """Samples of sr-implicit-downsampled with randomly degraded inputs, in the order below; targets stay unchanged.
 
-    Crops, flips and queries are the same as that wrapper's, and with all probabilities 0 so are the inputs.
+    Crops, flips and queries are the same as that wrapper's, and if all probabilities are 0, so are the inputs.
 
     Args:
-        blur: probability of a Gaussian blur, which is up to 0.75 input pixels wide.
-        filters: probability of a reduction by box, bilinear or Lanczos in place of the bicubic one.
-        noise: probability of noise, of a standard deviation of 1 to 10 (of 255).
-        jpeg: probability of compression as JPEG. A crop (inp_size) is like one out of a larger file: its blocks begin
-            anywhere; colour has the whole or half the resolution. A whole image is a file as Pillow writes it, 4:2:0.
-        quality: JPEG's, from 1 to 100: a number, or the least and the most, drawn from as [40, 95].
+        blur: probability of a Gaussian blur with a standard deviation of up to 0.75 input pixels.
+        filters: probability of reducing with a box, bilinear or Lanczos filter instead of bicubic.
+        noise: probability of noise with a standard deviation of 1 to 10 (of 255).
+        jpeg: probability of JPEG compression. A crop (inp_size) is treated as part of a larger file: its blocks start
+            anywhere, and colour has full or half resolution. A whole image is compressed as Pillow does it, 4:2:0.
+        quality: JPEG quality, 1 to 100: a number, or a range to draw from, such as [40, 95].
         downsampled: the arguments of sr-implicit-downsampled.
     """
 
@@ -99,7 +99,7 @@ class SRImplicitDegraded(SRImplicitDownsampled):
             raise UserError(f'quality must be from 1 to 100, a number or [least, most], not {quality}')
 
     def reduce(self, target, size, rng):
-        rng, = rng.spawn(1)  # what follows takes nothing from the sample's own numbers
+        rng, = rng.spawn(1)  # so that crops, flips and queries do not depend on what is drawn here
         blurred, other, noisy, compressed = rng.random(4) < list(self.probabilities.values())
         if blurred:
             target = blur(target, draw_covariance(np.divide(target.shape[:2], size), rng))

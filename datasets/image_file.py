@@ -1,7 +1,7 @@
-"""Image files: which ones are opened, by what guards, and how they are read as 8-bit RGB.
+"""Image files: which ones are opened, with what safeguards, and how they are read as 8-bit RGB.
 
-Every image file that is opened in this project is opened here: for datasets, for the demos, for the scripts. Only
-`datasets.arrays` opens TIFFs and NumPy's arrays itself, where a dataset asks for other than 8-bit RGB.
+All image files of this project are opened here, for datasets, demos and scripts. The only exception is
+`datasets.arrays`, which opens TIFFs and NumPy arrays itself if a dataset asks for something other than 8-bit RGB.
 """
 
 import contextlib
@@ -25,24 +25,25 @@ except ImportError:
     pillow_heif = None
 
 Image.init()
-# Pixels, and nothing that runs a program (EPS would start Ghostscript) or needs one. TGA has no signature: it is last.
+# Pixel formats only: none that runs a program (EPS would start Ghostscript) or needs one. TGA, without a signature,
+# is the last to be tried.
 FORMATS = [name for name in (
     'PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'HEIF', 'GIF', 'BMP', 'DIB', 'PPM', 'JPEG2000', 'QOI', 'PSD', 'SGI', 'SUN',
     'PCX', 'DDS', 'ICO', 'TGA') if name in Image.OPEN]
 SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items()
-            if name in FORMATS or name == 'MPO'}  # which is opened as a JPEG
+            if name in FORMATS or name == 'MPO'}  # MPO is opened as JPEG
 
-# Pillow's own guards are for servers, and refuse good pictures; `opened` asks what this machine can hold.
+# Pillow's own limits are meant for servers and refuse good pictures; `opened` checks what this machine can hold.
 Image.MAX_IMAGE_PIXELS = None
-PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes, of an ICC profile, too
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes; applies to ICC profiles, too
 PngImagePlugin.MAX_TEXT_MEMORY = 2**28
-# What is damaged is told in one line, or read all the same.
+# Silent: a damaged file either can be read all the same, or is reported in one line.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 logging.getLogger('PIL').addHandler(logging.NullHandler())
-with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr by itself
+with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr itself
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
-PIXEL_BYTES = 8  # of an image while it is read: as decoded, and as RGB
+PIXEL_BYTES = 8  # memory per pixel while an image is read: decoded, and converted to RGB
 
 RAW = {'.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf',
        '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f'}
@@ -51,9 +52,9 @@ HEIF = {'.heic', '.heics', '.heif', '.heifs', '.hif'}
 
 
 def why_not(path: Path) -> str | None:
-    """Why `path` is no image that can be opened, as its suffix has it; None where nothing speaks against it."""
+    """Why `path`, judging by its suffix, is not an image that can be opened; None if it may be one."""
     suffix = path.suffix.lower()
-    if suffix in RAW:  # many are a TIFF, too, of which the preview would be opened
+    if suffix in RAW:  # many are also TIFFs, of which only the preview would be opened
         return 'RAW: export it as TIFF or PNG'
     if suffix in VECTORS:
         return 'no pixels: export it as PNG'
@@ -64,23 +65,23 @@ def why_not(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a UserError that names the image `path`."""
+    """Turns any exception raised inside into a UserError that names the image `path`."""
     try:
         yield
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
-    except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
         reason = ' '.join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = f'its content is none of {", ".join(sorted(FORMATS))}'
-        raise UserError(f'{path}: cannot be read as an image ({reason}); replace it or take it away') from None
+        raise UserError(f'{path}: cannot be read as an image ({reason}); replace or remove it') from None
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The image file at `path` as Pillow opens it: its header is read, and nothing decoded.
+    """The image file at `path` as opened by Pillow: its header is read, but nothing is decoded.
 
-    Raises UserError for what is not opened, or too large for the memory, and for what goes wrong inside.
+    Raises UserError for files that are not opened or too large for the memory, and for any exception raised inside.
     """
     if reason := why_not(Path(path)):
         raise UserError(f'{path}: is not opened ({reason})')
@@ -95,7 +96,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 def read_image(path: str | Path) -> np.ndarray:
     """The image file at `path` as 8-bit RGB, uint8 (H, W, 3). Alpha is dropped.
 
-    16 bits of grey are rounded to 8; of 16-bit colour the high byte stays, for Pillow gives no more.
+    16-bit grey is rounded to 8 bits; of 16-bit colour only the high byte is kept, because Pillow returns no more.
     """
     with opened(path) as image:
         if image.mode[0] in 'IF':
@@ -104,17 +105,17 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def grey_16_bits(image: Image.Image) -> np.ndarray:
-    """An image of a mode that begins with I or F as uint16 (H, W); UserError where it has other than 16 bits."""
+    """An image of a mode that begins with I or F as uint16 (H, W); UserError if its values do not fit 16 bits."""
     if image.mode == 'F':
         raise UserError('pixels of mode F are not supported: convert the image to grey or RGB of 8 bits')
-    grey = np.asarray(image)  # a PGM's of 16 bits is an I, which has 32
+    grey = np.asarray(image)  # Pillow opens a 16-bit PGM in mode I, which has 32 bits
     if grey.min() < 0 or grey.max() > 65535:
         raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
     return grey.astype(np.uint16)
 
 
 def to_8_bits(grey: np.ndarray) -> np.ndarray:
-    """uint16 as uint8 of any shape, rounded."""
+    """uint16 values, of any shape, rounded to uint8."""
     return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

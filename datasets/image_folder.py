@@ -1,4 +1,4 @@
-"""Folders of images, one or a pair (LR and HR), read as 8-bit RGB or as `datasets.arrays` does."""
+"""Folders of images, single or in pairs (LR and HR), read as 8-bit RGB or in the ways of `datasets.arrays`."""
 
 import contextlib
 import functools
@@ -28,19 +28,19 @@ from utils import say
 
 
 def bin_path(path: Path, reader: Reader) -> Path:
-    """Where the copy of an image that `reader` has decoded is kept: in `_bin_FOLDER` beside its folder."""
+    """The path of the decoded copy that `reader` makes of an image: in `_bin_FOLDER` beside the image's folder."""
     path = path.absolute()
     return path.parent.with_name(f'_bin_{path.parent.name}') / reader.folder / file_name(path.name, '.npy')
 
 
 def stamp(path: Path) -> bytes:
-    """What changes when the content of `path` does: size and times; even that of the last change, which nobody sets."""
+    """Bytes that change with the content of `path`: its size, mtime, and ctime, which programs cannot set."""
     state = path.stat()
     return struct.pack('<3q', state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def has_stamp(copy: Path, expected: bytes) -> bool:
-    """Whether the decoded copy `copy` exists and ends in the stamp that is `expected`."""
+    """Whether the decoded copy `copy` exists and ends in the stamp `expected`."""
     with contextlib.suppress(OSError), open(copy, 'rb') as file:
         file.seek(-len(expected), os.SEEK_END)
         return file.read() == expected
@@ -48,7 +48,7 @@ def has_stamp(copy: Path, expected: bytes) -> bool:
 
 
 def make_bin(path: Path, reader: Reader) -> Path:
-    """The path of an image's decoded copy, an array and the image's stamp; it is made unless there is one."""
+    """The path of an image's decoded copy, an array followed by the image's stamp; makes it if necessary."""
     copy, expected = bin_path(path, reader), stamp(path)
     if not has_stamp(copy, expected):
         image = reader.read(path)
@@ -62,12 +62,12 @@ def make_bin(path: Path, reader: Reader) -> Path:
 
 
 def bin_error(folder: Path, error: OSError) -> UserError:
-    return UserError(f'{folder}: cannot be written ({error.strerror}), where cache: bin keeps its files; '
+    return UserError(f'{folder}: cannot be written ({error.strerror}), but cache: bin keeps its files there; '
                      'make it writable, link the images from another folder, or use cache: in_memory')
 
 
 def make_bins(paths: list[Path], reader: Reader) -> list[Path]:
-    """The decoded copies of the images at `paths`; what killed processes have left beside them is removed."""
+    """The paths of the decoded copies of the images `paths`; removes temporary files of killed processes."""
     for folder in {bin_path(path, reader).parent for path in paths}:
         try:
             folder.mkdir(exist_ok=True, parents=True)
@@ -78,18 +78,18 @@ def make_bins(paths: list[Path], reader: Reader) -> list[Path]:
 
 
 def open_bin(path: Path) -> np.ndarray:
-    """The decoded copy at `path`, memory-mapped and read-only: what is not looked at is not read."""
+    """The decoded copy at `path`, memory-mapped and read-only: only the parts that are used are read."""
     with reading(path):
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def read_shared(path: Path, reader: Reader) -> torch.Tensor:
-    """An image as a tensor: where workers do not fork (macOS, Windows) they share its memory, not an array's."""
+    """An image as a tensor: unlike an array's, its memory is shared by workers that do not fork (macOS, Windows)."""
     return torch.from_numpy(np.array(reader.read(path)))
 
 
 def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
-    """[function(path) for path in paths], on all cores, with a progress bar where there is a terminal."""
+    """[function(path) for path in paths], on all cores, with a progress bar in a terminal."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(tqdm(pool.map(function, paths), text, len(paths), leave=False, disable=None))
 
@@ -98,17 +98,17 @@ def in_parallel(function: Callable, paths: list[Path], text: str) -> list:
 
 
 def left_out(path: Path, reader: Reader = RGB) -> str | None:
-    """Why `path`, in a folder of images, is not taken for one that `reader` reads; None for an image."""
+    """Why `path`, in a folder of images, is not an image that `reader` reads; None if it is one."""
     if path.name.startswith('.'):  # macOS leaves ._0001.png in its archives
         return 'hidden'
     if path.is_dir():
         return 'a folder; only one level is searched'
     if not path.is_file():
-        return 'no file, or a link to none'
+        return 'not a file, or a broken link'
     if path.suffix.lower() == '.npy':
-        return 'an array: channels: all takes it' if reader.channels == 'rgb' else None
+        return 'an array: channels: all reads it' if reader.channels == 'rgb' else None
     if path.suffix.lower() not in SUFFIXES:
-        return why_not(path) or 'no suffix of an image'
+        return why_not(path) or 'not the suffix of an image'
     return None
 
 
@@ -118,7 +118,7 @@ def tell_left_out(root: Path, reason: str, names: tuple[str, ...]) -> None:
 
 
 def list_images(root: Path, reader: Reader = RGB) -> list[Path]:
-    """The image files in the folder `root`, sorted; prints the names of others, with the reason."""
+    """The image files in the folder `root`, sorted; prints the names of other files, with the reasons."""
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; put or link the images there, or correct root_path')
     images, others = [], {}
@@ -132,7 +132,7 @@ def list_images(root: Path, reader: Reader = RGB) -> list[Path]:
         tell_left_out(root, reason, tuple(path.name for path in paths))
     if not images:
         raise UserError(f'{root}: holds no images (.png, .jpg, .webp, .tif, ...); put or link them there')
-    return sorted(images, key=lambda p: (pair_key(p), p.name))  # the same order for 1.png, 10.png and 1x2.png, 10x2.png
+    return sorted(images, key=lambda p: (pair_key(p), p.name))  # 1x2.png, 10x2.png in the order of 1.png, 10.png
 
 
 def read_split(split_file: str, split_key: str | None) -> list[str]:
@@ -162,7 +162,7 @@ def root_folders(root_path: str | list) -> list[Path]:
 
 def find_images(root_path: str | list, split_file: str | None = None, split_key: str | None = None,
                 first_k: int | None = None, reader: Reader = RGB) -> list[Path]:
-    """The paths of the images of one folder or a list of them: all, or those of a split; then the first `first_k`."""
+    """The paths of the images in one or several folders: all, or those of a split; of these the first `first_k`."""
     roots = root_folders(root_path)
     if split_file is None:
         return [path for root in roots for path in list_images(root, reader)][:first_k]
@@ -176,21 +176,21 @@ def find_images(root_path: str | list, split_file: str | None = None, split_key:
 
 
 def take_part(paths: list[Path], part: str | None) -> list[Path]:
-    """Those of `paths` for validation, 'valid', every tenth or at least the last; the others, 'train'; None: all."""
+    """A `part` of `paths`: 'valid' is every tenth, or the last of fewer; 'train' is the rest; None is all."""
     if part is None:
         return paths
     if len(paths) < 2:
-        raise UserError(f'part: {part} needs at least 2 images, to train on and to validate, not {len(paths)}')
+        raise UserError(f'part: {part} needs at least 2 images, for training and validation, not {len(paths)}')
     valid = paths[9::10] or paths[-1:]
     return valid if part == 'valid' else [path for path in paths if path not in valid]
 
 
 def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                split_key: str | None = None, reader: Reader = RGB) -> list[tuple[Path, Path]]:
-    """The pairs (LR, HR) of images of two folders or lists of them: all, and none may be left over, or a split's."""
+    """The pairs (LR, HR) of images in two folders or lists of folders: those of a split, or all, without a rest."""
     lr_roots, hr_roots = root_folders(root_path_1), root_folders(root_path_2)
     names = None if split_file is None else read_split(split_file, split_key)
-    inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in folders of a root
+    inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in subfolders
     files = [[list_images(root / folder, reader) for folder in inner for root in roots]
              for roots in (lr_roots, hr_roots)]
     if len(lr_roots) != len(hr_roots):
@@ -209,14 +209,14 @@ def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str
 
 def check_partners(root_path_1: str | list, root_path_2: str | list, lr: list[Path], hr: list[Path],
                    pairs: list[tuple[Path, Path]]) -> None:
-    """Raises a UserError where a file of `lr` or `hr`, the images in two folders, is in none of the `pairs`."""
+    """Raises a UserError if a file of `lr` or `hr`, the images in two folders, is in none of the `pairs`."""
     lone = [[path for path in files if path not in paired] for files, paired in
             zip((lr, hr), map(set, zip(*pairs, strict=True)) if pairs else (set(), set()), strict=True)]
     if len(lr) != len(hr):
-        raise UserError(f'{root_path_1} has {len(lr)} images, but {root_path_2} has {len(hr)}; each needs its partner, '
+        raise UserError(f'{root_path_1} has {len(lr)} images, but {root_path_2} has {len(hr)}; each needs a partner, '
                         f'and {(lone[0] or lone[1])[0]} has none')
     if any(lone):
-        raise UserError(f"{lone[0][0]} and {lone[1][0]}: names of a pair must agree, but for LR's trailing x2, x3, ...")
+        raise UserError(f"{lone[0][0]} and {lone[1][0]}: names of a pair must agree, except LR's trailing x2, x3, ...")
 
 
 class Images(Dataset):
@@ -235,7 +235,7 @@ class Images(Dataset):
         return len(self.files) * self.repeat
 
     def __getitem__(self, i):
-        image = self.images[range(len(self))[i] % len(self.files)]  # past the end an IndexError, which ends a for loop
+        image = self.images[range(len(self))[i] % len(self.files)]  # IndexError past the end: it ends for loops
         if self.cache == 'in_memory':
             image = image.numpy()
             image.flags.writeable = False
@@ -247,7 +247,7 @@ class Images(Dataset):
         return self.reader.size(self.files[i]) if self.cache == 'none' else self[i].shape[:2]
 
     def keep(self, indices: list[int]) -> None:
-        """Leaves only these of `files`."""
+        """Keeps only the `files` at these indices."""
         self.files, self.images = [self.files[i] for i in indices], [self.images[i] for i in indices]
 
 
@@ -256,18 +256,18 @@ class ImageFolder(Images):
     """The images of a folder, uint8 arrays (H, W, 3) unless `channels` asks for others, each `repeat` times.
 
     Args:
-        root_path: a folder or a list of folders. What is in subfolders, or no image by its suffix, is left out, and
-            its name is printed.
-        split_file, split_key: a JSON file, and the key in it of the list of file names to take.
-        part: train or valid, where one folder holds the images for both: every tenth is for validation.
-        first_k: how many images, counted from the first.
-        cache: 'none' decodes an image whenever it is asked for; 'in_memory' holds all, of RGB 3 bytes a pixel;
-            'bin' maps decoded copies into memory, which are kept on disk in `_bin_FOLDER` beside the folder.
-        channels: 'rgb' reads pictures as 8-bit RGB. 'grey' gives one channel and 'all' those that the file has, of its
-            own type, uint8, uint16 or float32; they read .npy files of (H, W) or (H, W, C), too.
-        data_range: the value of white, by default 255 of uint8, 65535 of uint16, 1 of float32; black is 0.
-        shown: which channels pictures show, one or three of them, from 0; by default the first three, or the first.
-    Raises UserError for what cannot be found or read; with cache 'none' a damaged image is found when it is used.
+        root_path: a folder or a list of folders. Subfolders, and files without the suffix of an image, are left out,
+            and their names are printed.
+        split_file, split_key: a JSON file, and the key of the list of file names in it to use.
+        part: 'train' or 'valid', if one folder holds the images for both: every tenth is for validation.
+        first_k: use only the first k images.
+        cache: 'none' decodes an image each time it is used; 'in_memory' holds all images (RGB: 3 bytes per pixel);
+            'bin' keeps decoded copies on disk, in `_bin_FOLDER` beside the folder, and maps them into memory.
+        channels: 'rgb' reads pictures as 8-bit RGB. 'grey' gives one channel and 'all' all channels of the file, in
+            its own type: uint8, uint16 or float32; both read .npy files of (H, W) or (H, W, C), too.
+        data_range: the value of white; default: 255 for uint8, 65535 for uint16, 1 for float32. Black is 0.
+        shown: one or three channels to show in pictures, counted from 0; default: the first three, or the first.
+    Raises UserError for what cannot be found or read; with cache 'none', damaged images are only found when used.
     """
 
     def __init__(self, root_path: str | list, split_file: str | None = None, split_key: str | None = None,
@@ -282,10 +282,10 @@ class ImageFolder(Images):
 
 @register('paired-image-folders')
 class PairedImageFolders(Dataset):
-    """Pairs (LR, HR) of the images of two folders whose names agree, up to the suffix and LR's trailing x2, x3, ...
+    """Pairs (LR, HR) of images in two folders whose names agree, apart from the suffix and LR's trailing x2, x3, ...
 
     Arguments and errors are those of `ImageFolder`, for `root_path_1` (LR) and `root_path_2` (HR); a split may name the
-    files of either. Of several folders each LR goes with the HR at its place in the list, if there are as many.
+    files of either. Two lists of folders that are equally long are paired folder by folder.
     """
 
     paired = True

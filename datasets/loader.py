@@ -1,4 +1,4 @@
-"""Batches for any number of workers and processes: what a global batch holds does not depend on either."""
+"""Batches for any number of workers and processes: the content of a global batch does not depend on either."""
 
 import contextlib
 import os
@@ -17,15 +17,15 @@ from errors import UserError, located
 
 
 class GlobalBatches:
-    """Batch sampler of one process, `rank` of `world`: lists of `Draw`, the rank's shares of the global batches.
+    """Batch sampler of one process, `rank` of `world`: yields lists of `Draw`, the rank's shares of the global batches.
 
-    Global batch i holds positions i * batch_size up to (i + 1) * batch_size of the epoch's order, which is a
-    permutation from (seed, epoch) if `shuffle`, else 0 up to `length`; the last batch may be short. A rank takes
-    every `world`-th of them. With `shuffle`, a rank with no share of the last batch gets its first sample, so that
-    all ranks take part in the step (`batch_sizes` counts it 0); without, no sample is ever given twice, and a
-    batch_size that is no multiple of `world` is rounded up to one.
+    Global batch i holds positions i * batch_size to (i + 1) * batch_size - 1 of the epoch's order, which is a
+    permutation seeded by (seed, epoch) if `shuffle`, else 0 to `length` - 1; the last batch may be short. A rank takes
+    every `world`-th position. With `shuffle`, a rank without a share of the last batch gets that batch's first sample,
+    so that all ranks take part in the step (`batch_sizes` counts it as 0). Without `shuffle`, no sample is given twice,
+    and batch_size is rounded up to a multiple of `world`.
 
-    Set `epoch`, and for a start in mid-epoch `start` (the first global batch), before iterating.
+    Before iterating, set `epoch`, and to start in the middle of an epoch `start` (the first global batch).
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1):
@@ -41,7 +41,7 @@ class GlobalBatches:
         self.epoch = self.start = 0
 
     def __len__(self):
-        """Number of batches in a whole epoch."""
+        """The number of batches in a whole epoch."""
         return -(-(self.length - (0 if self.shuffle else self.rank)) // self.batch_size)
 
     def positions(self, i: int) -> range:
@@ -49,7 +49,7 @@ class GlobalBatches:
         return range(i * self.batch_size, min((i + 1) * self.batch_size, self.length))
 
     def batch_sizes(self, i: int) -> tuple[int, int]:
-        """How many samples of global batch `i` count: (this rank's, all ranks')."""
+        """The number of samples of global batch `i` that count: (on this rank, on all ranks)."""
         positions = self.positions(i)
         return len(positions[self.rank::self.world]), len(positions)
 
@@ -64,22 +64,22 @@ class GlobalBatches:
 
 
 def default_workers(world: int) -> int:
-    """Workers for each of the job's processes on this machine: its share of the cores, at most 8."""
+    """The number of workers for each process of the job on this machine: its share of the cores, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', world)))
 
 
 def end_with_parent() -> None:
-    """Ends this worker at a SIGTERM from its parent, which multiprocessing sends at exit, and at no other."""
+    """Ends this worker at a SIGTERM from its parent, which multiprocessing sends at exit; ignores all others."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 def start_worker(worker: int) -> None:
-    """Leaves Ctrl-C and a scheduler's SIGTERM, which reach all processes of a job, to the training loop.
+    """Makes the worker ignore Ctrl-C and a scheduler's SIGTERM, which are sent to all processes of a job.
 
-    It finishes its iteration and saves, and needs the workers for that; they end when it tells them to.
+    The training loop handles them: it finishes its iteration, for which it needs the workers, saves, then ends them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):
@@ -88,19 +88,20 @@ def start_worker(worker: int) -> None:
 
 
 def collate(samples: list[dict]) -> dict:
-    """The samples stacked to a batch."""
+    """The samples stacked into a batch."""
     if len({tuple(value.shape for value in sample.values()) for sample in samples}) > 1:
-        raise UserError('samples of several sizes make no batch: set inp_size, or batch_size: 1')
+        raise UserError('samples of different sizes cannot form a batch: set inp_size, or batch_size: 1')
     if len({tuple(value.dtype for value in sample.values()) for sample in samples}) > 1:
-        raise UserError('whole targets of several types make no batch: save all images in one type, or set sample_q')
+        raise UserError('whole targets of different types cannot form a batch: save all images in one type, or set '
+                        'sample_q')
     return default_collate(samples)
 
 
 def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, world: int = 1, pin_memory: bool = False,
                 where: str = '') -> DataLoader:
-    """A DataLoader of `spec`: dataset, wrapper, batch_size (of all ranks together) and optionally num_workers.
+    """A DataLoader for `spec`: dataset, wrapper, batch_size (total over all ranks) and optionally num_workers.
 
-    Its `batch_sampler` is a `GlobalBatches`. `where` (file or key) is put in front of the errors.
+    Its `batch_sampler` is a `GlobalBatches`. `where` (a file or key) is put in front of error messages.
     """
     def build(dataset: dict, wrapper: dict, batch_size: int, num_workers: int | None = None):
         workers = default_workers(world) if num_workers is None else num_workers
@@ -111,9 +112,9 @@ def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, wor
             samples, batch_sampler=GlobalBatches(len(samples), batch_size, seed, shuffle, rank, world),
             collate_fn=collate, pin_memory=pin_memory,
             num_workers=workers, persistent_workers=workers > 0, worker_init_fn=start_worker,
-            # fork costs next to nothing and shares images in memory; workers use neither CUDA nor threads of the parent
+            # fork is fast and shares images in memory; it is safe, as workers use neither CUDA nor the parent's threads
             multiprocessing_context='fork' if workers and sys.platform == 'linux' else None,
-            generator=torch.Generator())  # of its own: iterating draws a number, which must not be the training's
+            generator=torch.Generator())  # its own, because iterating draws a number, which training must not miss
 
     with located(where) if where else contextlib.nullcontext():
         return build(**check_args(build, spec))

@@ -1,4 +1,4 @@
-"""MATLAB's imresize, by which DIV2K's and the benchmarks' own low-resolution images were made."""
+"""MATLAB's imresize, which made the low-resolution images that DIV2K and the benchmarks supply."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def resize_axis(image: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """An image of the same type with `length` pixels along one axis; the kernel is widened where it shrinks."""
+    """`image` resized to `length` pixels along one axis, of the same type; the kernel is wider when it shrinks."""
     before = image.shape[axis]
     scale = length / before
     width = 4 / min(scale, 1)
@@ -21,7 +21,7 @@ def resize_axis(image: np.ndarray, axis: int, length: int) -> np.ndarray:
     taps = np.floor(centre - width / 2).astype(int)[:, None] + np.arange(int(np.ceil(width)) + 2)
     weights = cubic((centre[:, None] - taps) * min(scale, 1))
     weights /= weights.sum(axis=1, keepdims=True)
-    taps = taps % (2 * before)  # mirrored, the edge repeated
+    taps = taps % (2 * before)  # mirrored, with the edge pixel repeated
     taps = np.minimum(taps, 2 * before - 1 - taps)
     matrix = np.zeros((length, before))
     np.add.at(matrix, (np.arange(length)[:, None], taps), weights)
@@ -30,9 +30,9 @@ def resize_axis(image: np.ndarray, axis: int, length: int) -> np.ndarray:
 
 
 def imresize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` (H, W, C) in `size` (h, w) by imresize's default, bicubic with antialiasing: (h, w, C) of its type.
+    """`image` (H, W, C) resized to `size` (h, w) as imresize does by default, bicubic with antialiasing: (h, w, C).
 
-    As there, the axis that shrinks most goes first, and the image is of its type, as of 8 bits, in between.
+    As in MATLAB, the axis that shrinks most is resized first, and the result is rounded to the image's type in between.
     """
     for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis]):
         image = resize_axis(image, axis, size[axis])

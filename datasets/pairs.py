@@ -1,4 +1,4 @@
-"""Which low-resolution image belongs to which high-resolution one, by their names."""
+"""Finds the high-resolution image that belongs to a low-resolution one, by their names."""
 
 import re
 from collections import defaultdict
@@ -6,15 +6,16 @@ from pathlib import Path
 
 
 def pair_key(path: Path) -> str:
-    """What the files of a pair have in common: the name without suffix and without a trailing x2, x3, ..."""
+    """What the files of a pair have in common: the name without the suffix and a trailing x2, x3, ..."""
     return re.sub(r'x\d+$', '', path.stem)
 
 
 def partners(lr: list[Path], hr: list[Path]) -> list[tuple[Path, Path]]:
-    """The pairs among the files `lr` and `hr`, in the order of `hr`; who has no partner is left out.
+    """The pairs among the files `lr` and `hr`, in the order of `hr`; files without a partner are left out.
 
-    LR's names are HR's, or all have a scale behind these, or some do: whatever gives most pairs, since HR's own names
-    may end as a scale does. Files of one stem go by the order of their suffixes.
+    The names in LR are either those in HR, or all of them, or some, have a scale appended. HR's names may look as if
+    they ended in a scale, so the reading that gives most pairs is used. Files with the same stem are
+    paired in the order of their suffixes.
     """
     stems = defaultdict(list)
     for path in hr:

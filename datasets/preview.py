@@ -1,4 +1,4 @@
-"""Fixed crops of the validation images, for pictures that can be compared from epoch to epoch."""
+"""Fixed crops of the validation images, for previews that can be compared from epoch to epoch."""
 
 import numpy as np
 import torch
@@ -8,18 +8,18 @@ from datasets.wrappers import ImplicitWrapper, crop, paired_scale, to_tensor
 from errors import UserError
 from utils import to_float
 
-SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # input pixels of a side, at these scales, of the first images
+SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # side in input pixels; scales; number of images
 
 
 def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
-    """Batches of one whole crop each, from the centres of the images under the wrapper `samples`, with a name each."""
+    """Pairs of a name and a batch of one whole crop, from the centres of the images under the wrapper `samples`."""
     previews = []
     for i in range(min(IMAGES, len(samples.dataset.files))):
         image = samples.dataset[i]
         if samples.paired:
             try:
                 scale = paired_scale(image[0].shape, image[1].shape)
-            except UserError:  # a wrapper may resize what fits nowhere
+            except UserError:  # sizes without a whole scale, for a wrapper that resizes
                 continue
             size = min(SIZE, *image[0].shape[:2])
             y, x = ((n - size) // 2 for n in image[0].shape[:2])
@@ -29,7 +29,7 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
             pairs = []
             for scale in SCALES:
                 size = min(SIZE, *(n // scale for n in image.shape[:2]))
-                if size == 0:  # an image of a pixel or two
+                if size == 0:  # the image has only a pixel or two
                     continue
                 y, x = ((n - size * scale) // 2 for n in image.shape[:2])
                 target = crop(image, y, x, (size * scale,) * 2)
@@ -39,12 +39,12 @@ def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
 
 
 def whole_batch(inp: np.ndarray, target: np.ndarray) -> dict:
-    """A batch of one with all of `target`'s pixels, of two images (H, W, C)."""
+    """A batch of one sample, of all pixels of the images `inp` (h, w, C) and `target` (H, W, C)."""
     return {'inp': to_tensor(inp)[None], 'gt': to_tensor(target)[None]}
 
 
 def strip(batch: dict, pred: torch.Tensor, shown: list[int]) -> torch.Tensor:
-    """Low resolution, bicubic, prediction and truth side by side, their `shown` channels, uint8 (1 or 3, H, 4 W)."""
+    """The `shown` channels of low resolution, bicubic, prediction and truth, side by side: uint8 (1 or 3, H, 4 W)."""
     lr, pred, truth = to_float(batch['inp'])[:, shown], pred[shown], to_float(batch['gt'][0])[shown]
     size = truth.shape[-2:]
     bicubic = F.interpolate(lr, size, mode='bicubic', align_corners=False)[0].clamp(0, 1)

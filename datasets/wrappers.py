@@ -1,6 +1,6 @@
 """Training and test samples cut from images: a low-resolution input and queries of the target.
 
-What a sample needs of chance (scale, crop, flips, queries) comes, in this order, from one generator of its own.
+All random choices for a sample (scale, crop, flips, queries, in this order) come from one generator of its own.
 """
 
 import math
@@ -24,7 +24,7 @@ from utils import make_coord, say, to_float
 class Draw(NamedTuple):
     """Requests sample `index`; its random numbers are seeded by (seed, epoch, position) alone.
 
-    What all samples of batch number `batch` have in common is seeded by (seed, epoch, batch).
+    Random numbers that all samples of batch number `batch` share are seeded by (seed, epoch, batch).
     """
     index: int
     seed: int
@@ -38,19 +38,19 @@ class Draw(NamedTuple):
 
     def batch_rng(self) -> np.random.Generator:
         """Random numbers that are the same for all samples of the batch."""
-        return np.random.default_rng((self.seed, self.epoch, self.batch, 1))  # zeros at the end would not count
+        return np.random.default_rng((self.seed, self.epoch, self.batch, 1))  # NumPy ignores zeros at the end of a seed
 
 
 # --- steps of a sample, on images (H, W, C): uint8, uint16, or float32 in [0, 1] ---------------------
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """An image (H, W, C) as a tensor (C, H, W) of its own, of the same type."""
+    """A copy of an image (H, W, C) as a tensor (C, H, W) of the same type."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def resize(image: np.ndarray, size: tuple[int, int], resampling: int = Image.BICUBIC) -> np.ndarray:
-    """`image` in `size` (h, w) by one of PIL's filters, which smooth where they shrink; of the same type."""
+    """`image` resized to `size` (h, w) by one of PIL's filters, which antialias when they shrink; of the same type."""
     def resized(pixels):
         return np.asarray(Image.fromarray(pixels).resize(size[::-1], resampling))
 
@@ -63,29 +63,29 @@ def resize(image: np.ndarray, size: tuple[int, int], resampling: int = Image.BIC
 
 
 def short_side(image: np.ndarray, length: int) -> tuple[int, int]:
-    """The size (h, w) of `image` with its shorter side scaled to `length`, as torchvision's Resize rounds it."""
+    """The size (h, w) of `image` with its shorter side scaled to `length`, rounded as in torchvision's Resize."""
     h, w = image.shape[:2]
     return (length, int(length * w / h)) if h <= w else (int(length * h / w), length)
 
 
 def random_corner(image: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Where a crop of `size` (h, w) in `image` begins: (y, x)."""
+    """The corner (y, x) of a random crop of `size` (h, w) in `image`."""
     return tuple(rng.integers(n - length + 1) for n, length in zip(image.shape, size, strict=False))
 
 
 def crop(image: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
-    """The part of `size` (h, w) of `image` that begins at row y and column x."""
+    """The part of `image` of `size` (h, w) that begins at row y and column x."""
     return image[y:y + size[0], x:x + size[1]]
 
 
 def contains(image: Sequence[int], size: Sequence[int]) -> bool:
-    """Whether a crop of `size` (h, w) fits into an image of the shape `image`, (h, w, ...)."""
+    """Whether a crop of `size` (h, w) fits into an image of shape `image`, (h, w, ...)."""
     return all(n >= length for n, length in zip(image, size, strict=False))
 
 
 def flip_and_transpose(images: Sequence[np.ndarray], rng: np.random.Generator,
                        may_transpose: bool = True) -> list[np.ndarray]:
-    """Views of the images, all flipped in y, in x, and transposed, each with probability 1/2."""
+    """Views of the images, all flipped in y, flipped in x, and transposed, each with probability 1/2."""
     flip_y, flip_x, transpose = (rng.random(3) < 0.5) & (True, True, may_transpose)
     images = [image[::-1 if flip_y else 1, ::-1 if flip_x else 1] for image in images]
     return [image.transpose(1, 0, 2) if transpose else image for image in images]
@@ -98,7 +98,7 @@ def check_sample_q(sample_q: int, h: int, w: int) -> None:
 
 
 def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates (Q, 2) and colours (Q, C), in [0, 1], of `sample_q` pixels of `target`, none twice."""
+    """Coordinates (Q, 2) and colours (Q, C), in [0, 1], of `sample_q` different pixels of `target`."""
     h, w = target.shape[:2]
     check_sample_q(sample_q, h, w)
     y, x = np.divmod(rng.choice(h * w, sample_q, replace=False), w)
@@ -107,7 +107,7 @@ def query(target: np.ndarray, sample_q: int, rng: np.random.Generator) -> tuple[
 
 
 def shown_channels(shown: list[int] | None, n_colors: int) -> list[int]:
-    """Which channels pictures show: those that a config names, one or three; by default the first three, or first."""
+    """The channels that pictures show: the one or three of the config; by default the first three, or the first."""
     if shown is None:
         return [0, 1, 2] if n_colors >= 3 else [0]
     if len(shown) not in (1, 3) or not all(0 <= channel < n_colors for channel in shown):
@@ -119,26 +119,26 @@ def shown_channels(shown: list[int] | None, n_colors: int) -> list[int]:
 
 
 class ImplicitWrapper(Dataset):
-    """Samples of a dataset's images. With `sample_q`, queries, they are LIIF's, dicts of float32 tensors:
+    """Samples of a dataset's images. With `sample_q`, they are like LIIF's, dicts of float32 tensors:
 
         inp (C, h, w) and gt (Q, C): colours in [0, 1]; coord (Q, 2) in [-1, 1]; cell (Q, 2): a target pixel's size,
         (2 / H, 2 / W), for Q = `sample_q` pixels of the target.
 
-    Without it all pixels of the target are queried, and a sample is just the two images, of their own type:
+    Without it all pixels of the target are queried, and a sample consists of the two images, in their own type:
 
         inp (C, h, w) and gt (C, H, W).
 
-    It is indexed by a `Draw`, or by an int for fresh random numbers. `augment` flips and transposes both. `paired`:
-    whether it is of a dataset of pairs, which says so by the same name. `n_colors`: C, which the first image tells.
-    `shown`: which of them pictures show.
+    Index it with a `Draw`, or with an int for fresh random numbers. `augment` flips and transposes both images.
+    `paired`: whether the wrapper is for a dataset of pairs, which has the same attribute. `n_colors`: C, taken from the
+    first image. `shown`: the channels that pictures show.
     """
 
     paired = False
 
     def __init__(self, dataset, augment, sample_q):
         if getattr(dataset, 'paired', False) != self.paired:
-            raise UserError('dataset must be ' + ('paired-image-folders, or another of pairs' if self.paired else
-                                                  'image-folder, or another of single images'))
+            raise UserError('dataset must be ' + ('paired-image-folders, or another with pairs' if self.paired else
+                                                  'image-folder, or another with single images'))
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
         first = dataset[0]
@@ -147,14 +147,14 @@ class ImplicitWrapper(Dataset):
 
     def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator,
             batch_rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """Input (h, w, C) and target (H, W, C) of the dataset's `images` at index i: an image or a pair.
+        """Input (h, w, C) and target (H, W, C) cut from `images`, the dataset's image or pair at index i.
 
-        `rng` gives the sample's own random numbers, `batch_rng` those that its whole batch shares.
+        `rng` gives the sample's own random numbers, `batch_rng` those shared by its whole batch.
         """
         raise NotImplementedError
 
     def reduce(self, target: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """The input of `size` (h, w) that is made of `target`, both uint8; `rng` gives what it needs of chance."""
+        """The input of `size` (h, w) made from `target`, of the same type; random numbers come from `rng`."""
         return resize(target, size)
 
     def __len__(self):
@@ -183,18 +183,18 @@ class SRImplicitDownsampled(ImplicitWrapper):
     """Images of an image-folder and their bicubic reduction by a scale drawn from [scale_min, scale_max], or `scales`.
 
     Args:
-        inp_size: side of the square input in pixels, cut with the target from a random place. Without it (testing)
-            the whole image is the target, cropped to whole input pixels.
-        scale_min, scale_max: a number, or one each for height and width; scale_max is by default `scale_min`.
-        scales: a list to draw from in place of that range.
-        anisotropic: height and width have scales of their own. Whole targets ("dense") are then not transposed.
-        sample_q: queries a sample. Without it every pixel of the crop is one ("dense"), and all samples of a batch have
-            one scale, so that their targets are of one size.
-        small_images: what becomes of images smaller than the largest crop: 'error'; 'skip', which leaves them out;
-            'fit', which draws their scale from what fits, and where the batch has one scale lets another image, drawn
-            at random, take the place of one that is too small for it. All sizes are checked here, at the start.
-        reduction: the bicubic filter that makes the input: 'pillow', or 'matlab', imresize's, by which DIV2K's and the
-            benchmarks' own low-resolution images were made.
+        inp_size: side of the square input in pixels; input and target are cut from a random place. Without it (for
+            testing) the target is the whole image, cropped so that the input has whole pixels.
+        scale_min, scale_max: a number, or one each for height and width; scale_max defaults to scale_min.
+        scales: a list to draw from instead of that range.
+        anisotropic: draw separate scales for height and width. Whole targets ("dense") are then not transposed.
+        sample_q: queries per sample. Without it all pixels of the crop are queried ("dense"), and all samples of a
+            batch share one scale, so that their targets have the same size.
+        small_images: what to do with images smaller than the largest crop. 'error'; 'skip' leaves them out; 'fit' draws
+            their scale from those that fit, or, if the batch shares one scale, replaces an image that is too small for
+            it by another, drawn at random. All sizes are checked here, at the start.
+        reduction: the bicubic filter that makes the input: 'pillow', or 'matlab' for that of imresize, which made the
+            low-resolution images that DIV2K and the benchmarks supply.
     """
 
     def __init__(self, dataset, inp_size: int | None = None, scale_min: Scale = 1, scale_max: Scale | None = None,
@@ -213,7 +213,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         self.check_sizes()
 
     def target_size(self, scales):
-        """The size (h, w) that the image must have at `scales` (y, x)."""
+        """The size (h, w) that the image must at least have at `scales` (y, x)."""
         return tuple(round(self.inp_size * scale) if self.inp_size else math.ceil(scale) for scale in scales)
 
     def check_sizes(self):
@@ -231,7 +231,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
             h, w = self.dataset.size(first)
             raise UserError(f'{files[first]}: {w}x{h} pixels, but a crop takes {needed} '
                             f'({len(small)} of {len(files)} images are too small); ' + {
-                'error': 'small_images: skip leaves them out, small_images: fit draws their scale from what fits',
+                'error': 'small_images: skip leaves them out, small_images: fit draws their scale from those that fit',
                 'skip': 'lower inp_size or scale_max',
                 'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip'}[self.small_images])
 
@@ -248,22 +248,22 @@ class SRImplicitDownsampled(ImplicitWrapper):
         if self.inp_size:
             size = self.inp_size, self.inp_size
             target_size = self.target_size(scales)
-            while not contains(image.shape, target_size):  # only where small images are to fit
+            while not contains(image.shape, target_size):  # only with small_images: fit
                 image = self.dataset[int(rng.integers(len(self.dataset)))]
             target = crop(image, *random_corner(image, target_size, rng), target_size)
         else:
             size = tuple(math.floor(n / scale + 1e-9) for n, scale in zip(image.shape, scales, strict=False))
             target = crop(image, 0, 0, [round(n * scale) for n, scale in zip(size, scales, strict=True)])
         images = self.reduce(target, size, rng), target
-        # the targets of a dense batch keep one shape
+        # the targets of a dense batch must keep the same shape
         return flip_and_transpose(images, rng, not (self.dense and self.scales.anisotropic)) if self.augment else images
 
 
 def paired_scale(lr: tuple, hr: tuple) -> int:
-    """The whole number between two images' shapes (h, w, ...); of HR less than half an LR image may be left over."""
+    """The whole-number scale between two images' shapes (h, w, ...); HR may be larger by less than half of LR."""
     scale = hr[0] // lr[0]
     if scale < 1 or not all(scale <= large / small < scale + 0.5 for small, large in zip(lr[:2], hr[:2], strict=True)):
-        raise UserError(f'LR is {size_text(lr)}, HR {size_text(hr)}: HR must be 1, 2, 3, ... times LR both ways')
+        raise UserError(f'LR is {size_text(lr)}, HR {size_text(hr)}: HR must be 1, 2, 3, ... times LR in both axes')
     return scale
 
 
@@ -271,7 +271,7 @@ def paired_scale(lr: tuple, hr: tuple) -> int:
 class SRImplicitPaired(ImplicitWrapper):
     """LR and HR images of paired-image-folders; the scale is H_hr // H_lr, and HR is cropped to LR * scale.
 
-    `inp_size`: side of the square input in pixels, cut from a random place; by default the whole image.
+    `inp_size`: side of the square input in pixels, cut from a random place; by default the input is the whole image.
     """
 
     paired = True
@@ -301,12 +301,12 @@ class SRImplicitPaired(ImplicitWrapper):
 
 @register('sr-implicit-uniform-varied')
 class SRImplicitUniformVaried(ImplicitWrapper):
-    """LR images of paired-image-folders, and HR resized to a size that grows evenly over the dataset.
+    """LR images of paired-image-folders, and HR images resized to a size that grows linearly over the dataset.
 
     Args:
-        size_min, size_max: the shorter side of the first sample's target and of the last one's (by default the same).
+        size_min, size_max: the shorter side of the target of the first and the last sample (by default the same).
         augment: flips in x only.
-        gt_resize: the shorter side that the target is resized to in the end.
+        gt_resize: the shorter side to which the target is finally resized.
     """
 
     paired = True

@@ -1,1 +1,1 @@
-"""Pictures as people have them: of any mode and format, with transparency, EXIF data and ICC profiles."""
+"""Users' pictures: of any mode and format, with transparency, EXIF data and ICC profiles."""

@@ -1,4 +1,4 @@
-"""Sheets that show what a model does: beside bicubic interpolation, and which of its functions rules where."""
+"""Sheets that show what a model does: compared with bicubic interpolation, and which function dominates where."""
 
 import colorsys
 import math
@@ -12,29 +12,29 @@ from pictures.modes import as_mode, model_colours, to_tensor
 from pictures.sheets import sheet, shown, zoomed_sheet
 
 PANEL = 640  # longest side of a panel
-ZOOM = 3  # how much larger than in the output a pixel is in the zoomed crop
+ZOOM = 3  # side of an output pixel in the zoomed crop
 
 
 def panel_size(size: tuple) -> tuple:
-    """(W, H) of a picture of `size` when its longest side is PANEL."""
+    """(W, H) of a picture of `size`, scaled so that its longest side is PANEL."""
     return tuple(max(1, round(n * PANEL / max(size))) for n in size)
 
 
 def most_detailed(image: Image.Image, grid: tuple) -> tuple:
-    """(column, row) of the cell with most fine detail, where `grid` (columns, rows) of them divide `image`."""
+    """(column, row) of the cell with most fine detail when `image` is divided into a `grid` of (columns, rows)."""
     grey = as_mode(image, 'L')
     detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(1)))
     if 'A' in image.getbands():
-        detail = ImageChops.multiply(detail, as_mode(image, 'RGBA').getchannel('A'))  # what is seen of it
+        detail = ImageChops.multiply(detail, as_mode(image, 'RGBA').getchannel('A'))  # only what is visible
     detail = detail.resize(grid, Image.BOX)
     row, column = divmod(int(np.asarray(detail).argmax()), grid[0])
     return column, row
 
 
 def detailed_part(image: Image.Image, size: tuple, view: tuple) -> tuple:
-    """The box (left, top, right, bottom) with most detail of `image` in a picture of the same scene and `size` (W, H).
+    """Where `image` has most detail: a box (left, top, right, bottom) in a picture of the same scene of `size` (W, H).
 
-    It has as many pixels as fit a panel of `view` (W, H), ZOOM times enlarged.
+    The box is as large as fits into a panel of `view` (W, H) when it is enlarged ZOOM times.
     """
     part = tuple(min(n, math.ceil(v / ZOOM)) for n, v in zip(size, view, strict=True))
     cells = tuple(n // p for n, p in zip(size, part, strict=True))
@@ -44,19 +44,19 @@ def detailed_part(image: Image.Image, size: tuple, view: tuple) -> tuple:
 
 
 def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
-    """A sheet of bicubic interpolation of `image` and of `big`, by the model of that `name`; below, a crop, zoomed."""
+    """A sheet of `image` enlarged by bicubic interpolation and `big`, made by the model `name`; below, zoomed crops."""
     view = panel_size(big.size)
     pictures = [('bicubic', image, Image.BICUBIC), (name, big, Image.LANCZOS)]
     result = zoomed_sheet(pictures, big.size, detailed_part(image, big.size, view), view)
-    result.info['icc_profile'] = big.info.get('icc_profile')  # what its colours mean
+    result.info['icc_profile'] = big.info.get('icc_profile')  # the meaning of its colours
     return result
 
 
 def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
-    """A sheet of the input, of the function that rules (has the largest weight, of either sign), and of all weights.
+    """A sheet of the input, the dominant function of each pixel (with the largest absolute weight), and all weights.
 
-    Weights are blue below their mean over the image, red above. `size` (H, W) is the output's, `view` (W, H)
-    its panels'.
+    Weights are blue below their mean over the image and red above. `size` (H, W) is the size of the output, `view`
+    (W, H) that of the panels.
     """
     view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(model_colours(image)), size, view[::-1]).numpy()
@@ -64,15 +64,15 @@ def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | N
     colours = (np.array(colours) * 255).round().astype(np.uint8)
     ruler = np.abs(weights).argmax(axis=0)
     panels = [('input', 'black', shown(image, view)),
-              ('the function that rules', 'black', Image.fromarray(colours[ruler]))]
+              ('the dominant function', 'black', Image.fromarray(colours[ruler]))]
     for k, weight in enumerate(weights):
         mean, deviation = weight.mean(), weight.std()
-        caption = f'{k}: rules {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
+        caption = f'{k}: dominates {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
         panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
     return sheet(panels, 4)
 
 
 def heat_map(values: np.ndarray) -> Image.Image:
-    """`values` (H, W) as a picture from blue (-1) over white (0) to red (1)."""
+    """`values` (H, W) as a picture, from blue (-1) through white (0) to red (1)."""
     ends = (33, 247, 178), (102, 247, 24), (172, 247, 43)
     return Image.fromarray(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1).round().astype(np.uint8))

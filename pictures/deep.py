@@ -1,7 +1,7 @@
-"""Pictures of 16 bits a channel with colour or alpha, for which Pillow has no mode: read, held and written.
+"""Pictures with colour or alpha and 16 bits per channel, for which Pillow has no mode: read, stored and written.
 
-torchvision reads PNGs of 16 bits and tifffile TIFFs. What a file says besides its pixels is Pillow's to write: it makes
-the file of a single pixel, and the pixels take their place in that.
+torchvision reads 16-bit PNGs and tifffile reads TIFFs. Pillow writes everything in a file except the pixels: it makes
+a file with a single pixel, in which the actual pixels are then inserted.
 """
 
 import io
@@ -16,11 +16,14 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from datasets.image_file import to_8_bits
 
-ROWS = 256  # compressed at a time
+ROWS = 256  # number of rows that are compressed at a time
 
 
 class Deep:
-    """`pixels`, uint16 (H, W, C), of mode LA;16, RGB;16 or RGBA;16, with as much of Pillow's Image as is used here."""
+    """A picture of `pixels`, uint16 (H, W, C), with those parts of the interface of Pillow's Image that are used here.
+
+    Its mode is LA;16, RGB;16 or RGBA;16.
+    """
 
     MODES = {2: 'LA;16', 3: 'RGB;16', 4: 'RGBA;16'}
 
@@ -53,7 +56,7 @@ class Deep:
         return Deep(np.dstack(list(planes)), self.info)
 
     def rounded(self) -> Image.Image:
-        """The picture in 8 bits."""
+        """The picture with 8 bits per channel."""
         image = Image.fromarray(to_8_bits(self.pixels))
         image.info = dict(self.info)
         return image
@@ -63,9 +66,9 @@ class Deep:
 
 
 def deep_pixels(image: Image.Image) -> np.ndarray | None:
-    """The pixels, uint16 (H, W, C), of `image`, a file of 16-bit colour that Pillow has opened and not decoded.
+    """The pixels, uint16 (H, W, C), of `image`, a file with 16-bit colour that Pillow has opened but not decoded.
 
-    None of formats, and of compressions, of which they cannot be had.
+    None for formats and compressions that cannot be read with 16 bits.
     """
     position = image.fp.tell()
     try:
@@ -78,8 +81,8 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
 
 
 def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
-    """Those of a PNG of 16 bits; `transparent`: a colour of which alpha is 0, in 16 bits."""
-    from torchvision.io import ImageReadMode, decode_png  # brings Triton and takes seconds: not with every import
+    """The pixels of a 16-bit PNG; `transparent`: a 16-bit colour whose alpha is 0."""
+    from torchvision.io import ImageReadMode, decode_png  # imported here because it loads Triton, which takes seconds
     pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
     pixels = pixels.permute(1, 2, 0).numpy()
     return pixels if transparent is None else with_transparent(pixels, transparent)
@@ -91,7 +94,7 @@ def with_transparent(pixels: np.ndarray, colour: tuple | int) -> np.ndarray:
 
 
 def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:
-    """Those of a page of a TIFF, where its alpha is in the colours without it; None of other than RGB of 16 bits."""
+    """The pixels of a page of a TIFF, without premultiplied alpha; None if they are not 16-bit RGB."""
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages[page]
         if page.photometric != tifffile.PHOTOMETRIC.RGB or page.dtype != np.uint16:
@@ -116,7 +119,7 @@ def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:
 
 
 def single_pixel(name: str, options: dict) -> io.BytesIO:
-    """The file of the format `name` in which Pillow puts one pixel with these `options`."""
+    """A file of the format `name` that Pillow writes for a single pixel with these `options`."""
     file = io.BytesIO()
     Image.new('RGB', (1, 1)).save(file, name, **options)
     file.seek(0)
@@ -124,7 +127,7 @@ def single_pixel(name: str, options: dict) -> io.BytesIO:
 
 
 def write_png(image: Deep, file: typing.BinaryIO, options: dict) -> None:
-    """`image` as a PNG of 16 bits, with what Pillow's `save` would write of the `options` besides."""
+    """Writes `image` as a 16-bit PNG, with the metadata that Pillow's `save` writes for these `options`."""
     small, channels = single_pixel('PNG', options), image.pixels.shape[2]
     file.write(small.read(8))
     while head := small.read(8):
@@ -137,7 +140,7 @@ def write_png(image: Deep, file: typing.BinaryIO, options: dict) -> None:
 
 
 def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
-    """Yields a PNG's data of `pixels` in parts: rows are differences from their left or upper pixels."""
+    """Yields a PNG's compressed data for `pixels`, in parts: rows are differences from the left or upper pixels."""
     packer, (height, width, channels) = zlib.compressobj(), pixels.shape
     above = np.zeros((1, width * channels * 2), np.uint8)
     for top in range(0, height, ROWS):
@@ -145,14 +148,14 @@ def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
         up, left = rows - np.vstack([above, rows[:-1]]), rows.copy()
         left[:, channels * 2:] -= rows[:, :-channels * 2]
         costs = [np.abs(kind.view(np.int8).astype(np.int16)).sum(axis=1) for kind in (left, up)]
-        chosen = np.where(costs[0] < costs[1], 1, 2).astype(np.uint8)[:, None]  # PNG's numbers of these filters
+        chosen = np.where(costs[0] < costs[1], 1, 2).astype(np.uint8)[:, None]  # the numbers of these filters in PNG
         yield packer.compress(np.hstack([chosen, np.where(chosen == 1, left, up)]).tobytes())
         above = rows[-1:]
     yield packer.flush()
 
 
 def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
-    """`image` as a TIFF of 16 bits, with what Pillow's `save` would write of the `options` besides."""
+    """Writes `image` as a 16-bit TIFF, with the metadata that Pillow's `save` writes for these `options`."""
     small, channels = single_pixel('TIFF', options), image.pixels.shape[2]
     with Image.open(small) as written:
         directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II')
@@ -166,10 +169,10 @@ def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
         TiffImagePlugin.ROWSPERSTRIP: image.height, TiffImagePlugin.STRIPOFFSETS: 0,
         TiffImagePlugin.STRIPBYTECOUNTS: image.pixels.nbytes})
     if channels in (2, 4):
-        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha that is not in the colours
+        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha with which colours are not premultiplied
     size = len(small.getvalue())
     start = size + size % 2
     file.write(small.getvalue()[:4] + struct.pack('<I', start) + small.getvalue()[8:] + bytes(size % 2))
-    file.write(directory.tobytes(start))  # which adds its own end to the offset of the pixels
+    file.write(directory.tobytes(start))  # adds the end of the directory to the offset of the pixels
     for top in range(0, image.height, ROWS):
         file.write(image.pixels[top:top + ROWS].astype('<u2').tobytes())

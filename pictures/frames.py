@@ -1,4 +1,4 @@
-"""Files of several frames or pages: GIF, WebP, APNG, AVIF and TIFF, with durations and loops."""
+"""Files with several frames or pages: GIF, WebP, APNG, AVIF and TIFF, with durations and loops."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,11 @@ from pictures.metadata import save_options
 from pictures.modes import as_mode, plain
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
-REDUCED = 0x00FE  # tag of a TIFF's page that is odd where the page is a smaller version of another
+REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
 
 
 class Timing(NamedTuple):
-    """How long each frame is shown, in ms; how often all are (0: for ever, None: once); whether any has alpha."""
+    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha."""
 
     durations: list[float]
     loop: int | None
@@ -27,7 +27,7 @@ class Timing(NamedTuple):
 
 
 def indices(image: Image.Image) -> list[int]:
-    """The numbers of the frames of `image`, or of a TIFF's pages that are no smaller versions of others."""
+    """The numbers of the frames of `image`, or of a TIFF's pages that are not smaller versions of other pages."""
     if image.format not in (*ANIMATED, 'TIFF'):
         return [0]
     chosen = []
@@ -40,13 +40,13 @@ def indices(image: Image.Image) -> list[int]:
 
 
 def count_frames(path: Path) -> int:
-    """How many frames or pages the file `path` has."""
+    """The number of frames or pages in the file `path`."""
     with opened(path) as image:
         return len(indices(image)) if getattr(image, 'is_animated', False) else 1
 
 
 def holds_frames(path: Path) -> bool:
-    """Whether a file named `path` is written and can hold several frames or pages."""
+    """Whether the format of `path` can be written here and can hold several frames or pages."""
     return path.suffix.lower() in written_suffixes() and format_name(path) in (*ANIMATED, 'TIFF')
 
 
@@ -59,7 +59,7 @@ def read_frames(path: Path) -> Iterator[Image.Image | Deep]:
 
 
 def read_timing(path: Path) -> Timing:
-    """The `Timing` of the file `path`; frames that say nothing are shown for 100 ms, as browsers do."""
+    """The `Timing` of the file `path`; frames without a duration are shown for 100 ms, as in browsers."""
     durations, alpha = [], False
     with opened(path) as image:
         loop = image.info.get('loop', None if image.format == 'GIF' else 0)
@@ -72,7 +72,7 @@ def read_timing(path: Path) -> Timing:
 
 
 def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
-    """Writes `plain` pictures to `path`: a TIFF page by page, else an animation, timed as the file `source` is."""
+    """Writes `plain` pictures to `path`: a TIFF page by page, or an animation with the timing of the file `source`."""
     if format_name(path) == 'TIFF':
         save_pages(frames, path)
     else:
@@ -89,20 +89,20 @@ def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
 
 
 def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
-    """Writes an animation; UserError where the frames are not all of one size. `options`: more for Pillow's `save`."""
+    """Writes an animation; UserError if frames differ in size. `options`: further options for Pillow's `save`."""
     name, first = format_name(path), next(frames)
     tell_losses(first, name)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
 
     def alike(frame):
         if frame.size != first.size:
-            raise UserError(f'{path}: frames that differ in size make no animation: choose .tif')
+            raise UserError(f'{path}: frames that differ in size cannot form an animation: choose .tif')
         return as_mode(frame, mode)
 
     if timing.loop is not None:
         options['loop'] = timing.loop
     if timing.alpha and name in ('GIF', 'PNG'):
-        options['disposal'] = 2 if name == 'GIF' else 1  # nothing of a frame is seen through the next one
+        options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
     with writing_errors(path), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
                           duration=timing.durations,

@@ -1,4 +1,4 @@
-"""Reading and writing picture files: what each format holds, and what of a picture arrives in it."""
+"""Reading and writing picture files: what each format can hold, and what is lost in it."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ from pictures.modes import as_mode, note, plain
 
 
 class Format(NamedTuple):
-    """What a file format holds: modes, pixels along a side, bytes; and the options to write it with."""
+    """What a file format can hold: modes, pixels per side, bytes; and the options to write it with."""
 
     modes: tuple
     side: int = 2**31 - 1
@@ -33,7 +33,7 @@ FORMATS = {
     'GIF': Format(('L', 'RGB', 'RGBA'), 65535),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
-    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no larger
+    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no more
 }
 NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
                  'I;16': ('I;16', 'L', 'RGB'), 'LA;16': ('LA;16', 'LA', 'RGBA', 'L'), 'RGB;16': ('RGB;16', 'RGB'),
@@ -41,28 +41,27 @@ NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 
 
 
 def written_suffixes() -> set[str]:
-    """The suffixes of the formats that can be written."""
+    """The suffixes of all formats that can be written."""
     return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 
 
 def format_name(path: Path) -> str:
-    """The name in FORMATS of the format that the suffix of `path` stands for."""
+    """The name in FORMATS of the format to which the suffix of `path` belongs."""
     name = Image.registered_extensions().get(path.suffix.lower())
     if name not in FORMATS:
-        raise UserError(f'{path}: the format is unknown or only read (known: .bmp, .gif, .jpg, .png, .tif, .webp, '
-                        '.avif)')
+        raise UserError(f'{path}: this format cannot be written (known: .bmp, .gif, .jpg, .png, .tif, .webp, .avif)')
     return name
 
 
 def read(path: str | Path) -> Image.Image | Deep:
-    """The picture in the file `path`, as `plain` makes it."""
+    """The picture in the file `path`, as returned by `plain`."""
     with opened(path) as image:
         return plain(image)
 
 
 @contextlib.contextmanager
 def writing_errors(path: str | Path) -> Iterator[None]:
-    """Turns what goes wrong inside into a UserError that names `path`."""
+    """Turns errors raised inside into a UserError that names `path`."""
     try:
         yield
     except (OSError, ValueError) as error:  # Pillow's encoders raise both
@@ -70,20 +69,20 @@ def writing_errors(path: str | Path) -> Iterator[None]:
 
 
 def written_mode(name: str, mode: str) -> str:
-    """The mode in which the format `name` takes a `plain` picture of `mode`."""
+    """The mode in which a `plain` picture of `mode` is written in the format `name`."""
     return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
 
 
 def pixel_bytes(mode: str) -> int:
-    """Bytes of a pixel of a `plain` picture's `mode` in a file that is not compressed."""
+    """Bytes per pixel of a `plain` picture of `mode` in an uncompressed file."""
     return len(mode.removesuffix(';16')) * (2 if ';16' in mode else 1)
 
 
 def check_room(path: Path, pixels: int, mode: str) -> None:
-    """Raises a UserError if a `plain` picture of so many pixels is too large for the memory, or for the disk."""
+    """Raises a UserError if a `plain` picture with this number of pixels is too large for the memory or the disk."""
     written = written_mode(format_name(path), mode)
     stored = pixels * pixel_bytes(written)
-    held = pixels * (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4)  # in Pillow
+    held = pixels * (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4)  # as Pillow stores it
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
                               (held, free_memory(), 'of memory are free')):
@@ -104,31 +103,31 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
 
 
 def tell_losses(image: Image.Image | Deep, name: str) -> None:
-    """Says what of a `plain` picture the format `name` does not hold."""
+    """Notes what the format `name` loses of a `plain` picture."""
     mode = written_mode(name, image.mode)
     if name == 'GIF' and mode != 'L':
-        note('GIF holds 256 colours: a WebP or PNG holds them all (--output NAME.webp)')
+        note('GIF holds only 256 colours: WebP and PNG hold them all (--output NAME.webp)')
     if ';16' in image.mode and ';16' not in mode:
-        note(f'{name} holds no 16 bits: 8 are written (PNG and TIFF hold 16)')
+        note(f'{name} cannot hold 16 bits: 8 are written (PNG and TIFF hold 16)')
     if 'A' in image.mode and 'A' not in mode:
-        note(f'{name} holds no alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
+        note(f'{name} cannot hold alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
 
 
 def save(image: Image.Image | Deep, path: Path) -> None:
-    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode the format has."""
+    """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode of the format."""
     name = format_name(path)
     mode = written_mode(name, image.mode)
     tell_losses(image, name)
     kept = save_options(image.info, name, mode)
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
-        note('JPEG holds 64 KB of EXIF data: more is left out (PNG, TIFF, WebP and AVIF hold it)')
+        note('JPEG holds only 64 KB of EXIF data: it is left out (PNG, TIFF, WebP and AVIF hold more)')
         kept.pop('exif')
     with writing_errors(path), atomic_write(path) as file:
         write(image, file, name, kept)
 
 
 def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> None:
-    """Writes a `plain` picture to `file` in the format `name`, with the options `kept` of `save_options`."""
+    """Writes a `plain` picture to `file` in the format `name`, with the options `kept` from `save_options`."""
     mode = written_mode(name, image.mode)
     if mode in Deep.MODES.values():
         {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)

@@ -1,4 +1,4 @@
-"""Which pictures are read and which files are written for what was asked."""
+"""From the command line to jobs: which pictures are read and which files are written."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from pictures.video import is_video, video_suffix
 
 
 class Job(NamedTuple):
-    """A picture to read, and the files to write: the result, its comparison and its map of weights, or None."""
+    """A picture to read, and the files to write: the result, the comparison and the map of weights, or None."""
 
     source: Path
     target: Path
@@ -26,9 +26,9 @@ class Job(NamedTuple):
 
 
 def beside(source: Path, ending: str) -> str:
-    """The --output of which nothing is said: beside `source`, with `ending` added.
+    """The default of --output: a path beside `source`, with `ending` added to the name.
 
-    A folder, or a PNG; videos, and what has several frames, keep their suffix where that can be written.
+    It is a folder or a PNG; videos and files with several frames keep their suffix if it can be written.
     """
     if source.is_dir():
         return f'{source.resolve().parent / file_name(source.resolve().name, ending)}{os.sep}'
@@ -39,14 +39,14 @@ def beside(source: Path, ending: str) -> str:
 
 
 def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> list[Job]:
-    """What there is to do for the input and --output, each a file or a folder, and --compare and --weights-map."""
+    """The jobs for an input and an --output, each a file or a folder, and for --compare and --weights-map."""
     target, taken = Path(output), set()
     if not source.exists():
         raise UserError(f'{source}: no such file or folder')
     named_folder = target.is_dir() or output.endswith(('/', os.sep))
     if source.is_dir() and (target.is_file() or target.suffix.lower() in written_suffixes() and not named_folder):
-        raise UserError(f'--output {output} is a file, but {source} is a folder: give a folder (one to be made ends '
-                        'in /)')
+        raise UserError(f'--output {output} is a file, but {source} is a folder: give a folder (a new one ends in '
+                        '/)')
     into_folder = source.is_dir() or named_folder or not target.suffix
 
     def free(stem, ending):
@@ -70,7 +70,7 @@ def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> li
 
 
 def check_apart(jobs: list[Job]) -> None:
-    """Raises a UserError if what is to be written is one of the pictures to read."""
+    """Raises a UserError if a file to be written is one of the pictures to read."""
     def identity(path):
         return path.stat().st_dev, path.stat().st_ino
 

@@ -1,9 +1,9 @@
-"""What a picture's file says of it besides its pixels: EXIF data, resolution, ICC profile.
+"""The metadata of pictures: EXIF data, resolution, ICC profile.
 
-They go on into the results, in a picture's `info`: `exif` (bytes), `dpi` (across, down), `icc_profile` (bytes). Of EXIF
-data the orientation is left out, since it is applied, and the thumbnail, and tags of the first directory that say how
-the file was stored; sizes become those of the result. Whatever else a file holds (XMP, IPTC, comments and other texts,
-gamma, gain maps, frames but the first) is left out.
+They are passed on to the results in a picture's `info`: `exif` (bytes), `dpi` (across, down), `icc_profile` (bytes). In
+the EXIF data, sizes become those of the result; the orientation, which is applied, the thumbnail, and tags of the first
+directory that describe how the file was stored are left out. Everything else in a file (XMP, IPTC, comments and other
+texts, gamma, gain maps, frames after the first) is left out, too.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ Tags = dict[int, Any]
 
 EXIF, GPS, INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop  # directories
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
-BYTE = (GPS, 0), (GPS, 5)  # bytes in directories that are of this type; others are UNDEFINED
+BYTE = (GPS, 0), (GPS, 5)  # the tags in directories whose bytes have this type; others are UNDEFINED
 SIZES = {EXIF: (0xA002, 0xA003), INTEROP: (0x1001, 0x1002)}  # tags of width and height
-STORAGE = {  # tags of TIFF, GeoTIFF and DNG that describe a file's pixels, or are formats of their own
+STORAGE = {  # tags of TIFF, GeoTIFF and DNG that describe a file's pixels, or hold data in formats of their own
     *range(0x00FE, 0x010D), ORIENTATION, 0x0111, *range(0x0115, 0x011A), 0x011C, *range(0x0120, 0x0126), 0x0129, 0x012D,
     0x013D, *range(0x0140, 0x0160), *range(0x0200, 0x0215), 0x02BC, 0x828D, 0x828E, 0x830E, 0x83BB, 0x8480, 0x8482,
     0x85D8, 0x8649, 0x8773, 0x87AF, 0x87B0, 0x87B1, 0x935C, 0xA480, 0xA481, *range(0xC612, 0xC800)}
@@ -30,9 +30,9 @@ TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM
 
 
 def read_exif(image: Image.Image) -> Image.Exif:
-    """The EXIF data of a decoded `image`, in whichever way its file carries them; ones that are damaged are empty."""
+    """The EXIF data of a decoded `image`, however its file stores them; empty if they are damaged."""
     try:
-        profile = image.info.get('Raw profile type APP1')  # by ImageMagick, in PNGs: a name, a length, digits
+        profile = image.info.get('Raw profile type APP1')  # of ImageMagick, in PNGs: a name, a length, hex digits
         if not profile or image.info.get('exif'):
             exif = image.getexif()
         else:
@@ -45,7 +45,7 @@ def read_exif(image: Image.Image) -> Image.Exif:
 
 
 def tags_of(exif: Image.Exif) -> Tags:
-    """What is kept of `exif`: values by tag, those of directories in a dict; damaged directories are left out."""
+    """The tags of `exif` that are kept: values by tag, directories as dicts; damaged directories are left out."""
     def directory(tag):
         with contextlib.suppress(Exception):  # as in `read_exif`
             return dict(exif.get_ifd(tag))
@@ -57,24 +57,24 @@ def tags_of(exif: Image.Exif) -> Tags:
 
 
 def resolution(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
-    """The dots per inch of `image`, across and down, where its file says them."""
+    """The dots per inch of `image`, across and down, or None if its file does not give them."""
     dpi = image.info.get('dpi')
     if not dpi and exif.get(RESOLUTION_UNIT, 2) in (2, 3):  # inches, centimetres
         factor = 2.54 if exif.get(RESOLUTION_UNIT) == 3 else 1
         dpi = [exif.get(tag, 0) * factor for tag in (X_RESOLUTION, Y_RESOLUTION)]
     dpi = tuple(round(float(n), 2) for n in dpi or ())
-    return dpi if len(dpi) == 2 and all(1 < n < 65536 for n in dpi) else None  # 1: unknown; JPEGs have 16 bits
+    return dpi if len(dpi) == 2 and all(1 < n < 65536 for n in dpi) else None  # 1 is unknown; JPEGs have 16 bits
 
 
 def collect(image: Image.Image) -> tuple[int, dict]:
-    """The orientation of `image`, 1 to 8, and what of its `info` is kept; decodes it.
+    """Decodes `image`; returns its orientation, 1 to 8, and the part of its `info` that is kept.
 
     The resolution is that of the picture turned upright.
     """
-    orientation = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # of a TIFF, which Pillow turns when it is decoded
-    image.load()  # EXIF data of a PNG may stand behind its pixels
+    orientation = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # of a TIFF, which Pillow rotates when it decodes it
+    image.load()  # EXIF data in a PNG may follow the pixels
     exif, info = read_exif(image), {'icc_profile': image.info.get('icc_profile')}
-    with contextlib.suppress(Exception):  # nearly any, of values that are not what their tags promise
+    with contextlib.suppress(Exception):  # almost any, raised by values of a wrong type
         info['exif'] = to_bytes(tags_of(exif), exif.endian)
     with contextlib.suppress(Exception):
         info['dpi'] = resolution(image, exif)
@@ -87,14 +87,14 @@ def collect(image: Image.Image) -> tuple[int, dict]:
 
 
 class Text(str):
-    """A text that Pillow writes in the encoding in which it was read; others it writes as ASCII."""
+    """A text that Pillow writes in the encoding in which it was read; it writes a plain str as ASCII."""
 
     def encode(self, *_: str) -> bytes:
-        return str.encode(self, 'latin-1')  # as Pillow has decoded it: byte by byte
+        return str.encode(self, 'latin-1')  # as Pillow decoded it, byte by byte
 
 
 def typed(tags: Tags, directory: int | None = None) -> Tags:
-    """`tags` so that Pillow writes them with the types that they had."""
+    """`tags` converted so that Pillow writes them with their original types."""
     result = {}
     for tag, value in tags.items():
         if isinstance(value, dict):
@@ -102,13 +102,13 @@ def typed(tags: Tags, directory: int | None = None) -> Tags:
         elif isinstance(value, str):
             value = Text(value)
         elif isinstance(value, bytes) and directory and (directory, tag) not in BYTE:
-            value = [bytearray(value)]  # Pillow makes BYTE of bytes
+            value = [bytearray(value)]  # Pillow would write bytes as BYTE
         result[tag] = value
     return result
 
 
 def to_bytes(tags: Tags, endian: str | None) -> bytes | None:
-    """EXIF data of `tags`, None of none."""
+    """`tags` as EXIF data; None if there are none."""
     exif = Image.Exif()
     exif.endian = endian
     exif.update(typed(tags))
@@ -116,14 +116,14 @@ def to_bytes(tags: Tags, endian: str | None) -> bytes | None:
 
 
 def from_bytes(data: bytes | None) -> tuple[Tags, str | None]:
-    """The tags in EXIF data of `to_bytes`, and their byte order."""
+    """The tags in EXIF data written by `to_bytes`, and their byte order."""
     exif = Image.Exif()
     exif.load(data or b'')
     return tags_of(exif), exif.endian
 
 
 def resized(info: dict, size: tuple[int, int]) -> dict:
-    """`info` as that of a picture of `size` (W, H)."""
+    """`info` with the sizes in its EXIF data set to `size` (W, H)."""
     if 'exif' not in info:
         return info
     tags, endian = from_bytes(info['exif'])
@@ -133,18 +133,18 @@ def resized(info: dict, size: tuple[int, int]) -> dict:
 
 
 def without_foreign_profile(info: dict, mode: str) -> dict:
-    """`info` without an ICC profile that is not of the colour space of `mode`, grey or RGB."""
+    """`info` without an ICC profile for a colour space other than that of `mode`, grey or RGB."""
     space = b'RGB ' if mode.startswith('RGB') else b'GRAY'
     return {key: value for key, value in info.items() if key != 'icc_profile' or value and value[16:20] == space}
 
 
 def save_options(info: dict, name: str, mode: str) -> dict:
-    """The arguments for Pillow's `save` that put `info` into a file of the format `name` and of `mode`."""
+    """The arguments of Pillow's `save` that write `info` to a file of the format `name` and of `mode`."""
     options = {key: value for key, value in without_foreign_profile(info, mode).items() if key == 'icc_profile'}
     (tags, endian), dpi = from_bytes(info.get('exif')), info.get('dpi')
     if dpi:
         options['dpi'] = dpi
-        if tags or name in ('AVIF', 'WEBP'):  # which have no other place for it
+        if tags or name in ('AVIF', 'WEBP'):  # which can only store it in EXIF data
             tags.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: 2})
     if tags and name == 'TIFF':
         options['tiffinfo'] = typed(tags)

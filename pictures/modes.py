@@ -1,4 +1,4 @@
-"""Pictures of any mode as the few modes that are worked on, and as tensors."""
+"""Converts pictures of any mode to the few modes used here, and to tensors."""
 
 import functools
 
@@ -16,25 +16,25 @@ from pictures.transparency import filled
 BITS_PER_SAMPLE = 0x0102  # tag of TIFF
 
 
-@functools.cache  # once a run, not for each picture of a folder
+@functools.cache  # prints a note once per run, not for each picture of a folder
 def note(text: str) -> None:
     tqdm.write(f'note: {text}')
 
 
 def stored_mode(image: Image.Image) -> str:
-    """The mode that the pixels of `image` have in its file, such as 'RGB;16B'; '' once they are decoded."""
+    """The mode of the pixels of `image` in its file, such as 'RGB;16B'; '' once they are decoded."""
     tiles = getattr(image, 'tile', ())
     return str(tiles[0][3]) if tiles else ''
 
 
 def has_deep_colour(image: Image.Image) -> bool:
-    """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow decodes 8 of them."""
+    """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow would decode only 8 bits."""
     stored, bits = stored_mode(image), getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, ())
     return image.mode[0] not in 'IF' and bool(stored) and (';16' in stored or 16 in bits)
 
 
 def rescale_transparent_colour(image: Image.Image) -> None:
-    """Gives the transparent colour of `image`, not yet decoded, 8 bits: in PNGs it has as many as their pixels."""
+    """Converts the transparent colour of `image`, not yet decoded, to 8 bits; in a PNG it has the pixels' bit depth."""
     colour, stored = image.info.get('transparency'), stored_mode(image)
     if isinstance(colour, tuple) and ';16' in stored:
         image.info['transparency'] = tuple(value >> 8 for value in colour)
@@ -43,11 +43,11 @@ def rescale_transparent_colour(image: Image.Image) -> None:
 
 
 def plain(image: Image.Image) -> Image.Image | Deep:
-    """A picture of any mode as L, LA, RGB, RGBA or 16-bit grey (I;16), or `Deep`, as its EXIF orientation asks."""
+    """A picture of any mode as L, LA, RGB, RGBA, 16-bit grey (I;16) or `Deep`, turned as its EXIF orientation says."""
     if isinstance(image, Deep):
         return image
     deep = None
-    turned = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # by Pillow, when it decodes a TIFF
+    turned = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # Pillow turns a TIFF when it decodes it
     if has_deep_colour(image):
         deep = deep_pixels(image)
         if deep is None:
@@ -71,13 +71,13 @@ def plain(image: Image.Image) -> Image.Image | Deep:
 
 
 def plain_16_bits(image: Image.Image) -> Image.Image | Deep:
-    """Grey of 16 bits, of any mode that Pillow has for it, as I;16, or `Deep` with alpha where one is transparent."""
+    """16-bit grey, in any of Pillow's modes for it, as I;16, or as `Deep` with alpha if one value is transparent."""
     grey, transparent = grey_16_bits(image), image.info.get('transparency')
     return Image.fromarray(grey) if transparent is None else Deep(with_transparent(grey[..., None], transparent))
 
 
 def blank(mode: str, size: tuple[int, int]) -> Image.Image | Deep:
-    """A black picture of a `plain` one's `mode` and of `size` (W, H)."""
+    """A black picture of `size` (W, H) in `mode`, one of those of `plain`."""
     return Deep.new(mode, size) if mode in Deep.MODES.values() else Image.new(mode, size)
 
 
@@ -94,7 +94,7 @@ def rgba_pixels(image: Image.Image | Deep) -> np.ndarray:
 
 
 def model_colours(image: Image.Image | Deep) -> Image.Image | Deep:
-    """What a model is to see of a `plain` picture: itself, or without alpha, and no colours that are invisible."""
+    """The model's input for a `plain` picture: the picture itself, or if it has alpha its `filled` colours."""
     if 'A' not in image.getbands():
         return image
     colours = filled(rgba_pixels(image))
@@ -103,14 +103,14 @@ def model_colours(image: Image.Image | Deep) -> Image.Image | Deep:
 
 def resized_alpha(image: Image.Image | Deep, size: tuple[int, int], box: tuple) -> np.ndarray:
     """The alpha (H, W) of the part `box` of a `plain` picture at `size` (W, H), uint8 or uint16; bicubic."""
-    if isinstance(image, Deep):  # Pillow's own 16 bits would round twice
+    if isinstance(image, Deep):  # Pillow's own resizing of 16 bits would round twice
         alpha = Image.fromarray(image.pixels[..., -1].astype(np.float32)).resize(size, Image.BICUBIC, box)
         return np.asarray(alpha).clip(0, 65535).round().astype(np.uint16)
     return np.asarray(image.getchannel('A').resize(size, Image.BICUBIC, box))
 
 
 def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None) -> Image.Image | Deep:
-    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, which has an `alpha` (h, w) where one is given."""
+    """Colours (3, h, w) in [0, 1], rounded, as a picture of `mode`, with `alpha` (h, w) if it is given."""
     top, dtype = (65535, np.uint16) if ';16' in mode else (255, np.uint8)
     colours = colours.permute(1, 2, 0) if mode.startswith('RGB') else colours.mean(dim=0)
     pixels = (colours * top).round().cpu().numpy().astype(dtype)
@@ -119,7 +119,7 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
 
 
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
-    """A `plain` picture in `mode`, one of 8 bits or its own."""
+    """A `plain` picture converted to `mode`: an 8-bit mode, or its own."""
     if image.mode == mode:
         return image
     if isinstance(image, Deep):

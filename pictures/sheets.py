@@ -1,4 +1,4 @@
-"""Pictures to look at: parts on a checkerboard, side by side on sheets."""
+"""Pictures for viewing: on a checkerboard if they are transparent, side by side on sheets."""
 
 import math
 
@@ -12,7 +12,7 @@ def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.B
           box: tuple | None = None) -> Image.Image:
     """The part `box` (left, top, right, bottom) of a `plain` picture at `size` (W, H), as RGB.
 
-    Transparency is shown by a checkerboard behind it. Without `size` or `box` those of the picture.
+    Transparency shows a checkerboard behind the picture. `size` and `box` default to the whole picture's.
     """
     image = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB').resize(size or image.size, resample, box)
     return Image.composite(image.convert('RGB'), checkerboard(image.size), image.getchannel('A')) \
@@ -20,7 +20,7 @@ def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.B
 
 
 def sheet(panels: list[tuple], columns: int) -> Image.Image:
-    """A picture of `panels`, (caption below it, colour of the caption, picture) each, of one size, left to right."""
+    """A picture of `panels`, left to right: (caption below it, colour of the caption, picture), all of one size."""
     (width, height), bar, gap = panels[0][2].size, 28, 8
     rows = math.ceil(len(panels) / columns)
     result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
@@ -33,10 +33,10 @@ def sheet(panels: list[tuple], columns: int) -> Image.Image:
 
 
 def zoomed_sheet(pictures: list[tuple], size: tuple, box: tuple, view: tuple) -> Image.Image:
-    """A sheet of `pictures` of one scene, (caption, picture, resampling) each: wholes, below the part `box` of each.
+    """A sheet of `pictures` of one scene, (caption, picture, resampling): whole pictures, below them the part `box`.
 
-    The pictures may have different sizes. `box` is in pixels of a picture of `size` (W, H); the part is shown with so
-    many pixels, enlarged. `view`: (W, H) of a panel.
+    The pictures may have different sizes. `box` is in pixels of a picture of `size` (W, H); all parts are resampled to
+    the pixels of that picture and then enlarged. `view`: (W, H) of a panel.
     """
     part = box[2] - box[0], box[3] - box[1]
     frame = [edge * n // m for edge, n, m in zip(box, view * 2, size * 2, strict=True)]

@@ -1,8 +1,8 @@
-"""The colours of pictures with alpha, whose pixels of little alpha often hold anything.
+"""The colours of pictures with alpha, in which almost transparent pixels often have arbitrary colours.
 
-A model sees `filled` colours. To what it makes of them `rim` adds what alpha-weighted interpolation would: so an
-edge is as clean as that on any background, and the model's detail goes on top. Where alpha is even, `rim` is 0.
-Pixels are arrays of uint8 or uint16, and are computed with in units of [0, 1].
+The model is given `filled` colours. To its result, `rim` adds the difference that alpha-weighted interpolation makes:
+edges are as clean on any background as with that interpolation, and keep the model's detail. Where alpha is constant,
+`rim` is 0. Pixels are arrays of uint8 or uint16; computations are in units of [0, 1].
 """
 
 import math
@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-RADIUS = 4  # of the surroundings of a pixel
-LEAST = 1 / 255  # alpha of what is not quite invisible
-ROWS = 256  # filled at a time
+RADIUS = 4  # of a pixel's surroundings
+LEAST = 1 / 255  # the smallest alpha that is not invisible
+ROWS = 256  # number of rows that are filled at a time
 
 
 def planes(pixels: np.ndarray) -> torch.Tensor:
-    """`pixels` (h, w, C) as float (C, h, w) in [0, 1]."""
+    """`pixels` (h, w, C) as a float tensor (C, h, w) in [0, 1]."""
     return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)
 
 
@@ -28,7 +28,7 @@ def weigh(rgba: torch.Tensor) -> torch.Tensor:
 
 
 def filled(pixels: np.ndarray) -> np.ndarray:
-    """The colours (h, w, 3) of `pixels` (h, w, 4); what is less opaque than its surroundings is mixed with theirs."""
+    """The colours (h, w, 3) of `pixels` (h, w, 4), mixed with those of the surroundings where these are more opaque."""
     height, result = len(pixels), np.empty_like(pixels[..., :3])
     for top in range(0, height, ROWS):
         first, bottom = max(0, top - RADIUS), min(height, top + ROWS)
@@ -42,14 +42,14 @@ def filled(pixels: np.ndarray) -> np.ndarray:
 
 
 def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
-    """Alpha-weighted interpolation of `pixels`, RGBA, less plain interpolation of their `filled` colours, both bicubic.
+    """Alpha-weighted interpolation of RGBA `pixels` minus plain interpolation of their `filled` colours, both bicubic.
 
-    In units of [0, 1], of the part `box` (left, top, right, bottom) of the image, real numbers, enlarged to `size`
-    (W, H): (3, H, W), or 0.
+    In units of [0, 1], for the part `box` (left, top, right, bottom; real numbers) of the image at `size` (W, H):
+    (3, H, W), or 0.
     """
     shape = pixels.shape[1::-1]
     pitch = max(1, *((end - start) / n for start, end, n in zip(box[:2], box[2:], size, strict=True)))
-    margin = math.ceil(2 * pitch) + 1  # what bicubic interpolation looks at around a part: more where it reduces
+    margin = math.ceil(2 * pitch) + 1  # reach of bicubic interpolation beyond a part, larger when it reduces
     left, top = (max(0, int(b) - margin) for b in box[:2])
     right, bottom = (min(n, int(b) + 1 + margin) for b, n in zip(box[2:], shape, strict=True))
     pixels, colours = (array[top:bottom, left:right] for array in (pixels, colours))
@@ -63,9 +63,9 @@ def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tup
 
 
 def enlarged(planes: torch.Tensor, size: tuple[int, int], box: tuple) -> torch.Tensor:
-    """The part `box` of `planes` (C, h, w) at `size` (W, H), by bicubic interpolation as Pillow's of 8 bits.
+    """The part `box` of `planes` (C, h, w) at `size` (W, H), by bicubic interpolation as Pillow does it with 8 bits.
 
-    That cuts what leaves [0, 1] after it has gone across, and again after it has gone down.
+    Like that, it clips to [0, 1] after the horizontal pass and again after the vertical one.
     """
     result, (left, top, right, bottom) = [], box
     for plane in planes.contiguous().numpy():

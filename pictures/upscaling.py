@@ -1,4 +1,4 @@
-"""From the options of demo.py to its files: each picture is read, upscaled and saved, and so are its sheets."""
+"""From the options of demo.py to its files: reads, upscales and saves each picture, and makes its sheets."""
 
 import argparse
 import math
@@ -27,7 +27,7 @@ from utils import time_text
 
 
 def open_model(args: argparse.Namespace) -> Decoder:
-    """The model that demo.py's options name, or else DEFAULT, where they want it."""
+    """The model that demo.py's options name, or DEFAULT, on the device of the options."""
     args.model = args.model or DEFAULT
     device = pick_device(args.gpu)
     set_precision(tf32=False)
@@ -38,15 +38,15 @@ def open_model(args: argparse.Namespace) -> Decoder:
 
 
 def upscale_all(args: argparse.Namespace) -> None:
-    """What demo.py does with its options, but for --zoom."""
-    target_size((1, 1), args.scale, args.resolution)  # what is wrong for every picture is told once
+    """Does what demo.py's options say, except --zoom."""
+    target_size((1, 1), args.scale, args.resolution)  # what is wrong for all pictures is reported once
     jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
     check_apart(jobs)
     if not args.model:
         suggest_web(job.source for job in jobs)
     model = open_model(args)
     if args.weights_map and getattr(model, 'expansion', None) is None:
-        raise UserError(f'--weights-map: {args.model} mixes no functions; it must be an A-LIIF with an expansion net')
+        raise UserError(f'--weights-map: {args.model} does not mix functions; use an A-LIIF with an expansion net')
 
     failures, skipped = [], 0
     for job in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
@@ -57,7 +57,7 @@ def upscale_all(args: argparse.Namespace) -> None:
                 raise
             failures.append(error)
     if skipped:
-        note(f'{skipped} of {len(jobs)} pictures are there already and were skipped (--overwrite makes them again)')
+        note(f'{skipped} of {len(jobs)} pictures exist already and were skipped (--overwrite makes them again)')
     if failures:
         print(*(f'error: {error}' for error in failures), sep='\n', file=sys.stderr)
         raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above')
@@ -65,25 +65,25 @@ def upscale_all(args: argparse.Namespace) -> None:
 
 
 def size_ending(args: argparse.Namespace) -> str:
-    """What the name of a result says of its size: -x4, -1920x1080 (width x height), or -1920, its longer side."""
+    """The ending for the name of a result: -x4, -1920x1080 (width x height), or -1920 (longer side)."""
     if isinstance(args.resolution, tuple):
         return f'-{size_text(args.resolution)}'
     return f'-{args.resolution}' if args.resolution else f'-x{args.scale:g}'
 
 
 def next_step(jobs: list[Job], args: argparse.Namespace) -> str:
-    """What one may do after `jobs`."""
+    """What to do after `jobs`."""
     if is_video(args.input):
         return f'look at {jobs[0].target}'
     if jobs[0].comparison:
         return f'look at {jobs[0].comparison}: bicubic interpolation and the model side by side'
     shown = jobs[0].target.parent if args.input.is_dir() else jobs[0].target
     again = '' if args.input.is_dir() else ' --overwrite'
-    return f'look at {shown}; the same command with --compare{again} adds a sheet beside bicubic interpolation'
+    return f'look at {shown}; the same command with --compare{again} adds a comparison with bicubic interpolation'
 
 
 def asked_size(path: Path, args: argparse.Namespace) -> tuple[int, int]:
-    """(H, W) of the result for the picture `path`, by its header: an EXIF orientation may still exchange them."""
+    """(H, W) of the result for the picture `path`, from its header: EXIF orientation may still swap them."""
     if isinstance(args.resolution, tuple):
         return args.resolution
     shape = image_size(path)
@@ -92,7 +92,7 @@ def asked_size(path: Path, args: argparse.Namespace) -> tuple[int, int]:
 
 
 def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
-    """Those of the files to write that are there and stay: of a folder's pictures, with the size that is asked for."""
+    """The files of `job` that exist and are kept: for pictures of a folder, if they have the requested size."""
     there = [path for path in job.written() if path.exists() and not args.overwrite]
     if not there:
         return []
@@ -105,16 +105,17 @@ def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
 
 
 def tell_stretch(path: Path, shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """Says so if `size` (H, W) does not have, to a pixel, the aspect ratio of the picture `path` of `shape` (h, w)."""
+    """Notes if `size` (H, W) does not have the aspect ratio of the picture `path` of `shape` (h, w), to a pixel."""
     (h, w), (height, width) = shape, size
     if abs(width - w * height / h) >= 1 and abs(height - h * width / w) >= 1:
         wider = width * h / (height * w)
         how = f'{wider:.3g} times as wide' if wider > 1 else f'{1 / wider:.3g} times as high'
-        note(f'{path}: {size_text(size)} is another aspect ratio than {size_text(shape)}: all becomes {how}')
+        note(f'{path}: the aspect ratio of {size_text(size)} is not that of {size_text(shape)}: everything becomes '
+             f'{how}')
 
 
 def enlarger(model: Decoder, args: argparse.Namespace, eight_bits: bool) -> Callable:
-    """The function that makes a `plain` picture of a given size (H, W), of which `eight_bits` are kept or 16."""
+    """A function that enlarges a `plain` picture to a size (H, W); `eight_bits`: whether only 8 bits are kept."""
     def enlarge(picture, size):
         with picture_precision(next(model.parameters()).device, eight_bits and not args.float32):
             return upscale_pil(model, picture, size=size, verbose=True, self_ensemble=args.self_ensemble)
@@ -122,10 +123,10 @@ def enlarger(model: Decoder, args: argparse.Namespace, eight_bits: bool) -> Call
 
 
 def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
-    """As `process`, of a video."""
+    """Like `process`, for a video."""
     check_video(job.target)
     if args.compare or args.weights_map:
-        raise UserError('--compare and --weights-map are of pictures, not of videos')
+        raise UserError('--compare and --weights-map are for pictures, not for videos')
     start, shape = time.monotonic(), describe(job.source)['size'][::-1]
     with located(job.source):
         size = target_size(shape, args.scale, args.resolution)
@@ -139,7 +140,7 @@ def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
 
 
 def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
-    """Does `job`, unless it is done, and says so; what can be checked is checked before. Whether there was work."""
+    """Does `job` unless it is done, and reports it; checks what it can first. Returns whether there was work."""
     done, start = find_done(job, args), time.monotonic()
     if len(done) == len(job.written()):
         return False
@@ -149,7 +150,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     count = count_frames(job.source)
     several = count > 1 and holds_frames(job.target)
     if count > 1 and not several:
-        note('of several frames or pages the first one is read (.gif, .webp, .png, .avif and .tif hold them all)')
+        note('only the first of several frames or pages is read (.gif, .webp, .png, .avif and .tif hold them all)')
     image = read(job.source)
     shape = image.height, image.width
     with located(job.source):
@@ -157,7 +158,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     with writing_errors(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(job.target, size, image.mode)
-    if several and format_name(job.target) != 'TIFF':  # the frames of an animation are held until all are there
+    if several and format_name(job.target) != 'TIFF':  # all frames of an animation are held in memory
         check_room(job.target, count * math.prod(size), image.mode)
     tell_stretch(job.source, shape, size)
 

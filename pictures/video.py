@@ -1,4 +1,4 @@
-"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: H.264 of 8 bits, the sound copied."""
+"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -11,12 +11,12 @@ from tqdm import tqdm
 from errors import UserError, one_line
 from files import atomic_write
 
-MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by the suffixes that are written
+MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
 SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
-COPIED = 'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'  # sound that MP4 holds
+COPIED = 'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'  # audio codecs that MP4 can hold
 QUALITY = '-crf', '16', '-preset', 'medium'
 COLOURS = ('-vf', 'scale=out_color_matrix=bt709:out_range=tv', '-colorspace', 'bt709', '-color_primaries', 'bt709',
-           '-color_trc', 'bt709')  # without these a player guesses
+           '-color_trc', 'bt709')  # without these, players guess
 
 
 def is_video(path: Path) -> bool:
@@ -25,18 +25,18 @@ def is_video(path: Path) -> bool:
 
 
 def video_suffix(path: Path) -> str:
-    """The suffix of the result for the video `path` where none is asked for."""
+    """The default suffix of the result for the video `path`."""
     return path.suffix if path.suffix.lower() in MUXERS else '.mp4'
 
 
 def check_video(path: Path) -> None:
-    """Raises a UserError if no video is written by the name `path`."""
+    """Raises a UserError if videos cannot be written in the format of `path`."""
     if path.suffix.lower() not in MUXERS:
-        raise UserError(f'{path}: no video is written in that format (known: {", ".join(MUXERS)})')
+        raise UserError(f'{path}: videos cannot be written in this format (known: {", ".join(MUXERS)})')
 
 
 def read_video(path: Path, options: tuple = ()) -> Iterator:
-    """Yields what imageio-ffmpeg says of the video `path` (a dict), then its frames (bytes, RGB)."""
+    """Yields imageio-ffmpeg's description of the video `path` (a dict), then its frames (RGB bytes)."""
     try:
         yield from imageio_ffmpeg.read_frames(str(path), output_params=list(options))
     except (OSError, RuntimeError) as error:
@@ -44,7 +44,7 @@ def read_video(path: Path, options: tuple = ()) -> Iterator:
 
 
 def describe(path: Path) -> dict:
-    """What imageio-ffmpeg says of the video `path`: size (W, H), fps, duration in seconds, audio_codec, ..."""
+    """imageio-ffmpeg's description of the video `path`: size (W, H), fps, duration in seconds, audio_codec, ..."""
     video = read_video(path)
     try:
         return next(video)
@@ -53,16 +53,16 @@ def describe(path: Path) -> dict:
 
 
 def frame_rate(fps: float) -> Fraction:
-    """The rate that ffmpeg tells as `fps`, with two decimals: 29.97 is 30000/1001."""
+    """The exact rate that ffmpeg reports as `fps`, with two decimals: 29.97 is 30000/1001."""
     ntsc = Fraction(1000 * round(fps * 1.001), 1001)
     return ntsc if abs(float(ntsc) - fps) < 0.006 and fps % 1 else Fraction(fps).limit_denominator(100)
 
 
 def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
                 **sound: str) -> None:
-    """Writes `frames`, RGB of `size` (H, W), which is even, to `target`, which takes its name when all is done.
+    """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames a second. `sound`: the audio arguments of `imageio_ffmpeg.write_frames`.
+    `rate`: frames per second. `sound`: the audio arguments of `imageio_ffmpeg.write_frames`.
     """
     with atomic_write(target) as file:
         writer = imageio_ffmpeg.write_frames(
@@ -77,14 +77,14 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
             raise UserError(f'{target}: cannot be written ({one_line(error)[:100]})') from None
         finally:
             writer.close()
-        describe(Path(file.name))  # ffmpeg does not say whether it came to its end
+        describe(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
 
 
 def upscale_video(source: Path, target: Path, size: tuple[int, int],
                   enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
-    """Writes the video `source` to `target`, its frames made `size` (H, W), which is even, by `enlarge`.
+    """Writes the video `source` to `target`, its frames enlarged to an even `size` (H, W) by `enlarge`.
 
-    One frame is held at a time.
+    Holds one frame at a time in memory.
     """
     about = describe(source)
     rate, sound = frame_rate(about['fps']), about.get('audio_codec')

@@ -1,4 +1,4 @@
-"""A smooth zoom into a point of a picture, every frame made by the model: a video, or an animation."""
+"""A smooth zoom into a point of a picture as a video or an animation, with every frame made by the model."""
 
 import argparse
 import time
@@ -24,14 +24,14 @@ from pictures.upscaling import find_done, open_model
 from pictures.video import MUXERS, is_video, write_video
 from utils import time_text
 
-DEPTH = 30  # how many times larger than the first frame the last one shows things
+DEPTH = 30  # magnification of the last frame relative to the first
 SECONDS = 4
-HOLD = 1  # seconds for which an animation shows its last frame before it begins anew
-QUALITY = 80  # of an animation in WebP or AVIF, a frame of which is seen for a moment
+HOLD = 1  # seconds for which an animation shows its last frame before it starts again
+QUALITY = 80  # of an animation in WebP or AVIF, whose frames are seen only for a moment
 
 
 class Film(NamedTuple):
-    """How a film is made: pixels of its longer side, frames a second, and what its sides are multiples of."""
+    """The format of a film: pixels along its longer side, frames per second, and what its sides are multiples of."""
 
     side: int
     rate: int
@@ -43,7 +43,7 @@ ANIMATION = Film(640, 20, 1)
 
 
 def zoom(args: argparse.Namespace) -> None:
-    """What demo.py does with --zoom; what can be checked is checked before."""
+    """Does what demo.py does with --zoom; checks what it can first."""
     start, target = time.monotonic(), args.zoom
     check_options(args)
     film, job = film_for(target), Job(args.input, target)
@@ -58,7 +58,7 @@ def zoom(args: argparse.Namespace) -> None:
     count = SECONDS * film.rate
     if film is ANIMATION:
         check_fits(target, size, 'RGB')
-        check_room(target, count * size[0] * size[1], 'RGB')  # the frames are held until all are there
+        check_room(target, count * size[0] * size[1], 'RGB')  # all frames are held in memory
     with writing_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
 
@@ -73,29 +73,32 @@ def zoom(args: argparse.Namespace) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raises a UserError for what --zoom has no use for."""
+    """Raises a UserError for inputs and options that --zoom does not support."""
     if args.input.is_dir() or is_video(args.input):
         raise UserError(f'--zoom: {args.input} must be a picture')
     for option in ('--scale', '--compare', '--weights-map', '--self-ensemble'):
         if getattr(args, option.strip('-').replace('-', '_')):
-            raise UserError(f'--zoom goes without {option}')
+            raise UserError(f'--zoom cannot be combined with {option}')
     if isinstance(args.resolution, tuple):
         raise UserError('--zoom keeps the aspect ratio of the picture: --resolution must be one number, the longer '
                         'side')
 
 
 def film_for(target: Path) -> Film:
-    """What the file `target` is by its name."""
+    """The kind of film that `target` is, by its suffix."""
     if target.suffix.lower() in MUXERS:
         return VIDEO
     if not holds_frames(target) or format_name(target) not in ANIMATED:
-        raise UserError(f'--zoom {target}: no film is written in that format (known: {", ".join(MUXERS)}, .webp, .gif, '
-                        '.png, .avif)')
+        raise UserError(f'--zoom {target}: films cannot be written in this format (known: {", ".join(MUXERS)}, .webp, '
+                        '.gif, .png, .avif)')
     return ANIMATION
 
 
 def frame_size(shape: tuple[int, int], side: int | None, film: Film) -> tuple[int, int]:
-    """The size (H, W) of the frames for a picture of `shape` (h, w), with `side` pixels along the longer side."""
+    """The size (H, W) of the frames for a picture of `shape` (h, w), with `side` pixels along the longer side.
+
+    `side`: None for the default of `film`.
+    """
     side, n = film.side if side is None else side, film.multiple
     if side < n:
         raise UserError(f'--resolution must be at least {n} for this film, not {side}')
@@ -103,19 +106,19 @@ def frame_size(shape: tuple[int, int], side: int | None, film: Film) -> tuple[in
 
 
 def detailed_point(image: Image.Image | Deep) -> tuple[float, float]:
-    """The middle (x, y) of that DEPTH-th of `image`, along both sides, which has most detail."""
+    """The centre (x, y) of the most detailed part of `image`, 1 / DEPTH of its width and height."""
     cells = tuple(min(n, DEPTH) for n in image.size)
     x, y = ((i + 0.5) * n / count
             for i, n, count in zip(most_detailed(image, cells), image.size, cells, strict=True))
-    note(f'zooming into {x:.0f},{y:.0f}, where detail is greatest (--at leads elsewhere)')
+    note(f'zooming into {x:.0f},{y:.0f}, where there is most detail (--at chooses another point)')
     return x, y
 
 
 def boxes(size: tuple[int, int], at: tuple[float, float], count: int) -> list[tuple]:
     """`count` parts (left, top, right, bottom) of a picture of `size` (W, H), from the whole to 1 / DEPTH of its sides.
 
-    Each is smaller than the one before it by the same factor and lies in it. All have one point at the same place, so
-    that the motion is even, and the last is centred on `at` (x, y), as far as the picture's edges allow.
+    Each lies within the previous one and is smaller by a constant factor. One point stays at the same place in all of
+    them, so that the motion is smooth. The last part is centred on `at` (x, y), as far as the picture's edges allow.
     """
     last = [min(max(0, x - n / DEPTH / 2), n - n / DEPTH) for x, n in zip(at, size, strict=True)]
     result = []
@@ -130,15 +133,14 @@ def views(model: Decoder, image: Image.Image | Deep, parts: list[tuple], size: t
           eight_bits: bool) -> Iterator[Image.Image]:
     """Yields the `parts` (left, top, right, bottom) of `image` at `size` (H, W), as RGB, with a progress bar.
 
-    Parts that have more pixels than that are reduced, for which no model is needed. `eight_bits`: see
-    `picture_precision`.
+    Parts with more pixels than that are downsampled without the model. `eight_bits`: see `picture_precision`.
     """
-    photo, device = Encoded(model, image), next(model.parameters()).device  # the parts shrink: all share its features
+    photo, device = Encoded(model, image), next(model.parameters()).device  # its features are shared by all parts
     for box in tqdm(parts, unit='frame', disable=None):
         if box[2] - box[0] > size[1]:
             view = shown(photo.image, size[::-1], box=box)
         else:
             with picture_precision(device, eight_bits):
                 view = shown(photo.region(box, size))
-        view.info = {'icc_profile': image.info.get('icc_profile')}  # what its colours mean
+        view.info = {'icc_profile': image.info.get('icc_profile')}  # the meaning of its colours
         yield view

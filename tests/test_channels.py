@@ -116,13 +116,13 @@ def test_grey_of_colour_beyond_1_is_brightness_by_its_range(tmp_path):
 
 
 @pytest.mark.parametrize('array, args, told', [
-    (np.full((6, 9), 1.5, np.float32), {}, 'from 1.5 to 1.5, and must be from 0 to 1; data_range'),
+    (np.full((6, 9), 1.5, np.float32), {}, 'from 1.5 to 1.5, and must be from 0 to 1; for another range set'),
     (np.full((6, 9), np.nan, np.float32), {}, 'from nan to nan'),
     (np.full((6, 9), -3, np.float32), {'data_range': 4}, 'from -3 to -3, and must be from 0 to 4'),
     (np.full((6, 9), 5000, np.uint16), {'data_range': 4095}, 'from 5000 to 5000, and must be from 0 to 4095'),
     (np.zeros((6, 9)), {}, 'is of float64, and must be of uint8, uint16 or float32'),
     (np.zeros((2, 6, 9, 3), np.uint8), {}, r'has the shape \(2, 6, 9, 3\), and must be \(H, W\) or \(H, W, C\)'),
-    (np.zeros((6, 9, 5), np.uint8), {'channels': 'grey'}, 'it has 5 channels, of which channels: grey makes none'),
+    (np.zeros((6, 9, 5), np.uint8), {'channels': 'grey'}, 'it has 5 channels, which channels: grey cannot reduce'),
     (np.array([{}]), {}, 'cannot be read as an image')])
 def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
     root = folder_of(tmp_path / 'a', array)
@@ -132,7 +132,7 @@ def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
 
 @pytest.mark.parametrize('args', [{'data_range': 100}, {'channels': 'all', 'data_range': 0}])
 def test_a_data_range_is_above_0_and_not_of_8_bit_rgb(folder, args):
-    with pytest.raises(UserError, match='data_range must be above 0, and goes with channels: grey or all'):
+    with pytest.raises(UserError, match='data_range must be above 0, and needs channels: grey or all'):
         ImageFolder(str(folder), **args)
 
 
@@ -140,7 +140,7 @@ def test_by_default_npy_files_are_left_out_with_a_hint(folder, capsys):
     tell_left_out.cache_clear()
     folder_of(folder, noise(6, 9))
     assert len(ImageFolder(str(folder))) == 3
-    assert capsys.readouterr().out == f'note: {folder}: left out: 0.npy (an array: channels: all takes it)\n'
+    assert capsys.readouterr().out == f'note: {folder}: left out: 0.npy (an array: channels: all reads it)\n'
 
 
 def test_images_of_other_channels_than_the_first_are_named(tmp_path):
@@ -153,7 +153,7 @@ def test_whole_targets_of_two_types_make_no_batch(tmp_path):
     root = folder_of(tmp_path / 'a', noise(8, 8), noise(8, 8, dtype=np.uint8))
     spec = {'dataset': {'name': 'image-folder', 'args': {'root_path': root, 'channels': 'grey'}}, 'batch_size': 2,
             'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}}, 'num_workers': 0}
-    with pytest.raises(UserError, match='whole targets of several types make no batch: save all images in one type'):
+    with pytest.raises(UserError, match='whole targets of different types cannot form a batch: save all images in'):
         next(iter(datasets.make_loader(spec, 0)))
     spec['wrapper']['args'] = {'scale_min': 2, 'sample_q': 20}
     assert next(iter(datasets.make_loader(spec, 0)))['gt'].shape == (2, 20, 1)

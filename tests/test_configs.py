@@ -127,7 +127,7 @@ def test_one_photo_is_too_few_for_finetuning(tmp_path, monkeypatch):
     (tmp_path / 'load/own').mkdir(parents=True)
     Image.new('RGB', (60, 60)).save(tmp_path / 'load/own/1.png')
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match='part: train needs at least 2 images, to train on and to validate, not 1'):
+    with pytest.raises(UserError, match='part: train needs at least 2 images, for training and validation, not 1'):
         datasets.make(load_yaml(CONFIGS / 'finetune.yaml')['train_dataset']['dataset'])
 
 

@@ -131,7 +131,7 @@ def test_damaged_exif_data_are_left_out_and_the_picture_is_upscaled(cli, suffix)
 def test_of_several_frames_the_first_is_taken_where_the_format_holds_one_and_that_is_said(cli):
     picture().save('small.gif', save_all=True, append_images=[picture(seed=1)])
     code, out, _ = cli('--input', 'small.gif', '--scale', 2, '--output', 'big.jpg')
-    assert code == 0 and any(line.startswith('note: of several frames or pages the first one is read') for line in out)
+    assert code == 0 and any(line.startswith('note: only the first of several frames or pages is read') for line in out)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

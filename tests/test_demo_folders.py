@@ -66,8 +66,8 @@ def test_what_is_left_out_is_named_once_with_the_reason(cli):
     told = [line.removeprefix('note: small: left out: ') for line in out if 'left out' in line]
     assert sorted(told) == [
         '._a.png (hidden)', 'b.cr2, c.CR3 (RAW: export it as TIFF or PNG)', 'd.svg (no pixels: export it as PNG)',
-        'e.txt, f (no suffix of an image)', 'g.png (a folder; only one level is searched)',
-        'h.png (no file, or a link to none)']
+        'e.txt, f (not the suffix of an image)', 'g.png (a folder; only one level is searched)',
+        'h.png (not a file, or a broken link)']
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_what_is_done_is_skipped_and_that_is_no_failure(cli):
     code, out, err, files = upscale(cli)
     assert (code, err, files) == (0, [], ['a.png', 'b.jpg', 'c.png'])
     assert before.items() < times().items()
-    assert 'note: 2 of 3 pictures are there already and were skipped (--overwrite makes them again)' in out
+    assert 'note: 2 of 3 pictures exist already and were skipped (--overwrite makes them again)' in out
 
 
 def test_overwrite_does_all_again(cli):

@@ -38,7 +38,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'model.args.encoder_spec': None}, "tiny.yaml: model a-liif: missing key 'encoder_spec'"),
     ({'optimizer.args.lr': None}, "tiny.yaml: optimizer adam: missing key 'lr'"),
     ({'data_norm.inp.div': None}, "tiny.yaml: data_norm.inp: missing key 'div'"),
-    ({'model.name': None}, 'tiny.yaml: a model is given as name and args, not {'),
+    ({'model.name': None}, 'tiny.yaml: a model must be given as name and args, not {'),
     ({'val_dataset': None}, 'tiny.yaml: epoch_val needs a val_dataset'),
     # wrong types
     ({'epoch_max': 'many'}, "tiny.yaml: epoch_max must be int, not 'many'"),
@@ -48,8 +48,8 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'train_dataset.wrapper.args.augment': 'often'}, "augment must be bool, not 'often'"),
     ({'train_dataset.dataset.args.cache': 'ram'}, "cache must be 'none' | 'bin' | 'in_memory', not 'ram'"),
     ({'train_dataset.dataset.args.root_path': [1]}, 'root_path must be a folder or a list of folders, not [1]'),
-    ({'train_dataset.dataset.args': 'photos'}, 'train_dataset: a dataset is given as name and args, not {'),
-    ({'model.args': 'large'}, 'tiny.yaml: a model is given as name and args, not {'),
+    ({'train_dataset.dataset.args': 'photos'}, 'train_dataset: a dataset must be given as name and args, not {'),
+    ({'model.args': 'large'}, 'tiny.yaml: a model must be given as name and args, not {'),
     ({'model.args.imnet_spec.args.K': 'ten'}, "model mlp-mixture: K must be int, not 'ten'"),
     ({'optimizer.args.lr': 'high'}, "tiny.yaml: optimizer adam: lr must be float, not 'high'"),
     ({'optimizer.args.betas': [0.9, 'x']}, "tiny.yaml: optimizer adam: betas[1] must be float, not 'x'"),
@@ -68,7 +68,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'train_dataset.wrapper.args.scale_min': 0.5}, 'scales must be 1 <= scale_min <= scale_max, not 0.5 and 3'),
     ({'train_dataset.wrapper.args.inp_size': 48}, 'photos/0.png: 50x40 pixels, but a crop takes 144x144 (5 of 5 '),
     ({'train_dataset.batch_size': 0}, 'tiny.yaml: train_dataset: batch_size must be at least 1, not 0'),
-    ({'train_dataset.wrapper.args.inp_size': None}, 'samples of several sizes make no batch: set inp_size, or batch'),
+    ({'train_dataset.wrapper.args.inp_size': None}, 'samples of different sizes cannot form a batch: set inp_size'),
     ({'epoch_val': -1}, 'tiny.yaml: epoch_val must be at least 1, not -1'),
     ({'optimizer.args.lr': -1}, 'tiny.yaml: optimizer adam: Invalid learning rate: -1.0'),
     ({'data_norm.gt.div': [0]}, 'tiny.yaml: data_norm.gt: sub and div must hold a number or one for each channel'),
@@ -267,8 +267,8 @@ def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(
 def test_a_save_folder_on_a_disk_that_is_not_mounted(project, link):
     (project.folder / link).parent.mkdir(exist_ok=True)
     (project.folder / link).symlink_to('/nowhere/disk')
-    assert error(project) == (f'{link}: is a link to /nowhere/disk, which is not there; mount its disk, or make the '
-                              'link another one')
+    assert error(project) == (f'{link}: is a link to /nowhere/disk, which does not exist; mount its disk, or '
+                              'change the link')
 
 
 def test_a_save_folder_may_be_a_link_to_another_disk(project):
@@ -315,7 +315,7 @@ def test_resuming_with_another_config(project, changes, flags, key):
     project.train()
     project.change({**changes, 'epoch_max': 4})
     assert error(project, '--resume', *flags).startswith(
-        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); put it back")
+        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); restore it")
 
 
 def test_resuming_a_cosine_schedule_with_another_epoch_max(tmp_path):

@@ -289,7 +289,7 @@ def test_where_ssim_has_no_room_psnr_is_measured_all_the_same(roots, tmp_path):
 
 def test_pictures_of_samples_are_an_error(roots, tmp_path):
     write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
-    with pytest.raises(UserError, match='samples.yaml: 1.png: pictures need whole images: take out sample_q'):
+    with pytest.raises(UserError, match='samples.yaml: 1.png: pictures need whole images: remove sample_q'):
         evaluate(tmp_path / 'samples.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
 
 

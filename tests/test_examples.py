@@ -114,7 +114,7 @@ def test_large_whole_numbers_are_not_rounded(number):
 
 @pytest.mark.parametrize('name', ['./examples/own_model.py', 'examples/own_model', '.examples', '', 'a..b'])
 def test_what_is_no_name_of_a_module_is_the_users_error(name):
-    with pytest.raises(UserError, match=f"--import: '{re.escape(name)}' is no name of a module"):
+    with pytest.raises(UserError, match=f"--import: '{re.escape(name)}' is not the name of a module"):
         import_module(name)
 
 

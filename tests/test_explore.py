@@ -124,7 +124,7 @@ def test_a_photo_that_is_not_ones_own_is_not_found(web, photo, id):
     ({'box': '10,8,nan,24'}, 'box must be'), ({'box': '1,2,3'}, 'a view needs box=left,top,right,bottom'),
     ({'box': 'a,b,c,d'}, 'a view needs'), ({'size': '0,10'}, 'size must be at least 1x1'),
     ({'size': '-10,-10'}, 'size must be'), ({'size': '4000,4000'}, 'a view may have up to 9 million pixels'),
-    ({'size': '8,8'}, 'the model makes no view at less than half of the size of the photo'),
+    ({'size': '8,8'}, 'the model makes no views at less than half the size of the photo'),
     ({'by': 'magic'}, "by must be 'model' or 'bicubic'")])
 def test_a_view_that_cannot_be_is_refused_by_a_line(web, photo, changes, message):
     response = view(web, opened(web, photo)['id'], **changes)

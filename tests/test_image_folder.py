@@ -49,7 +49,7 @@ def test_files_that_are_no_images_are_left_out_and_named_once(folder, capsys):
         assert [path.name for path in ImageFolder(str(folder)).files] == ['a.png', 'b.png', 'c.png']
     assert capsys.readouterr().out.splitlines() == [
         f'note: {folder}: left out: .DS_Store, ._a.png (hidden)',
-        f'note: {folder}: left out: Thumbs.db, notes.txt (no suffix of an image)',
+        f'note: {folder}: left out: Thumbs.db, notes.txt (not the suffix of an image)',
         f'note: {folder}: left out: subfolder.png (a folder; only one level is searched)']
 
 

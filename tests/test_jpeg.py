@@ -61,7 +61,7 @@ def upscale(weights, tmp_path, monkeypatch, capsys):
 def test_a_jpeg_of_low_quality_is_told_its_model_in_a_line(upscale):
     picture().save('a.jpg', quality=60)
     assert upscale('a.jpg') == [
-        'note: a.jpg is a JPEG of quality 60: --model edsr-baseline-A-liif-pixel-web is for such pictures']
+        'note: a.jpg is a JPEG of quality 60: --model edsr-baseline-A-liif-pixel-web is made for such pictures']
 
 
 def test_of_a_folder_the_first_such_jpeg_is_named(upscale, tmp_path):

@@ -38,7 +38,7 @@ def test_the_gradient_of_equal_colours_is_finite():
 
 
 @pytest.mark.parametrize('spec, told', [
-    ([], 'loss holds none'), ({'name': 'l2'}, "unknown loss 'l2'"), ({'name': 'l1', 'weight': 0}, 'above 0, not 0'),
+    ([], 'loss is empty'), ({'name': 'l2'}, "unknown loss 'l2'"), ({'name': 'l1', 'weight': 0}, 'above 0, not 0'),
     ({'name': 'l1', 'weight': 'much'}, "must be float, not 'much'"), ([{'name': 'l1', 'weight': math.inf}], 'not inf'),
     ([3], 'given as name and args, not 3'), ({'name': 'mse', 'args': {'eps': 1}}, "loss mse: unknown key 'eps'"),
     ({'name': 'charbonnier', 'args': {'eps': 0}}, 'loss charbonnier: eps must be above 0')])

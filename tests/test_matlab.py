@@ -93,7 +93,7 @@ def test_low_resolution_comes_from_where_lr_says(project, capsys):
 def test_sets_without_files_of_their_own_are_left_out_by_name(project, capsys):
     project('t-2.yaml', 't-6.yaml', '--lr', 'supplied')
     assert 't-6.yaml is left out: there is no supplied-lr/t-6.yaml' in capsys.readouterr().err
-    with pytest.raises(UserError, match='none of these sets has low-resolution files'):
+    with pytest.raises(UserError, match='none of these sets supplies low-resolution files'):
         project('t-6.yaml', '--lr', 'supplied')
 
 
@@ -109,7 +109,7 @@ def test_what_is_reduced_is_compressed_as_jpeg_says(project, capsys, quality):
 
 
 def test_jpeg_does_not_compress_supplied_files(project):
-    with pytest.raises(UserError, match='--jpeg compresses what is reduced here, not the files of --lr supplied'):
+    with pytest.raises(UserError, match='--jpeg compresses images that are downsampled here, not the files of'):
         project('t-2.yaml', '--jpeg', '60', '--lr', 'supplied')
 
 

@@ -83,5 +83,5 @@ def test_the_first_pairs_are_counted_when_all_are_found(tmp_path):
 
 def test_what_lacks_its_partner_is_named(pair):
     (pair[0] / 'ax3.png').unlink()
-    with pytest.raises(UserError, match='lr has 1 images, but .*hr has 2; each needs its partner, and .*hr/a.png has'):
+    with pytest.raises(UserError, match='lr has 1 images, but .*hr has 2; each needs a partner, and .*hr/a.png has'):
         PairedImageFolders(*map(str, pair))

@@ -49,7 +49,7 @@ def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturb
 def test_a_cpu_without_bf16_trains_in_float32_and_says_so(project, monkeypatch, capsys):
     monkeypatch.setattr(devices, 'has_bf16', lambda device: False)
     assert autocast_in_step(project, '--amp', 'bf16')['training'] is False
-    assert 'no products in bf16' in capsys.readouterr().out
+    assert 'no bf16 products' in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != 'linux' or platform.machine() != 'x86_64', reason='needs Linux on x86-64')

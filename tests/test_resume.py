@@ -30,8 +30,8 @@ def test_a_folder_in_which_another_process_trains_is_an_error(tmp_path):
             assert other.poll() is None, project.output()
             time.sleep(0.05)
         for flag in ('--resume', '--overwrite'):
-            assert error(project, flag) == ('save/_tiny: another process trains there; wait for its end, or give this '
-                                            'run a --name or --tag of its own')
+            assert error(project, flag) == ('save/_tiny: another process trains there; wait until it ends, or give '
+                                            'this run a --name or --tag of its own')
     finally:
         other.kill()
         other.wait()

@@ -61,7 +61,7 @@ def test_a_limit_leaves_the_scales_that_fit():
 
 
 @pytest.mark.parametrize('args, told', [
-    ({'scales': []}, 'scales holds none'), ({'scales': [2], 'scale_max': 4}, 'takes the place of scale_min'),
+    ({'scales': []}, 'scales is empty'), ({'scales': [2], 'scale_max': 4}, 'replaces scale_min'),
     ({'scales': [0.5]}, '1 <= scale_min'), ({'scale_min': [2, 3, 4]}, 'scale_min must be a number, or two'),
     ({'scale_min': [2, 3], 'scale_max': 2.5}, 'not 3 and 2.5')])
 def test_wrong_scales_are_errors(folder, args, told):

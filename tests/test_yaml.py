@@ -24,12 +24,12 @@ def nine(i):
     ('? [a, b]\n: c', 'is not valid YAML ('), ('a: =', 'is not valid YAML ('), ('\0', 'is not valid YAML ('),
     ('[' * 3000, 'is not valid YAML ('),
     (f'a: {"[" * 60}{"]" * 60}', 'is nested more than 50 levels deep'), ('a: &a [*a]', 'is nested more than 50 levels'),
-    (f'a: {"1" * 5000}', 'line 1 has a text of 5000 characters, and a config may have 3000'),
+    (f'a: {"1" * 5000}', 'line 1 has a text of 5000 characters, but at most 3000 are'),
     ('a0: &a0 [x, x]\n' + ''.join(f'a{i}: &a{i} {nine(i)}\n' for i in range(1, 9)),
      'holds more than 100,000 values, aliases counted as often as they are used'),
     ('a0: &a0 {b: 1, c: 2}\n' + ''.join(f'a{i}: &a{i} {{<<: {nine(i)}}}\n' for i in range(1, 9)),
      'holds more than 100,000 values, aliases counted as often as they are used'),
-    ('#' * (2 << 20), 'is no config: it has more than 1,048,576 bytes'),
+    ('#' * (2 << 20), 'is not a config: it has more than 1,048,576 bytes'),
 ])
 def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / 'a.yaml').write_text(text)

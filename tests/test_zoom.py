@@ -122,8 +122,8 @@ def test_ctrl_c_leaves_nothing(cli, photo, monkeypatch, target):
     (('photo.png', '--zoom', 'zoom.mp4', '--at', 'middle'), "--at must be X,Y in pixels of the picture, not 'middle'"),
     (('photo.png', '--at', '6,3'), '--zoom'), (('.', '--zoom', 'zoom.mp4'), 'must be a picture'),
     (('none.png', '--zoom', 'zoom.mp4'), 'none.png'),
-    (('photo.png', '--zoom', 'zoom.mp4', '--scale', 2), 'without --scale'),
-    (('photo.png', '--zoom', 'zoom.mp4', '--weights-map'), 'without --weights-map'),
+    (('photo.png', '--zoom', 'zoom.mp4', '--scale', 2), 'combined with --scale'),
+    (('photo.png', '--zoom', 'zoom.mp4', '--weights-map'), 'combined with --weights-map'),
     (('photo.png', '--zoom', 'zoom.mp4', '--resolution', '80x60'), 'longer side'),
     (('photo.png', '--zoom', 'zoom.mp4', '--resolution', 1), 'at least 2'),
     (('photo.png', '--zoom', 'photo.png'), 'photo.png')])

@@ -1,4 +1,4 @@
-"""What training minimises: losses by name, and the weighted sum of those that a config names.
+"""What training minimises: losses by name, and the weighted sum of the losses in a config.
 
     loss: {name: charbonnier, args: {eps: 1.e-3}}
 
@@ -8,7 +8,7 @@
 
 A loss is an `nn.Module` that compares prediction and truth, both (B, Q, C) or, where the targets are whole, (B, H, W,
 C), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean over the B samples:
-the processes of a job each see a part of a batch, and their shares are added up.
+each process of a job sees a part of the batch, and their shares are added up.
 """
 
 import math
@@ -55,16 +55,16 @@ class Charbonnier(nn.Module):
 
 
 class Losses(nn.Module):
-    """The losses that `spec`, one or a list of them, describes; each may have a `weight` (1).
+    """The losses described by `spec`, one spec or a list; each may have a `weight` (default 1).
 
-    `names`: what logs call them; the n-th loss of the same name is NAME-n.
+    `names`: their names in logs; the n-th loss with the same name is NAME-n.
     """
 
     def __init__(self, spec: dict | list):
         super().__init__()
         specs = spec if isinstance(spec, list) else [spec]
         if not specs:
-            raise UserError('loss holds none: give at least one, as {name: l1}')
+            raise UserError('loss is empty: give at least one, such as {name: l1}')
         self.names, self.weights, self.parts, kinds = [], [], nn.ModuleList(), []
         for one in specs:
             spec, weight = split_weight(one)
@@ -74,16 +74,16 @@ class Losses(nn.Module):
             self.names.append(f'{kinds[-1]}-{n}' if (n := kinds.count(kinds[-1])) > 1 else kinds[-1])
 
     def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
-        """Each loss by itself, without its weight: (number of losses,)."""
+        """The value of each loss, without its weight: (number of losses,)."""
         return torch.stack([part(pred, gt) for part in self.parts])
 
     def total(self, values: Iterable) -> torch.Tensor | float:
-        """The weighted sum of the losses' `values`, one for each."""
+        """The weighted sum of `values`, one for each loss."""
         return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
 
 
 def split_weight(spec: dict) -> tuple[dict, float]:
-    """One loss's `spec` without its weight, and the weight, above 0 and finite."""
+    """The `spec` of a loss without its weight, and the weight; UserError unless it is above 0 and finite."""
     if not isinstance(spec, dict):
         return spec, 1  # the registry says what is wrong with it
     weight = convert(spec.get('weight', 1), float, 'weight of a loss')

@@ -9,7 +9,7 @@ from config import Registry, check_args
 from errors import UserError, located
 
 optimizers = Registry('optimizer')
-Schedule = Callable[[float, int], float]  # factor(t, epoch_max) of the learning rate after t epochs
+Schedule = Callable[[float, int], float]  # factor(t, epoch_max) for the learning rate after t epochs
 
 
 @optimizers.register('adam')
@@ -29,7 +29,7 @@ def sgd(params: list, lr: float, momentum: float = 0, weight_decay: float = 0,
 
 
 def make_optimizer(spec: dict, params: list) -> torch.optim.Optimizer:
-    """The optimizer that `spec` describes, of `params`; what PyTorch refuses (a negative rate) is a UserError."""
+    """The optimizer described by `spec`, for `params`; UserError for what PyTorch refuses, such as a negative rate."""
     try:
         return optimizers.make(spec, {'params': params})
     except ValueError as error:
@@ -42,7 +42,7 @@ def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
 
 
 def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:
-    """The rate rises from zero for `warmup` epochs, stays until `hold`, and falls by a cosine to zero at the end."""
+    """The rate rises from 0 until epoch `warmup`, stays until epoch `hold`, then decays along a cosine to 0."""
     if min(warmup, hold) < 0:
         raise UserError(f'warmup and hold must be 0 or more, not {min(warmup, hold):g}')
     start = max(warmup, hold)
@@ -55,9 +55,9 @@ def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:
 
 
 def make_schedule(multi_step: dict | None = None, cosine: dict | None = None) -> Schedule:
-    """The schedule of the given arguments: factor(t, epoch_max) of the learning rate after `t` epochs, any float.
+    """The schedule with the given arguments: factor(t, epoch_max) for the learning rate after `t` epochs, a float.
 
-    It has no state, so a run can be resumed anywhere.
+    It has no state, so a run can be resumed at any point.
     """
     if multi_step is not None and cosine is not None:
         raise UserError('multi_step_lr and cosine_lr exclude each other')

@@ -10,8 +10,8 @@ from training.run import Log
 from training.trainer import Trainer
 from utils import time_text
 
-FLUSH = 20  # iterations whose losses stay on the device before they are looked at: looking stalls a GPU
-SCALARS = 100  # iterations from one point of TensorBoard's curves to the next; a multiple of FLUSH
+FLUSH = 20  # iterations between transfers of the losses from the device, each of which stalls a GPU
+SCALARS = 100  # iterations between points of TensorBoard's curves; a multiple of FLUSH
 
 
 class Progress:
@@ -31,7 +31,7 @@ class Progress:
         return self.run.epoch * self.length + self.run.iteration
 
     def due(self) -> bool:
-        """Whether to look at the losses after this iteration of the run."""
+        """Whether to transfer the losses from the device after this iteration."""
         return self.position() % FLUSH == 0 or self.run.iteration == self.length
 
     def batches(self, loader: DataLoader) -> Iterator[dict]:

@@ -21,14 +21,14 @@ from training.optim import make_schedule
 from utils import parse_eval_type
 
 FLAGS = ('seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
-# what may differ on --resume; data may move
+# keys that may differ on --resume; data may have moved
 FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
         'root_path_1', 'root_path_2', 'shown'}
 
 
 @dataclasses.dataclass
 class Config:
-    """A training config's keys."""
+    """The keys of a training config."""
     train_dataset: dict  # {dataset: spec, wrapper: spec, batch_size: over all processes, num_workers}
     model: dict  # spec
     optimizer: dict  # spec: adam, sgd, or one's own
@@ -39,17 +39,17 @@ class Config:
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the learning rate by gamma after these
     cosine_lr: dict | None = None  # {warmup, hold: epochs}: rises from zero, stays, falls to zero at epoch_max
-    epoch_val: int | None = None  # epochs from one validation to the next
-    epoch_save: int | None = None  # epochs from one epoch-N.pth to the next
-    resume: str | None = None  # a checkpoint of another run to go on from
-    weights_from: str | None = None  # a checkpoint whose weights the model starts with, to train it anew (fine-tuning)
-    encoder_from: str | None = None  # a checkpoint from whose encoder the model's starts; the decoders may differ
+    epoch_val: int | None = None  # epochs between validations
+    epoch_save: int | None = None  # epochs between files epoch-N.pth
+    resume: str | None = None  # a checkpoint of another run to continue from
+    weights_from: str | None = None  # a checkpoint whose weights the model starts from in a new run (fine-tuning)
+    encoder_from: str | None = None  # a checkpoint whose encoder the model's starts from; the decoders may differ
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0
-    minutes: float | None = None  # how long the run is to take, in place of epoch_max
-    grad_clip: float | None = None  # largest norm of the gradient
-    ema: float | None = None  # final decay of the average of the weights
+    minutes: float | None = None  # length of the run, instead of epoch_max
+    grad_clip: float | None = None  # maximum norm of the gradient
+    ema: float | None = None  # final decay of the moving average of the weights
     amp: Literal['bf16'] | None = None  # mixed precision
     tf32: bool = False
     channels_last: bool = False
@@ -88,9 +88,9 @@ class Config:
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
                 assignments: Sequence[str] = ()) -> Config:
-    """The config file at `path`, with the keys `given` in place of its own, and `defaults` for what it leaves out.
+    """The config file at `path`, with its keys overridden by `given`, and `defaults` for those it does not have.
 
-    `assignments`: those of `--set` (`config.set_key`).
+    `assignments`: the arguments of `--set` (`config.set_key`).
     """
     keys = load_yaml(path)
     for assignment in assignments:
@@ -108,7 +108,7 @@ def differences(a: object, b: object, key: str = '') -> list[str]:
 
 
 def as_number(value: object) -> object:
-    """`value` as a number, even if YAML reads it as text (1e-4); if it is none, as it is."""
+    """`value` as a number, even if YAML reads it as text (1e-4); unchanged if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -118,7 +118,7 @@ def as_number(value: object) -> object:
 def run_folder(args: argparse.Namespace) -> Path:
     """The folder of the run.
 
-    UserError for names that lead out of save/, and for a link whose target is missing, such as an unmounted disk.
+    UserError for names that lead out of save/, and for links whose target is missing, such as an unmounted disk.
     """
     name = (args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else '')
     if Path(name).is_absolute() or '..' in Path(name).parts:
@@ -126,13 +126,13 @@ def run_folder(args: argparse.Namespace) -> Path:
     folder = Path('save') / name
     for path in (folder, *folder.parents):
         if path.is_symlink() and not path.exists():
-            raise UserError(f'{path}: is a link to {path.readlink()}, which is not there; mount its disk, or make the '
-                            'link another one')
+            raise UserError(f'{path}: is a link to {path.readlink()}, which does not exist; mount its disk, or change '
+                            'the link')
     return folder
 
 
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
-    """The config of the run in `folder`, and the path of the checkpoint to go on from, or None."""
+    """The config of the run in `folder`, and the path of the checkpoint to continue from, or None."""
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
     last = folder / 'epoch-last.pth'
     if not (last.exists() and args.resume):
@@ -140,7 +140,7 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         return config, config.resume
-    load_yaml(args.config)  # a wrong path to it is told before what is wrong in the folder
+    load_yaml(args.config)  # so that a wrong path to it is reported before errors in the folder
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS}, args.set)
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
@@ -148,15 +148,15 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
         changed.append('epoch_max')
     if changed:
         raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
-                        'put it back, or train into another folder by --name or --tag')
+                        'restore it, or train into another folder with --name or --tag')
     return config, last
 
 
 def lock(folder: Path) -> object:
-    """Keeps other processes from training in `folder` while this one and the object returned live.
+    """Keeps other processes from training in `folder` for as long as this process and the returned object exist.
 
-    Raises UserError if another one already does. Does nothing if the folder does not exist, or where there are no such
-    locks (Windows, some network drives).
+    Raises UserError if another process already trains there. Does nothing if the folder does not exist, or where such
+    locks are not available (Windows, some network drives).
     """
     try:
         import fcntl
@@ -164,11 +164,11 @@ def lock(folder: Path) -> object:
         return None
     if not folder.is_dir():
         return None
-    file = open(folder / 'lock', 'w')  # noqa: SIM115  it stays open
+    file = open(folder / 'lock', 'w')  # noqa: SIM115  stays open
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, the data workers do not inherit it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, whose lock the data workers would inherit
     except (BlockingIOError, PermissionError):
-        raise UserError(f'{folder}: another process trains there; wait for its end, or give this run a --name or '
+        raise UserError(f'{folder}: another process trains there; wait until it ends, or give this run a --name or '
                         '--tag of its own') from None
     except OSError:
         pass
@@ -194,7 +194,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
 
 
 def next_step(folder: Path, config: Config, n_colors: int) -> str:
-    """What to do with the run that has ended in `folder`, of a model of `n_colors`."""
+    """What to do next with the finished run in `folder`, whose model has `n_colors` channels."""
     model = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
     if n_colors not in (1, 3):
         return f"next: models.upscale(models.load('{model}'), ARRAY, scale=4) in Python, of a NumPy array"
@@ -204,9 +204,9 @@ def next_step(folder: Path, config: Config, n_colors: int) -> str:
 
 
 class Log:
-    """Prints lines and keeps them in log.txt, and numbers in tensorboard/; does nothing on ranks other than 0.
+    """Prints lines and adds them to log.txt, and writes numbers to tensorboard/; does nothing on ranks other than 0.
 
-    It does not use tensorboardX's SummaryWriter, whose thread a full disk would end unnoticed.
+    It does not use tensorboardX's SummaryWriter, whose thread would end unnoticed if the disk is full.
     """
 
     def __init__(self, folder: Path, active: bool):

@@ -25,21 +25,21 @@ from training.optim import make_optimizer
 from training.run import Config
 from utils import say, to_float
 
-if TYPE_CHECKING:  # it imports this module
+if TYPE_CHECKING:  # which imports this module
     from training.progress import Progress
 
 SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; the state of the trainer can be saved."""
+    """Raised when a signal has asked the run to stop; the state of the trainer can be saved."""
 
 
 class Trainer:
-    """A run at any moment: model, optimizer, average and position; trains step by step, epoch by epoch.
+    """The state of a run: model, optimizer, averaged weights and position; trains step by step, epoch by epoch.
 
-    `config`'s keys: `training.run`. `n_colors`: the channels of the images, which the encoder follows; by default those
-    of the config's model.
+    `config`: see `training.run.Config`. `n_colors`: the number of channels of the images, for which the model is made;
+    by default that of the config's model.
     """
 
     def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None):
@@ -61,7 +61,7 @@ class Trainer:
         self.best = -math.inf
         self.start_epoch(0)
         self.start = time.monotonic()
-        self.seconds = 0.  # that the run took before this process began
+        self.seconds = 0.  # that the run had taken when this process started
         self.ended, self.signal = False, None
 
     # --- training
@@ -69,7 +69,8 @@ class Trainer:
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
         """One step on this process's `local` of the batch's `total` samples.
 
-        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: of the averaged weights.
+        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: that of the averaged
+        weights.
         """
         parallel, config = self.parallel, self.config
         batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
@@ -95,9 +96,9 @@ class Trainer:
         return losses.detach()
 
     def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
-        """Adds the latest `losses`, still on the device, to the epoch's; one that is not finite is an error.
+        """Adds the latest `losses`, still on the device, to those of the epoch; UserError if one is not finite.
 
-        Returns what it has added: the sum of the weighted losses over the samples, and the number of samples.
+        Returns what has been added: the sum of the weighted losses over the samples, and the number of samples.
         """
         added, samples = 0., sum(sizes)
         values = self.parallel.sum(torch.stack(losses)).tolist()
@@ -113,9 +114,9 @@ class Trainer:
         return added, samples
 
     def train_epoch(self, loader: DataLoader, progress: 'Progress') -> None:
-        """Trains to the end of the epoch, or of the run's minutes.
+        """Trains until the end of the epoch, or until the run's minutes are over.
 
-        Raises Stopped after the iteration in which a signal came.
+        Raises Stopped after the iteration in which a signal arrived.
         """
         batches, losses, sizes = loader.batch_sampler, [], []
         batches.epoch, batches.start = self.epoch + 1, self.iteration
@@ -162,32 +163,32 @@ class Trainer:
     # --- where the run is
 
     def start_epoch(self, done: int) -> None:
-        """Sets the run to where `done` epochs are over."""
-        self.epoch, self.iteration = done, 0  # whole epochs done, iterations done in the next
-        self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # of each loss, over the epoch's samples so far
+        """Sets the run to the position after `done` epochs."""
+        self.epoch, self.iteration = done, 0  # finished epochs, and finished iterations of the next epoch
+        self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # per loss, over the epoch's samples so far
 
     def mean_losses(self) -> dict[str, float]:
         """The mean loss over the epoch's samples so far, 'loss', and if there are several losses, each as 'loss/NAME'.
 
-        The latter are not weighted.
+        The latter are unweighted.
         """
         means = [value / self.loss_count for value in self.loss_sum]
         parts = zip(self.loss.names, means, strict=True) if len(means) > 1 else ()
         return {'loss': self.loss.total(means), **{f'loss/{name}': mean for name, mean in parts}}
 
     def schedule_time(self, length: int) -> float:
-        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, alike on all ranks."""
+        """How far the run is, in epochs of `length` iterations; with `minutes` by the clock, the same on all ranks."""
         if self.config.minutes is None:
             return self.epoch + self.iteration / length
         elapsed = self.parallel.sum(torch.tensor(self.elapsed(), dtype=torch.float64)).item() / self.parallel.world
         return self.config.epoch_max * min(1, elapsed / (60 * self.config.minutes))
 
     def decay(self, steps: int) -> float | None:
-        """The average's decay after `steps` steps: low at first, to forget the random initial weights soon."""
+        """The decay of the averaged weights after `steps` steps: low at first, to forget the initial weights soon."""
         return self.config.ema and min(self.config.ema, (1 + steps) / (10 + steps))
 
     def epoch_text(self) -> str:
-        """The current epoch as all messages number it, from 1: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
+        """The current epoch, counted from 1, as in all messages: 'epoch 3/1000', or 'epoch 3' with `minutes`."""
         return f'epoch {self.epoch + 1}' + ('' if self.config.minutes else f'/{self.config.epoch_max}')
 
     def elapsed(self) -> float:
@@ -197,14 +198,14 @@ class Trainer:
     # --- signals
 
     def catch_signals(self) -> None:
-        """Has SIGTERM and SIGINT end the run after the iteration in progress."""
+        """Makes SIGTERM and SIGINT end the run after the current iteration."""
         for number in SIGNALS:
             signal.signal(number, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
-        """Remembers the signal, and lets the current iteration finish. A second one ends the run at once.
+        """Records the signal, and lets the current iteration finish. A second signal ends the run at once.
 
-        Not under torchrun: both a scheduler and torchrun may signal a rank, and torchrun kills those that are slow.
+        Under torchrun it does not: a rank may get signals from both the scheduler and torchrun, which kills slow ranks.
         """
         self.signal = number
         for number in () if self.parallel.distributed else SIGNALS:
@@ -237,11 +238,11 @@ class Trainer:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
     def weights(self) -> list[torch.Tensor]:
-        """All tensors of the model and of its average."""
+        """All tensors of the model and of its averaged weights."""
         return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
 
     def begin(self, source: str | Path | None) -> None:
-        """Takes up the run that the checkpoint `source` is of, or starts from the weights that the config names."""
+        """Continues the run of the checkpoint `source`, or starts from the weights that the config names."""
         if source:
             state = checkpoints.read(source)
             with located(source):
@@ -252,9 +253,9 @@ class Trainer:
                 self.init_from(other)
 
     def restore(self, state: dict, same_run: bool) -> None:
-        """Restores the state that `save` wrote; if another run did, to the beginning of its epoch.
+        """Restores the state written by `save`; if another run wrote it, the position is the beginning of its epoch.
 
-        From checkpoints of other programs it takes the model, and the epoch if there is one.
+        From checkpoints of other programs only the model, and the epoch if there is one, are used.
         """
         spec = from_published(state['model'])
         load_state(self.model, spec['sd'])
@@ -263,11 +264,11 @@ class Trainer:
         self.epoch = state.get('epoch', 0)
         self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
         if 'iteration' not in state:
-            say('this checkpoint has weights and an epoch, but no optimizer of ours, which begins anew')
+            say('this checkpoint has weights and an epoch, but no optimizer state of ours: the optimizer starts anew')
             return
         if state['optimizer']['name'] != self.config.optimizer['name']:
             raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
-                            'it, or begin with the weights alone (weights_from)')
+                            'it, or start from the weights alone (weights_from)')
         groups = self.optimizer.param_groups
         own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
         self.optimizer.load_state_dict(state['optimizer']['sd'])
@@ -279,7 +280,7 @@ class Trainer:
         self.seconds = state.get('seconds', 0.) if same_run else 0.
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
-        """Raises UserError if weights trained with `data_norm` would get or give other colours here."""
+        """Raises a UserError if the weights' `data_norm` differs from the config's in one of `keys` ('inp', 'gt')."""
         check_norm(data_norm, self.model.n_colors)
         for key in keys:
             if not same_normalisation(data_norm, self.config.data_norm, key):
@@ -287,7 +288,7 @@ class Trainer:
                 raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
 
     def init_from(self, other: nn.Module) -> None:
-        """Starts the model from the weights of another one: all, or with `encoder_from` only the encoder's."""
+        """Initialises the model with the weights of another one: all, or with `encoder_from` only the encoder's."""
         norm = getattr(other, 'data_norm', USUAL_NORM)
         self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
         for model in filter(None, (self.model, self.ema)):

@@ -1,1 +1,1 @@
-"""What web_demo.py serves beside its Gradio page."""
+"""What web_demo.py serves besides its Gradio page."""

@@ -1,18 +1,18 @@
-// The Explore page: shows what is there of a view at once, scaled, and asks the server for the view itself.
+// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server.
 'use strict';
 
 const $ = id => document.getElementById(id);
 const canvas = $('view'), context = canvas.getContext('2d');
 const MODES = ['Model', 'Bicubic', 'Beside'];
-const PAUSE = 60;         // ms without a motion before a view is asked for
+const PAUSE = 60;         // ms without movement before a view is requested
 const DEEPEST = 1e5;      // screen pixels per pixel of the photo
-const MOST_PIXELS = 9e6;  // of a view, as the server has it
+const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 
 let photo = null;   // {id, file, width, height}
 let at = null;      // the view: {x, y} of its centre in the photo, and `scale`, screen pixels per pixel of the photo
 let mode = 0;
-let pictures = {};  // by 'base', 'model', 'bicubic': {image, box}, what was received last
-let pending = null; // AbortController of the requests under way
+let pictures = {};  // by 'base', 'model', 'bicubic': {image, box}, the latest ones received
+let pending = null; // AbortController of the pending requests
 let timer = null, opening = 0;
 
 // --- geometry
@@ -39,7 +39,7 @@ function zoom(factor, point = [canvas.width / 2, canvas.height / 2]) {  // the p
   move(x - (point[0] - canvas.width / 2) / scale, y - (point[1] - canvas.height / 2) / scale, scale);
 }
 
-function visible() {  // the part of the photo that is seen: its box, and its size on the screen in whole pixels
+function visible() {  // the visible part of the photo: its box, and its size on the screen in whole pixels
   const [left, top] = toScreen([0, 0]).map((n, i) => clamp(Math.floor(n), 0, [canvas.width, canvas.height][i] - 1));
   const [right, bottom] = toScreen([photo.width, photo.height]).map(
     (n, i) => clamp(Math.ceil(n), [left, top][i] + 1, [canvas.width, canvas.height][i]));
@@ -119,7 +119,7 @@ const describe = () => {
 
 async function view() {
   const {signal} = pending = new AbortController(), start = performance.now(), target = visible();
-  const reduced = at.scale < 1;  // there is no detail to be added, but much to be averaged
+  const reduced = at.scale < 1;  // no detail to add, but much to average
   const kinds = [...(mode === 1 ? [] : ['model']), ...(mode === 0 ? [] : ['bicubic'])];
   $('status').textContent = `${describe()} · …`;
   try {
@@ -165,13 +165,13 @@ async function open(file) {
   } catch (error) { if (turn === opening) fail(error); }
 }
 
-function fail(error) {  // what is shown stays
+function fail(error) {  // keeps what is shown
   $('error').textContent = error instanceof TypeError ? 'The server does not answer.' : error.message;
   $('error').hidden = false;
   $('status').textContent = photo ? describe() : '';
 }
 
-// --- what the visitor does
+// --- user input
 
 function next() {
   mode = (mode + 1) % MODES.length;
@@ -187,7 +187,7 @@ const point = event => {
   const box = canvas.getBoundingClientRect(), factor = canvas.width / box.width;
   return [(event.clientX - box.left) * factor, (event.clientY - box.top) * factor];
 };
-const held = new Map();  // pointers that are down: their points
+const held = new Map();  // the points of all pointers that are down
 const middle = points => [0, 1].map(i => points.reduce((sum, p) => sum + p[i], 0) / points.length);
 const spread = ([a, b]) => b ? Math.hypot(a[0] - b[0], a[1] - b[1]) : 1;
 

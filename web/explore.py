@@ -1,11 +1,11 @@
-"""The Explore page: whoever opens a photo looks around in it, and each view is made by the model at once.
+"""The Explore page: visitors open a photo and look around in it, and the model makes each view on demand.
 
     GET  /explore                     the page
     POST /explore/photos              a file as the body; gives its id, width and height
     GET  /explore/photos/ID/view      ?box=left,top,right,bottom&size=width,height&by=model|bicubic; gives a PNG
 
-An id is known to the visitor alone who has opened the photo. Photos and their features are kept in memory, up to a
-limit; those that were looked at least recently are forgotten, and the page sends its file again where it is needed.
+Only the visitor who has opened a photo knows its id. Photos and their features are kept in memory, up to a limit; the
+least recently used are discarded, and the page sends the file again when it is needed.
 """
 
 import io
@@ -33,48 +33,48 @@ from pictures.sheets import shown
 from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
-FILE_BYTES = 200 << 20  # of a photo's file
-PIXELS = 50e6  # of a photo
-VIEW_PIXELS = 9e6  # of a view: more than a screen of 3840x2160
-PHOTO_BYTES, FEATURE_BYTES = 1 << 30, 1 << 29  # kept, of all visitors together
+FILE_BYTES = 200 << 20  # limit of a photo's file
+PIXELS = 50e6  # limit of a photo
+VIEW_PIXELS = 9e6  # limit of a view: more than a screen of 3840x2160
+PHOTO_BYTES, FEATURE_BYTES = 1 << 30, 1 << 29  # limits of what is kept for all visitors together
 EXAMPLES = {path.stem: path for name in ('chelsea.png', 'astronaut.png', 'coffee.png', 'rocket.jpg')
-            if (path := Path(skimage.data_dir) / name).is_file()}  # those that scikit-image has without a download
+            if (path := Path(skimage.data_dir) / name).is_file()}  # those included in scikit-image
 HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
 
 
 class Stale(Exception):
-    """The visitor has asked for another view meanwhile."""
+    """The visitor has requested another view in the meantime."""
 
 
 class Photo:
-    """A visitor's photo. `wanted`: the request for its latest view; those before it are given up."""
+    """A visitor's photo. `wanted`: the latest request for a view; earlier ones are abandoned."""
 
     def __init__(self, model: Decoder, image: Image.Image | Deep, features: Share):
         self.encoded, self.wanted = Encoded(model, image, features), None
         self.size = image.size
 
     def bytes(self) -> int:
-        return 8 * math.prod(self.size)  # the picture, and what the model sees of it
+        return 8 * math.prod(self.size)  # the picture, and the model's input
 
 
 class Explore:
-    """What the page's requests are answered with, by `model`."""
+    """Answers the page's requests, with views made by `model`."""
 
     def __init__(self, model: Decoder):
         self.model = model
         self.photos = LRU(PHOTO_BYTES, Photo.bytes)
         self.features = LRU(FEATURE_BYTES, lambda tile: tile.nbytes)
-        self.turn = threading.Lock()  # one view is made at a time, by all the cores
+        self.turn = threading.Lock()  # one view is made at a time, on all cores
 
     def routes(self) -> list[Route]:
-        """Where the page and its photos are found."""
+        """The routes of the page and its photos."""
         return [Route('/explore', page), Route('/explore/explore.js', script), Route('/explore/examples', examples),
                 Route('/explore/examples/{name}', example),
                 Route('/explore/photos', self.open, methods=['POST']),
                 Route('/explore/photos/{id}/view', self.view)]
 
     async def open(self, request: Request) -> Response:
-        """Takes a photo in: its id and size."""
+        """Receives a photo; answers with its id and size."""
         key = secrets.token_urlsafe(32)
         with tempfile.TemporaryDirectory() as folder:
             path, size = Path(folder) / 'photo', 0
@@ -96,7 +96,7 @@ class Explore:
         return Photo(self.model, read_photo(path), Share(self.features, key))
 
     async def view(self, request: Request) -> Response:
-        """A part of a photo as a PNG; 404 for a photo that is not here (any more), 409 for a view that is stale."""
+        """A part of a photo as a PNG; 404 if the photo is not here (any more), 409 if the view is stale."""
         photo = self.photos.get(request.path_params['id'])
         if photo is None:
             return refusal('this photo is not here any more; open it again', 404)
@@ -111,10 +111,10 @@ class Explore:
         except UserError as error:
             return refusal(str(error))
         except Stale:
-            return refusal('another view has been asked for meanwhile', 409)
+            return refusal('another view has been requested in the meantime', 409)
 
     def make(self, photo: Photo, request: Request, box: tuple, size: tuple) -> Image.Image:
-        """A view by the model, unless the visitor wants another before it is done: then it raises Stale."""
+        """A view made by the model; raises Stale if the visitor requests another one before it is done."""
         with self.turn:
             result = blank(photo.encoded.image.mode, size[::-1])
             if photo.wanted is not request:
@@ -127,7 +127,7 @@ class Explore:
 
 
 def read_photo(path: Path) -> Image.Image | Deep:
-    """The photo in the file `path`, unless it has too many pixels, which is known before it is decoded."""
+    """The photo in the file `path`; UserError, before anything is decoded, if it has too many pixels."""
     if (pixels := math.prod(image_size(path))) > PIXELS:
         raise UserError(f'the photo has {pixels / 1e6:.1f} million pixels, and this page opens up to '
                         f'{PIXELS / 1e6:.0f} million')
@@ -135,7 +135,7 @@ def read_photo(path: Path) -> Image.Image | Deep:
 
 
 def asked_for(request: Request, photo: Photo) -> tuple[str, tuple, tuple]:
-    """What a view is to be made by, its box, and its size (H, W); UserError where they cannot be."""
+    """What a request for a view asks for: 'model' or 'bicubic', box, and size (H, W); UserError if it is invalid."""
     by = request.query_params.get('by', 'model')
     if by not in ('model', 'bicubic'):
         raise UserError("by must be 'model' or 'bicubic'")
@@ -148,13 +148,13 @@ def asked_for(request: Request, photo: Photo) -> tuple[str, tuple, tuple]:
     if width * height > VIEW_PIXELS:
         raise UserError(f'a view may have up to {VIEW_PIXELS / 1e6:.0f} million pixels')
     check(box, (height, width), photo.size[::-1])
-    if by == 'model' and (right - left > 2 * width or bottom - top > 2 * height):  # much to encode, most to leave out
-        raise UserError('the model makes no view at less than half of the size of the photo')
+    if by == 'model' and (right - left > 2 * width or bottom - top > 2 * height):  # much to encode, most of it unseen
+        raise UserError('the model makes no views at less than half the size of the photo')
     return by, box, (height, width)
 
 
 def interpolated(photo: Photo, box: tuple, size: tuple) -> Image.Image:
-    """A view by bicubic interpolation, which averages where it reduces."""
+    """A view by bicubic interpolation, which antialiases when it shrinks."""
     return shown(photo.encoded.image, size[::-1], box=box)
 
 
@@ -182,4 +182,4 @@ def examples(request: Request) -> Response:
 
 def example(request: Request) -> Response:
     path = EXAMPLES.get(request.path_params['name'])
-    return FileResponse(path, headers=HEADERS) if path else refusal('there is no such example', 404)
+    return FileResponse(path, headers=HEADERS) if path else refusal('no such example', 404)

@@ -1,4 +1,4 @@
-"""A cache that keeps what was used last, up to a number of bytes, for several threads."""
+"""A thread-safe cache that keeps the most recently used values, up to a number of bytes."""
 
 import threading
 from collections import OrderedDict
@@ -7,25 +7,25 @@ from typing import Any
 
 
 class LRU:
-    """Values by key, of `size_of(value)` bytes each, together up to `limit`: of more the least recently used go."""
+    """Values by key, of `size_of(value)` bytes each; beyond `limit` bytes the least recently used are removed."""
 
     def __init__(self, limit: int, size_of: Callable[[Any], int]):
         self.limit, self.size_of, self.used = limit, size_of, 0
         self.values, self.lock = OrderedDict(), threading.Lock()
 
     def get(self, key: Hashable) -> Any:
-        """The value of `key`, or None; it counts as used."""
+        """The value of `key`, or None; counts as use."""
         with self.lock:
             if key in self.values:
                 self.values.move_to_end(key)
             return self.values.get(key)
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keeps `value`, unless it alone is over the limit."""
+        """Keeps `value`, unless it alone exceeds the limit."""
         with self.lock:
             if key in self.values:
                 self.used -= self.size_of(self.values.pop(key))
-            if (size := self.size_of(value)) > self.limit:  # it would drive out all others first
+            if (size := self.size_of(value)) > self.limit:  # it would first displace all others
                 return
             self.values[key] = value
             self.used += size
@@ -34,7 +34,7 @@ class LRU:
 
 
 class Share(MutableMapping):
-    """What a cache has of one `owner`, as a mapping of its own: no other owner's keys are in it."""
+    """The entries of one `owner` in a cache, as a mapping of their own without those of other owners."""
 
     def __init__(self, cache: LRU, owner: str):
         self.cache, self.owner = cache, owner
@@ -49,7 +49,7 @@ class Share(MutableMapping):
         self.cache.put((self.owner, key), value)
 
     def __delitem__(self, key: Hashable) -> None:
-        raise TypeError('the cache itself decides what goes')
+        raise TypeError('only the cache itself removes entries')
 
     def __iter__(self):
         with self.cache.lock:

@@ -14,7 +14,7 @@ from models.pretrained import DEFAULT, target_size
 from pictures.io import read, save
 from pictures.sheets import shown
 
-os.environ['no_proxy'] = '*'  # Gradio asks its own page whether it is up, which no proxy can tell; some end its import
+os.environ['no_proxy'] = '*'  # Gradio requests its own page, which no proxy can reach; some even break its import
 try:
     import gradio as gr
     from gradio.processing_utils import save_file_to_cache
@@ -24,41 +24,41 @@ except ImportError:
     gr = None
 
 LIMIT = 50e6  # pixels of a result: some minutes on a CPU
-CSS = '#usual .tab-like-container { display: none }'  # the slider's own number, no more than its end
-SHOWN = 2048  # longest side of what the slider shows: browsers hold it, at full resolution, without trouble
+CSS = '#usual .tab-like-container { display: none }'  # the slider's number field, which is limited to its range
+SHOWN = 2048  # longest side of what the slider shows at full resolution: browsers handle it easily
 HOUR = 3600
 BY_SCALE, BY_SIZE = 'Scale', 'Size'
 
 
 def check_pixels(what, size):
-    """Raises a UserError if a picture of `size`, `what` it is, has more pixels than this page takes on."""
+    """Raises a UserError if a picture of `size`, called `what`, has more pixels than this page allows."""
     if math.prod(size) > LIMIT:
         raise UserError(f'{what} has {math.prod(size) / 1e6:.1f} million pixels, and this page makes up to '
                         f'{LIMIT / 1e6:.0f} million: choose a smaller one, or use demo.py, which has no limit')
 
 
 def centre_box(size):
-    """(left, top, right, bottom) of the middle of a picture of `size` (W, H), at most SHOWN pixels a side."""
+    """(left, top, right, bottom) of the centre of a picture of `size` (W, H), at most SHOWN pixels per side."""
     return tuple((n - min(n, SHOWN)) // 2 for n in size) + tuple((n + min(n, SHOWN)) // 2 for n in size)
 
 
 def comparison(image, big):
-    """The centres of `image`, enlarged by bicubic interpolation, and of `big`, in the same size, and what they are."""
+    """The centres of `image`, enlarged by bicubic interpolation, and of `big`, in the same size, and a text on them."""
     box = centre_box(big.size)
     source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
     part = big.crop(box)
     bicubic = shown(image, part.size, box=source)
     text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
     if part.size != big.size:
-        text += f' The slider shows the centre, {part.width}x{part.height}; the download is whole.'
+        text += f' The slider shows the centre, {part.width}x{part.height}; the download is the whole picture.'
     return (bicubic, shown(part)), text
 
 
 def upscale(model, path, choice, scale, height, width, folder):
     """What the page shows for the photo in the file `path`: the slider's pictures, a text, and the result's file.
 
-    Of `height` and `width` one may be None: the photo's aspect ratio is kept. The result lies in a new folder in
-    `folder`, where it replaces nothing.
+    `height` or `width` may be None: the photo's aspect ratio is kept. The result is written to a new folder in
+    `folder`, so that it replaces nothing.
     """
     if path is None:
         raise UserError('choose a photo first')
@@ -78,12 +78,12 @@ def upscale(model, path, choice, scale, height, width, folder):
 
 
 def make_page(model, name):
-    """The Gradio page of `model`, called `name`."""
+    """The Gradio page for `model`, called `name`."""
 
-    # Gradio looks among the positional parameters for one like `progress`
+    # Gradio looks for `progress` only among the positional parameters
     def answer(path, choice, scale, height, width, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         try:
-            cache = photo.GRADIO_CACHE  # which Gradio empties
+            cache = photo.GRADIO_CACHE  # Gradio cleans it up
             pictures, text, target = upscale(model, path, choice, scale, height, width, cache)
         except UserError as error:
             message = str(error) if path is None else str(error).replace(path, Path(path).name)
@@ -92,31 +92,31 @@ def make_page(model, name):
         return pictures, text, gr.DownloadButton(value=target, interactive=True)
 
     def uploaded(data):
-        """The path that a request names as its photo's. Whoever asks may name any: it must be one of our uploads."""
+        """The path that a request gives for its photo. Clients may send any path, but only our uploads are allowed."""
         if data is None:
             return None
         path, cache = os.path.abspath(data.path or ''), Path(photo.GRADIO_CACHE).resolve()
         known = {*map(os.path.abspath, page.upload_file_set.copy()), *examples}
         if path not in known or cache not in Path(path).resolve().parents:
-            raise gr.Error('this file is none that was uploaded here; upload it (again)', print_exception=False)
+            raise gr.Error('this file was not uploaded here; upload it (again)', print_exception=False)
         return path
 
     def show_fields(choice):
-        # no value, said anew, shows the placeholder; otherwise there is a 0
+        # setting the value to None again shows the placeholder; otherwise there is a 0
         sizes = [gr.update(visible=choice == BY_SIZE, value=None) for _ in range(2)]
         return *(gr.update(visible=choice == BY_SCALE) for _ in range(2)), *sizes
 
     examples = set()
     with gr.Blocks(title='A-LIIF', analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, by `{name}`. '
+        gr.Markdown(f'# A-LIIF\nEnlarges a photo by any factor, or to any size, with `{name}`. '
                     f'The result may have up to {LIMIT / 1e6:.0f} million pixels. '
-                    '[**Explore**](/explore): look around in a photo, and zoom in for ever.')
+                    '[**Explore**](/explore): look around in a photo, and zoom in as far as you like.')
         with gr.Row():
             with gr.Column(scale=1):
                 photo = gr.Image(type='filepath', image_mode=None, sources=['upload', 'clipboard'], label='Photo',
                                  height=300, buttons=[])
                 gr.Examples([[str(path)] for path in EXAMPLES.values()], photo, label='Examples')
-                photo.preprocess = uploaded  # Gradio's own opens whatever it is told to, with errors of its own
+                photo.preprocess = uploaded  # Gradio's own opens any path, with errors of its own
                 choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
                 with gr.Row():
                     usual = gr.Slider(1, 30, 2, step=0.1, label='Scale', elem_id='usual', buttons=[], min_width=200)
@@ -130,11 +130,11 @@ def make_page(model, name):
             with gr.Column(scale=2):
                 pictures = gr.ImageSlider(label='Bicubic (left), model (right)', format='png', interactive=False,
                                           max_height=600, buttons=['fullscreen'])
-        # Gradio copies an example into its cache, under a name that its content decides, when it is chosen
+        # when an example is chosen, Gradio copies it into its cache, under a name derived from its content
         examples.update(os.path.abspath(save_file_to_cache(path, photo.GRADIO_CACHE)) for path in EXAMPLES.values())
         choice.change(show_fields, choice, [usual, scale, height, width])
         usual.input(fn=None, inputs=usual, outputs=scale, js='scale => scale')
-        # one request at a time: it uses all the cores
+        # one request at a time: it uses all cores
         button.click(answer, [photo, choice, scale, height, width], [pictures, text, download], concurrency_limit=1)
     return page
 
