@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datasets import register
-from datasets.wrappers import SRImplicitDownsampled, resize, to_tensor
+from datasets.transforms import resize, to_tensor
+from datasets.wrappers import SRImplicitDownsampled
 from errors import UserError
 
 FILTERS = Image.BOX, Image.BILINEAR, Image.LANCZOS  # besides bicubic; nearest would shift the input against its target

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datasets.wrappers import ImplicitWrapper, crop, paired_scale, to_tensor
+from datasets.transforms import crop, to_tensor
+from datasets.wrappers import ImplicitWrapper, paired_scale
 from errors import UserError
 from utils import to_float
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.wrappers import resize, to_tensor
+from datasets.transforms import resize, to_tensor
 from models.sampling import sample
 from utils import to_float
 

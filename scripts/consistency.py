@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import add_import_option, run_cli
 from datasets.image_file import read_image
-from datasets.wrappers import resize, to_tensor
+from datasets.transforms import resize, to_tensor
 from devices import pick_device, set_precision
 from errors import UserError
 from files import atomic_write

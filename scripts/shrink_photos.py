@@ -17,8 +17,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import run_cli
+from datasets.cache import in_parallel
 from datasets.image_file import read_image
-from datasets.image_folder import in_parallel, list_images
+from datasets.image_folder import list_images
 from errors import UserError
 from files import atomic_write
 

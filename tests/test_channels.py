@@ -10,7 +10,8 @@ from PIL import Image
 import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders, tell_left_out
 from datasets.matlab import imresize
-from datasets.wrappers import SRImplicitDownsampled, SRImplicitPaired, resize
+from datasets.transforms import resize
+from datasets.wrappers import SRImplicitDownsampled, SRImplicitPaired
 from errors import UserError
 from models import Bicubic
 
