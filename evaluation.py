@@ -152,6 +152,11 @@ def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
         return datasets.make_loader(test_dataset, seed=0), *rest
 
 
+def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
+    """The `data_norm` of the training of `model`, if its checkpoint records one, or else the given one."""
+    return vars(model).get('data_norm', data_norm)  # the class has one, too: that of checkpoints that record none
+
+
 def check_finite(pred: torch.Tensor) -> None:
     """Raises a UserError if the prediction `pred` is not finite."""
     if not pred.isfinite().all():
@@ -180,7 +185,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     shown = loader.dataset.shown
     with located(f'{path}: test_dataset'):
         check_channels(model, loader.dataset.n_colors)
-    data_norm = vars(model).get('data_norm', data_norm)
+    data_norm = norm_of(model, data_norm)
     check_norm(data_norm, loader.dataset.n_colors)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     upscale = upscale_ensemble if self_ensemble else upscale_whole
