@@ -223,7 +223,7 @@ def test_from_a_folder_that_is_not_there_is_an_error(prepare, tmp_path):
 def test_from_a_folder_with_other_names_says_what_was_looked_for(prepare, tmp_path):
     (tmp_path / 'mine/DIV2K').mkdir(parents=True)
     error = error_line(prepare('benchmark', '--from', tmp_path / 'mine'))
-    assert f'{tmp_path / "mine"}: has none of the folders that were looked for in it: ' in error
+    assert f'{tmp_path / "mine"}: has none of the folders that were looked for: ' in error
     assert 'Set5/HR (5 images), Set14/HR (14 images), B100/HR (100 images), Urban100/HR (100 images)' in error
 
 
