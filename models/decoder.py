@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.encoder = make(encoder_spec)
         if not hasattr(self.encoder, 'out_dim'):
-            raise UserError(f"encoder_spec: {encoder_spec['name']} is no encoder")
+            raise UserError(f"encoder_spec: {encoder_spec['name']} is not an encoder")
         self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
         self.residual = residual
         self.n_colors = getattr(self.encoder, 'n_colors', 3)  # channels of the images; all heads follow it

@@ -36,7 +36,7 @@ def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
     with limited(spec['sd'] if load_sd else None):
         model = make(spec, load_sd=load_sd)
     if not hasattr(model, 'query_rgb'):
-        raise UserError(f"model {spec['name']} is a part of models: it must be a decoder, with an encoder_spec")
+        raise UserError(f"model {spec['name']} is only a part of a model: give a decoder with an encoder_spec")
     return model
 
 
@@ -45,7 +45,7 @@ def with_n_colors(spec: dict, n_colors: int) -> dict:
     args = spec.get('args') if isinstance(spec, dict) else None
     encoder = args.get('encoder_spec') if isinstance(args, dict) else None
     own = (encoder.get('args') or {}) if isinstance(encoder, dict) else None
-    if n_colors == 3 or not isinstance(own, dict):  # what is no spec is told by `make`
+    if n_colors == 3 or not isinstance(own, dict):  # `make` reports what is not a spec
         return spec
     return {**spec, 'args': {**args, 'encoder_spec': {**encoder, 'args': {'n_colors': n_colors, **own}}}}
 

@@ -1,12 +1,12 @@
-"""Trains variants of the models at a small equal budget and compares them on the validation photos.
+"""Trains variants of the models with the same small budget and compares them on the validation photos.
 
     python scripts/ablations.py [--gpu cpu] [--only 'K = 4' softmax]
 
-The budget is that of configs/train-photos/ablation.yaml; a variant changes some of its model's keys. Every variant is
-trained with each of SEEDS, in save/ablations; what is there is continued. Writes results/ablations.json, and the table
-between the markers in docs/results.md: PSNR of the config's validation crops (RGB, x1 to x4), with bicubic
-interpolation's, and which differences exceed the spread over the seeds. What the JSON has is not trained again; it says
-in which precision each was, since a CPU may have no bf16.
+The budget is that of configs/train-photos/ablation.yaml; each variant changes some keys of its model. Each variant is
+trained with each of SEEDS, in save/ablations; existing runs are continued. Writes results/ablations.json, and the table
+between the markers in docs/results.md: PSNR on the config's validation crops (RGB, x1 to x4), also of bicubic
+interpolation, and which differences exceed the spread over the seeds. Variants in the JSON are not trained again; it
+records the precision of each, since a CPU may not have bf16.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from training.run import differences, read_config
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
 SEEDS = 0, 1
 
-# --- the variants: which keys of the base's model they replace (None: take out) --------------------------------------
+# --- the variants: which keys of the base's model they replace (None: remove) ----------------------------------------
 
 NET, MIXTURE = 'args.expansion_spec.args', 'args.imnet_spec.args'
 PIXEL, LAYER, RESIDUAL = {f'{NET}.space': 'pixel'}, {f'{MIXTURE}.init': 'layer'}, {'args.residual': 'bilinear'}
@@ -77,7 +77,7 @@ VARIANTS = {
 
 
 def changed(spec, changes):
-    """A copy of `spec` with the values of dotted keys replaced."""
+    """A copy of `spec` with the values of some dotted keys replaced."""
     spec = copy.deepcopy(spec)
     for key, value in changes.items():
         *parents, last = key.split('.')
@@ -95,7 +95,7 @@ def changed(spec, changes):
 
 
 def trained(variant, seed, gpu):
-    """The checkpoint of a variant that is trained to the end of the budget."""
+    """The checkpoint of a variant, trained to the end of the budget."""
     config = load_yaml(BASE)
     config['model'] = changed(config['model'], VARIANTS[variant])
     name = f'ablations/{variant.replace(" ", "")}-{seed}'
@@ -110,7 +110,7 @@ def trained(variant, seed, gpu):
     own = checkpoint.with_name('config.yaml')
     wanted, found = (dataclasses.asdict(read_config(file, {'seed': seed})) for file in (path, own))
     if other := differences(wanted, found):
-        raise UserError(f'{own}: is of another budget ({other[0]} differs): remove the folder')
+        raise UserError(f'{own}: has another budget ({other[0]} differs): remove the folder')
     return checkpoint
 
 
@@ -122,14 +122,14 @@ def evaluate(variant, seed, gpu):
 
 
 def spread(values):
-    """How far the PSNR of a variant's seeds lie apart; None for fewer than two."""
+    """The range of PSNR over a variant's seeds; None for fewer than two."""
     return max(values) - min(values) if len(values) > 1 else None
 
 
 def table(rows):
     """Markdown: PSNR of each variant, its spread over the seeds, and its mean difference from the first variant.
 
-    The difference is of the seeds that both have; it is bold where it exceeds the spread of both.
+    The difference is over the seeds that both have; it is bold if it exceeds the spread of both.
     """
     found = {(row['variant'], row['seed']): row['psnr'] for row in rows}
     lines = ['| model | ' + ' | '.join(f'seed {seed}' for seed in SEEDS) + ' | spread | mean difference |',
@@ -158,7 +158,7 @@ def publish(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train these alone')
+    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train only these')
     args = parser.parse_args()
 
     set_precision(tf32=False)

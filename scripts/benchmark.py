@@ -1,15 +1,15 @@
-"""Times decoding and training: our models, and their equations as published, written naively.
+"""Times decoding and training: our models, compared with naive code for the same equations as published.
 
     python scripts/benchmark.py [--gpu cpu] [--repeats 5] [--only A-liif published-A-liif] [--json results.json]
 
 The published forms (scripts/benchmark_forms.py) gather features for each of a query's four codes and, in A-LIIF, build
 a matrix for each query and layer. They have the same weights and inputs as ours.
 
-Decoding is all that comes after the encoder, from the feature map to the image in main memory; a training step is
-forward, backward and Adam. The versions take turns, and the tables show medians. Peak memory is what a call needs
-beyond what the process, or the GPU, held before it. FLOP/s count the matrix products and convolutions that a version
-executes in float32, and are compared with a large matrix product of the same type, which takes its turn like the
-others: the faster of two, by `torch.matmul` and by the models' own `linear`.
+Decoding is everything after the encoder, from the feature map to the image in main memory; a training step is forward,
+backward and Adam. The versions take turns, and the tables show medians. Peak memory is the memory that a call needs in
+addition to what the process or the GPU already held. FLOP/s count the matrix products and convolutions that a version
+executes in float32. They are compared with a large matrix product of the same data type, timed in turn with the others:
+the faster of `torch.matmul` and the models' own `linear`.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from scripts import benchmark_forms as forms
 # configs/train-div2k/train_edsr-baseline-*.yaml
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
-PUBLISHED_QUERIES = 60_000  # of a larger image the published forms decode these first queries only: all take minutes
+PUBLISHED_QUERIES = 60_000  # the published forms decode only the first queries of larger images: all take minutes
 BATCH, CROP, SAMPLE_Q = 8, 48, 2304  # of a training step
 FEATURES = 64  # channels of EDSR-baseline's features
 CEILING, PRODUCT = 'matrix product', 4096  # sides of the two matrices
@@ -58,7 +58,7 @@ CEILING, PRODUCT = 'matrix product', 4096  # sides of the two matrices
 
 
 class Case(NamedTuple):
-    """One version: `call()` does the work of `count` queries, or steps."""
+    """One version: `call()` does the work for `count` queries or steps."""
     name: str
     precision: str
     count: int
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
 
 class FixedFeatures(nn.Module):
-    """In place of an encoder: cuts the features of an input (1, 3, h, w) out of `feat`, at no cost."""
+    """A replacement for the encoder: crops the features of an input (1, 3, h, w) from `feat`, at no cost."""
     receptive_radius = 0
 
     def __init__(self, feat):
@@ -88,13 +88,13 @@ def autocast(device, precision):
 
 
 def decode(model, image, size, precision):
-    """The whole image, in bands, by the model's fast path."""
+    """Decodes the whole image, in bands, on the model's fast path."""
     with autocast(image.device, precision):
         return upscale_whole(model, image, size)
 
 
 def train_step(model, form, optimizer, batch, precision):
-    """`form`: the published one, or None for ours."""
+    """A training step; `form`: the published form, or None for ours."""
     inp, coord, cell, target = batch
     with autocast(inp.device, precision):
         pred = model(inp, coord, cell) if form is None else forms.forward(model, form, inp, coord, cell)
@@ -104,7 +104,7 @@ def train_step(model, form, optimizer, batch, precision):
 
 
 def versions():
-    """Name, model, published form (None for ours) and precision of all that is compared."""
+    """Yields name, model, published form (None for ours) and precision of each version."""
     for name in MODELS:
         if name in forms.FORMS:
             yield f'published-{name}', name, forms.FORMS[name], 'float32'
@@ -113,7 +113,7 @@ def versions():
 
 
 def decode_cases(device, h, w, scale):
-    """Decoding of an h x w input at `scale`, from random features."""
+    """Yields the cases of decoding an h x w input at `scale`, from random features."""
     torch.manual_seed(0)
     image, feat = torch.rand(3, h, w, device=device), torch.randn(1, FEATURES, h, w, device=device)
     size, queries = (h * scale, w * scale), h * w * scale ** 2
@@ -128,7 +128,7 @@ def decode_cases(device, h, w, scale):
 
 
 def training_cases(device):
-    """A training step on random data."""
+    """Yields the cases of a training step on random data."""
     torch.manual_seed(0)
     inp, target = torch.rand(BATCH, 3, CROP, CROP, device=device), torch.rand(BATCH, SAMPLE_Q, 3, device=device)
     coord = torch.rand(BATCH, SAMPLE_Q, 2, device=device) * 2 - 1
@@ -164,7 +164,7 @@ OPTIONS = {'channels-last': channels_last, 'compile': torch.compile}
 
 
 def seconds(call, device):
-    """How long one call takes."""
+    """The duration of one call."""
     wait = torch.get_device_module(device).synchronize
     wait(device)
     start = time.perf_counter()
@@ -174,14 +174,14 @@ def seconds(call, device):
 
 
 def peak_bytes(call, device):
-    """How much memory one call needs at once beyond what was held before it."""
+    """The peak memory of one call, in addition to what was held before it."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    ctypes.CDLL(None).malloc_trim(0)  # else the call gets memory that malloc kept, and needs none
-    Path('/proc/self/clear_refs').write_text('5')  # the peak of the resident memory starts anew
+    ctypes.CDLL(None).malloc_trim(0)  # otherwise the call reuses memory that malloc has kept, and needs none
+    Path('/proc/self/clear_refs').write_text('5')  # resets the peak of the resident memory
     before = peak_resident()
     call()
     return peak_resident() - before
@@ -192,7 +192,7 @@ def peak_resident():
 
 
 def flops(call):
-    """Those of a fused kernel are counted in the layers that it stands for."""
+    """The FLOPs of `call`; those of a fused kernel are counted in the layers that it replaces."""
     inplace = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
     with patch.object(a_liif, 'fused_kernel', lambda *_: None), \
             FlopCounterMode(display=False, custom_mapping=inplace) as counter:
@@ -201,10 +201,10 @@ def flops(call):
 
 
 def measure(title, cases, device, repeats):
-    """A row of numbers for each case, whose first two calls are not timed."""
+    """A row of numbers for each case; the first two calls of a case are not timed."""
     rows, counted = [], {}
     for case in tqdm(cases, f'{title}, warm-up', leave=False):
-        # a version's first case is float32: what bf16 takes more for the same is no gain
+        # counted in a version's first case, float32: extra operations of bf16 for the same result are no gain
         count = counted.setdefault(case.name, flops(case.call))
         rows.append({'name': case.name, 'precision': case.precision, 'count': case.count, 'flops': count,
                      'peak_bytes': peak_bytes(case.call, device)})
@@ -215,19 +215,19 @@ def measure(title, cases, device, repeats):
     return rows
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+# --- reporting -------------------------------------------------------------------------------------------------------
 
 
 def machine(device):
-    """What the numbers depend on, in words."""
+    """A description of the hardware and software that the numbers depend on."""
     return (f'{device_name(device)}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, '
             f'PyTorch {torch.__version__}')
 
 
 def table(rows, unit, factor):
-    """Markdown. Times are in `unit`, seconds times `factor`, and are compared with the published forms'."""
+    """A Markdown table. Times are in `unit` (seconds times `factor`) and compared with those of the published forms."""
     products = sorted((row for row in rows if row['name'] == CEILING), key=lambda row: row['flops_per_second'])
-    ceiling = {row['precision']: row['flops_per_second'] for row in products}  # of two the faster stays
+    ceiling = {row['precision']: row['flops_per_second'] for row in products}  # keeps the faster of two
     published = {row['name']: row['seconds'] for row in rows if row['name'].startswith('published')}
     head = ['version', 'precision', unit, *(f'times {name}' for name in published), 'peak memory, MB', 'GFLOP/s',
             'of the ceiling']
@@ -243,7 +243,7 @@ def table(rows, unit, factor):
 
 
 def sections(device):
-    """Title, cases, unit of time and how many of it are a second, for each table."""
+    """Yields, for each table, its title, cases, unit of time, and the number of units in a second."""
     for h, w, scale in SIZES:
         title = f'Decoding {h}x{w} at x{scale}, {h * w * scale ** 2:,} queries'
         if h * w * scale ** 2 > PUBLISHED_QUERIES:
@@ -255,10 +255,10 @@ def sections(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--repeats', type=int, default=5, help='rounds that are timed')
+    parser.add_argument('--repeats', type=int, default=5, help='number of rounds that are timed')
     parser.add_argument('--only', nargs='+', choices=sorted({name for name, *_ in versions()}), metavar='VERSION',
-                        help='of %(choices)s')
-    parser.add_argument('--json', help="writes the numbers here, each round's too")
+                        help='some of %(choices)s')
+    parser.add_argument('--json', help='write the numbers here, also those of each round')
     args = parser.parse_args()
     check_positive(**{'--repeats': args.repeats})
     device = pick_device(args.gpu)

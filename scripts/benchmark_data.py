@@ -1,10 +1,10 @@
-"""How many training samples a second one worker delivers, for each cache mode and for a plain version.
+"""Measures how many training samples per second one worker delivers, for each cache mode and for a plain version.
 
     python scripts/benchmark_data.py [--root FOLDER] [--seconds 4] [--rounds 3]
 
-A sample is that of `sr-implicit-downsampled`: input 48x48, x1 to x4, 2304 queries. The plain version decodes the
-whole image and converts it, and computes every query of the crop before it chooses. The versions take turns, and
-the table shows the median of their rounds.
+Samples are those of `sr-implicit-downsampled`: input 48x48, x1 to x4, 2304 queries. The plain version decodes and
+converts the whole image, and computes all queries of the crop before it selects some. The versions take turns, and the
+table shows the median over the rounds.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def to_floats(image):
 
 
 class Plain(Dataset):
-    """The same samples the plain way: an image becomes floats as a whole, and its crop queries as a whole."""
+    """The same samples, made the plain way: whole images are converted to float, and whole crops to queries."""
 
     def __init__(self, files):
         self.files = files
@@ -67,7 +67,7 @@ def cached_loader(root, cache):
 
 
 def samples_per_second(loader, seconds):
-    """The rate at which batches come, counted from the first one's arrival."""
+    """The rate at which samples arrive after the first batch."""
     batches = iter(loader)
     next(batches)
     start, count = time.perf_counter(), 0
@@ -80,7 +80,7 @@ def samples_per_second(loader, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', default='load/div2k/DIV2K_valid_HR', help='folder of 2K PNGs')
-    parser.add_argument('--seconds', type=float, default=4, help='of each version in each round')
+    parser.add_argument('--seconds', type=float, default=4, help='for each version in each round')
     parser.add_argument('--rounds', type=int, default=3)
     args = parser.parse_args()
     check_positive(**{'--rounds': args.rounds})
@@ -99,7 +99,7 @@ def main():
                 rates[name].append(samples_per_second(loader, args.seconds))
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print('| cache | samples/s a worker | times plain |\n|---|---:|---:|')
+    print('| cache | samples/s per worker | times plain |\n|---|---:|---:|')
     for name, rate in medians.items():
         print(f'| {name} | {rate:.1f} | {rate / medians["plain, none"]:.1f} |')
 

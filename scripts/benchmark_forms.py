@@ -1,7 +1,7 @@
-"""The decoders as their equations are published, written naively: what scripts/benchmark.py compares ours with.
+"""Naive code for the decoders' equations as published, with which scripts/benchmark.py compares ours.
 
-All codes are sampled for each of a query's four neighbours, and everything that follows is computed for each of these;
-A-LIIF builds a matrix for each query and layer. Weights are those of our models.
+Codes are sampled for each of a query's four neighbours, and everything after that is computed for each of these; A-LIIF
+builds a matrix for each query and layer. The weights are those of our models.
 """
 
 import itertools
@@ -17,29 +17,29 @@ from models.decoder import Decoder
 from models.sampling import sample
 from utils import make_coord
 
-CHUNK = 30_000  # queries decoded at a time, as published test configs say
+CHUNK = 30_000  # queries decoded at a time, as in the published test configs
 Maps = list[torch.Tensor]
 
 
 class Form(NamedTuple):
     """A published decoder: `maps(model, feat, rel_cell)` and `colours(model, codes, rel_coord, rel_cell)`.
 
-    The first makes maps (B, n, h, w) of the feature map (B, C, h, w) and the images' cells (B, 1, 2); the second gives
-    colours (N, 3) of what is sampled from these maps, (N, n) each, rel_coord and rel_cell (N, 2).
+    The first computes maps (B, n, h, w) from the feature map (B, C, h, w) and the images' cells (B, 1, 2); the second
+    computes colours (N, 3) from codes sampled from these maps, (N, n) each, and rel_coord and rel_cell, (N, 2).
     """
     maps: Callable[[Decoder, torch.Tensor, torch.Tensor], Maps]
     colours: Callable[[Decoder, Maps, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def layers(net: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """(N, in_dim) -> (N, out_dim), by linear layers that may be written as 1x1 convolutions."""
+    """(N, in_dim) -> (N, out_dim), through linear layers, which may be stored as 1x1 convolutions."""
     for layer in net:
         x = F.linear(x, layer.weight.flatten(1), layer.bias) if hasattr(layer, 'weight') else layer(x)
     return x
 
 
 def on_map(function: Callable, *maps: torch.Tensor) -> torch.Tensor:
-    """`function` of the rows (N, n) of maps (B, n, h, w), as a map again."""
+    """`function` applied to the rows (N, n) of maps (B, n, h, w); the result is a map again."""
     batch, _, h, w = maps[0].shape
     rows = function(*(some.permute(0, 2, 3, 1).flatten(0, 2) for some in maps))
     return rows.view(batch, h, w, -1).permute(0, 3, 1, 2)
@@ -57,7 +57,7 @@ def liif(model, codes, rel_coord, rel_cell):
 
 
 def a_liif(model, codes, rel_coord, rel_cell):
-    """Each input has an MLP of its own, W = sum_k c_k W_k and b = sum_k c_k b_k."""
+    """Each input has its own MLP, W = sum_k c_k W_k and b = sum_k c_k b_k."""
     x = torch.cat((*codes, rel_coord, rel_cell), dim=-1)
     c, imnet = F.normalize(layers(model.expansion.layers, x), dim=-1), model.imnet
     for i, (weights, biases) in enumerate(zip(imnet.weights, imnet.biases, strict=True)):
@@ -144,7 +144,10 @@ FORMS = {  # by the name of the config in configs/train-div2k
 
 def query(model: Decoder, form: Form, maps: Maps, inp: torch.Tensor, coord: torch.Tensor,
           cell: torch.Tensor) -> torch.Tensor:
-    """Colours (B, Q, 3): what `form` makes of the four nearest codes in `maps`, weighed by area; `inp` (B, 3, h, w)."""
+    """Colours (B, Q, 3) that `form` computes from the four nearest codes in `maps`, weighted by area.
+
+    inp: (B, 3, h, w).
+    """
     batch, _, h, w = maps[0].shape
     centres = make_coord((h, w), flatten=False).to(coord).permute(2, 0, 1).expand(batch, -1, -1, -1)
     size = coord.new_tensor((h, w))
@@ -161,7 +164,7 @@ def query(model: Decoder, form: Form, maps: Maps, inp: torch.Tensor, coord: torc
 
 
 def forward(model: Decoder, form: Form, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-    """What `model(inp, coord, cell)` gives, by the published form."""
+    """The result of `model(inp, coord, cell)`, computed with the published form."""
     feat = model.encoder(inp)
     maps = form.maps(model, feat, cell[:, :1] * cell.new_tensor(feat.shape[2:]))
     return query(model, form, maps, inp, coord, cell)
@@ -170,7 +173,7 @@ def forward(model: Decoder, form: Form, inp: torch.Tensor, coord: torch.Tensor, 
 @torch.no_grad()
 def decode(model: Decoder, form: Form, feat: torch.Tensor, inp: torch.Tensor, size: tuple[int, int],
            queries: int) -> torch.Tensor:
-    """The first `queries` colours (1, Q, 3), on the CPU, of the image of `size` that `feat` and `inp` make."""
+    """The first `queries` colours (1, Q, 3), on the CPU, of the image of `size` decoded from `feat` and `inp`."""
     coord = make_coord(size)[None, :queries].to(feat)
     cell = coord.new_tensor([2 / n for n in size]).expand_as(coord)
     maps = form.maps(model, feat, cell[:, :1] * cell.new_tensor(feat.shape[2:]))

@@ -1,10 +1,10 @@
-"""How many samples a second a training config trains on this machine, by batch size, and how many its loader delivers.
+"""Measures how many samples per second this machine trains with a config, by batch size, and how many it loads.
 
     python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--json results.json]
 
-Samples are random numbers of the config's input size, with scales from 1 to 4 in turn; where the config has no
-`sample_q`, every pixel of the target is one of their queries. The steps are those of train_liif.py: forward, backward,
-optimizer, average; the loader is that of the config, where its photos are at hand.
+Samples are random numbers of the config's input size, with scales from 1 to 4 in turn; if the config has no `sample_q`,
+all pixels of the targets are queried. The steps are those of train_liif.py: forward, backward, optimizer, average. The
+loader is that of the config, if its photos are available.
 """
 
 import argparse
@@ -28,16 +28,16 @@ from training.run import read_config
 from training.trainer import Trainer
 
 CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
-SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches that take turns
-SECONDS = 4  # that each batch size, and the loader, are timed
+SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches, in turn
+SECONDS = 4  # for which each batch size, and the loader, are timed
 
 
 def random_batch(config, batch_size: int, scale: float, n_colors: int = 3) -> dict:
-    """A batch as `config`'s loader would give it, of 8-bit noise in `n_colors` channels, on the CPU."""
+    """A batch like those of `config`'s loader, of 8-bit noise in `n_colors` channels, on the CPU."""
     args = config.train_dataset['wrapper']['args']
     inp_size, sample_q = args.get('inp_size'), args.get('sample_q')
     if inp_size is None:
-        raise UserError('train_dataset: the speed can be measured of samples of an inp_size only')
+        raise UserError('train_dataset: the speed can only be measured for samples with an inp_size')
     size = round(inp_size * scale)
     inp = torch.randint(256, (batch_size, n_colors, inp_size, inp_size), dtype=torch.uint8)
     if sample_q is None:
@@ -48,7 +48,7 @@ def random_batch(config, batch_size: int, scale: float, n_colors: int = 3) -> di
 
 
 def training_rate(trainer: Trainer, batches: list[dict]) -> float:
-    """Samples a second; each of `batches` is seen once before."""
+    """Samples per second, after one pass over `batches` that is not timed."""
     wait = torch.get_device_module(trainer.parallel.device).synchronize
     count, size = 0, len(batches[0]['inp'])
 
@@ -68,7 +68,7 @@ def training_rate(trainer: Trainer, batches: list[dict]) -> float:
 
 
 def loader_rate(config) -> float | None:
-    """Samples a second that the config's loader delivers; None where its photos are not at hand."""
+    """Samples per second that the config's loader delivers; None if its photos are not available."""
     try:
         loader = datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
     except UserError as error:
@@ -88,9 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', nargs='?', default=str(CONFIG))
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8, on a GPU 16 to 256')
+    parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
     parser.add_argument('--compile', action='store_true', help='torch.compile')
-    parser.add_argument('--json', help='writes the numbers here')
+    parser.add_argument('--json', help='write the numbers here')
     args = parser.parse_args()
     config = read_config(args.config, {'compile': True} if args.compile else None)
     parallel = Parallel(args.gpu)

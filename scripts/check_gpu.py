@@ -1,16 +1,16 @@
-"""Checks a CUDA GPU from end to end and writes what it measures to results/gpu-NAME.json; three minutes at most.
+"""Checks a CUDA GPU from end to end and writes the measurements to results/gpu-NAME.json, in at most three minutes.
 
     python scripts/check_gpu.py [--minutes 3] [--output results]
 
-The steps, each a process of its own, so that a kernel that fails leaves the others a sound GPU:
+The steps, each in a process of its own, so that a failing kernel does not affect the GPU for the others:
     kernel      compiles models/fused.py and compares it with the equation that it computes
     tests       the tests that need a GPU
-    training    samples a second of the recipe of the weights, by batch size (scripts/benchmark_training.py)
-    benchmark   published forms beside ours, decoding and training steps (scripts/benchmark.py)
+    training    samples per second with the config of the pretrained weights (scripts/benchmark_training.py)
+    benchmark   published forms compared with ours, decoding and training steps (scripts/benchmark.py)
     tiles       times the kernel's tiles (scripts/tune_fused.py)
 
-A step that fails, or that the time does not suffice for, is told and kept; the exit code is 1 if one failed. Without a
-GPU the steps run on the CPU, as far as they can, to try this script itself.
+Steps that fail or run out of time are reported and recorded; the exit code is 1 if one failed. Without a GPU the steps
+run on the CPU, as far as possible, to try out this script.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from devices import device_name, pick_device
 from errors import UserError
 from files import atomic_write
 
-LINES = 60  # of a step's output that are kept
+LINES = 60  # number of lines of a step's output that are kept
 
 
 def steps(output: Path) -> dict[str, list[str]]:
-    """The commands, arguments of Python, by the steps' names; they write their numbers to the folder `output`."""
+    """The command of each step, as arguments of Python, by name; they write their numbers to the folder `output`."""
     gpu = '0' if torch.cuda.is_available() else 'cpu'
     test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
     return {
@@ -50,7 +50,7 @@ def steps(output: Path) -> dict[str, list[str]]:
 
 
 def run_step(name: str, arguments: list[str], seconds: float) -> dict:
-    """Runs one step for at most so many `seconds`: how it ended, how long it took, and the end of its output."""
+    """Runs a step for at most `seconds`; returns how it ended, how long it took, and the end of its output."""
     start = time.monotonic()
     environment = {**os.environ, 'A_LIIF_KERNEL': '1', 'PYTHONUNBUFFERED': '1'}
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, errors='replace',
@@ -59,7 +59,7 @@ def run_step(name: str, arguments: list[str], seconds: float) -> dict:
             text = process.communicate(timeout=seconds)[0]
             ended = 'passed' if process.returncode == 0 else f'failed with exit code {process.returncode}'
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # what it has started, too: it would go on using the GPU
+            os.killpg(process.pid, signal.SIGKILL)  # also its child processes, which would go on using the GPU
             text = process.communicate()[0]
             ended = f'not finished after {seconds:.0f} s'
         except BaseException:
@@ -74,8 +74,8 @@ def run_step(name: str, arguments: list[str], seconds: float) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=3, help='for all steps together')
-    parser.add_argument('--output', default='results', help='folder of the JSON')
-    parser.add_argument('--only', nargs='+', choices=list(steps(Path())), help='of the steps')
+    parser.add_argument('--output', default='results', help='folder for the JSON file')
+    parser.add_argument('--only', nargs='+', choices=list(steps(Path())), help='run only these steps')
     args = parser.parse_args()
     if not args.minutes > 0:
         raise UserError(f'--minutes must be above 0, not {args.minutes:g}')

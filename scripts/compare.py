@@ -1,10 +1,10 @@
-"""A table of several models' results on the same test configs, and sheets: low resolution, each model, truth, zoomed.
+"""Makes a table of several models' results on the same test configs, and zoomed sheets: low resolution, models, truth.
 
     python test.py --config ... --model bicubic --save-dir out/bicubic --json out/bicubic.json
     python test.py --config ... --model MODEL --save-dir out/ours --json out/ours.json
     python scripts/compare.py out TRUTH_FOLDER bicubic ours           writes out/compare/
 
-The number with a picture is its PSNR in dB, as test.py measures it.
+The number below a picture is its PSNR in dB, as measured by test.py.
 """
 
 import argparse
@@ -27,15 +27,15 @@ PANEL = 360  # longest side of a panel, in pixels
 
 
 def read_results(out, names):
-    """What test.py has written to out/NAME.json: {name: [result of a config, ...]}."""
+    """The results that test.py has written to out/NAME.json: {name: [result of a config, ...]}."""
     for name in names:
         if not (out / f'{name}.json').exists():
-            raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it by --json')
+            raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it with --json')
     return {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8'))['results'] for name in names}
 
 
 def number(value, digits):
-    """A number of the JSON, where null stands for what is not finite."""
+    """A number from the JSON, in which null stands for values that are not finite."""
     return number_text(math.nan if value is None else value, digits)
 
 
@@ -48,7 +48,7 @@ def print_table(results):
 
 
 def find_truth(truth, stem):
-    """The image in the folder `truth` that is called `stem`, whatever its format."""
+    """The image named `stem`, of any format, in the folder `truth`."""
     for path in truth.iterdir() if truth.is_dir() else ():
         if path.stem == stem:
             return path
@@ -56,7 +56,7 @@ def find_truth(truth, stem):
 
 
 def make_sheet(truth, scale, models):
-    """A sheet of the picture `truth`, reduced by `scale` and made by `models`: {caption: picture}, all of one size."""
+    """A sheet of `truth`, reduced by `scale`, restored by `models` ({caption: picture}, of one size), and as it is."""
     size = next(iter(models.values())).size
     truth = truth.crop((0, 0, *size))
     low = truth.resize([round(n / scale) for n in size], Image.BICUBIC)
@@ -85,9 +85,9 @@ def compare(out, truth, names):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path, help='the folder of what test.py has written')
-    parser.add_argument('truth', type=Path, help='the folder of the images that were reduced')
-    parser.add_argument('names', nargs='+', help='of the models, as test.py had them in --save-dir and --json')
+    parser.add_argument('out', type=Path, help="the folder with test.py's output")
+    parser.add_argument('truth', type=Path, help='the folder of the images that were downsampled')
+    parser.add_argument('names', nargs='+', help='names of the models, as in --save-dir and --json of test.py')
     args = parser.parse_args()
     compare(args.out, args.truth, args.names)
 

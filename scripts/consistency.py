@@ -1,11 +1,12 @@
-"""Is a model one function of the scale? Its PSNR at many scales, and results that should be equal made in two ways.
+"""Is a model consistent over scales? Measures PSNR at many scales, and compares results that should be equal.
 
     python scripts/consistency.py [--model edsr-baseline-A-liif-pixel] [--photos FILE ...] [--gpu cpu]
 
-Y-PSNR, without a border of `scale` pixels, at SCALES from x1 to x8: of the middle of each photo, reduced by bicubic
-interpolation and restored. A curve without dents at scales that are not whole is what arbitrary scale promises. And, in
-RGB, how near to each other are x2 of x2 and x4, the result of the flipped input, flipped back, and the usual one, tiles
-and the whole. Prints all, and writes results/consistency.json and results/consistency.png.
+Measures Y-PSNR, ignoring a border of `scale` pixels, at SCALES from x1 to x8, on the centre of each photo, reduced by
+bicubic interpolation and restored: an arbitrary-scale method should give a curve without dents at fractional scales.
+Also measures, in RGB, how close other ways to enlarge by x4 come to the usual result: x2 applied twice, flipping the
+input and flipping the result back, and tiles. Prints everything, and writes results/consistency.json and
+results/consistency.png.
 """
 
 import argparse
@@ -33,12 +34,12 @@ from utils import calc_psnr, to_float
 RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
 PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
 SCALES = np.linspace(1, 8, 29).tolist()
-SIDE = 192  # pixels of the target that is reduced and restored
-SMALL, TILE = 96, 32  # pixels of the input that is enlarged in two ways, and of its tiles
+SIDE = 192  # of the target that is reduced and restored, in pixels
+SMALL, TILE = 96, 32  # sides of the input that is enlarged in two ways, and of its tiles
 
 
 def middle(path, side):
-    """The square of `side` pixels in the middle of the photo at `path`."""
+    """The square of `side` pixels at the centre of the photo at `path`."""
     photo = read_image(path)
     top, left = ((n - side) // 2 for n in photo.shape[:2])
     if min(top, left) < 0:
@@ -47,13 +48,13 @@ def middle(path, side):
 
 
 def larger(model, image, scale):
-    """`image` (3, h, w) enlarged, (3, H, W)."""
+    """`image` (3, h, w) enlarged by `scale`: (3, H, W)."""
     size = tuple(round(n * scale) for n in image.shape[1:])
     return upscale_whole(model, image.to(next(model.parameters()).device), size, model.data_norm)
 
 
 def psnr_at(model, photo, scale):
-    """PSNR in dB of the `model` and of bicubic interpolation where they restore `photo`, (side, side, 3)."""
+    """PSNR in dB of `photo` (side, side, 3), reduced and restored by the `model` and by bicubic interpolation."""
     low = math.floor(len(photo) / scale + 1e-9)
     side = round(low * scale)
     target = photo[:side, :side]
@@ -63,7 +64,7 @@ def psnr_at(model, photo, scale):
 
 
 def agreements(model, image):
-    """PSNR in dB between two ways to enlarge `image` (3, h, w) four times: {name of the way: PSNR to the usual one}."""
+    """Other ways to enlarge `image` (3, h, w) by x4, by name, and their PSNR in dB against the usual result."""
     usual = larger(model, image, 4)
     ways = {'x2 of x2': larger(model, larger(model, image, 2), 2)}
     for name, axes in (('flipped left to right', (2,)), ('flipped upside down', (1,))):
@@ -74,13 +75,13 @@ def agreements(model, image):
 
 
 def dents(values):
-    """How far each value but the first and last lies below both of its neighbours; 0 where it does not."""
+    """How far each value, except the first and last, lies below both of its neighbours; 0 if it does not."""
     values = np.array(values)
     return np.maximum(0, np.minimum(values[:-2], values[2:]) - values[1:-1])
 
 
 def draw(rows):
-    """Above PSNR, below the gain over bicubic, by scale; a line for each photo."""
+    """A figure of PSNR by scale and, below, the gain over bicubic, with a line for each photo."""
     figure = Figure(figsize=(8, 6), layout='constrained')
     top, bottom = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, and say before how large they are."""
+"""Downloads that resume where they stopped, and announce their size first."""
 
 import http.client
 import os
@@ -14,36 +14,36 @@ from tqdm import tqdm
 from errors import UserError
 from files import writing
 
-WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, after so many in a row that brought no new byte
+WAITS = (0, 1, 2, 4, 8)  # seconds before the next try, by the number of tries in a row without a new byte
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError)
 
 
 def size_of(url):
-    """The size of the file at `url` in bytes, None where the server does not say; raises BROKEN where there is none."""
+    """The size of the file at `url` in bytes, or None if the server does not tell; raises one of BROKEN on failure."""
     with urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=60) as response:
         length = response.headers.get('Content-Length')
         return int(length) if length else None
 
 
 def by_hand(page, archives, root):
-    """What to do where the `archives` of `page` cannot be downloaded from here."""
-    return f'with another computer, download {", ".join(archives)} from {page}, put what came into {root}'
+    """What to do if the `archives` of `page` cannot be downloaded from here."""
+    return f'with another computer, download {", ".join(archives)} from {page}, put them into {root}'
 
 
 def announce(page, archives, root):
-    """Says how large the `archives` of `page` are that are not in the folder `root` yet; they must fit its disk."""
+    """Prints the sizes of the `archives` of `page`; UserError if they do not fit on the disk of the folder `root`."""
     sizes = {}
     for archive in archives:
         try:
             sizes[archive] = size_of(f'{page}/{archive}')
-        except urllib.error.HTTPError:  # the download tells what is wrong, if it is not the question itself
+        except urllib.error.HTTPError:  # if the file is missing, the download reports it; maybe only HEAD is refused
             continue
         except BROKEN as error:
             raise UserError(f'{page}/{archive}: cannot be downloaded ({error}); is there a network? Give another page '
                             f'with --mirror, or, {by_hand(page, archives, root)}, and run this again') from None
         if sizes[archive] is not None:
             print(f'{archive}: {sizes[archive] / 1e9:.2f} GB to download')
-    # the largest archive is there twice for a while, packed and unpacked
+    # for a while the largest archive exists twice, packed and unpacked
     known = [size for size in sizes.values() if size is not None]
     need, free = sum(known) + max(known, default=0), shutil.disk_usage(root).free
     if need > free:
@@ -52,14 +52,14 @@ def announce(page, archives, root):
 
 
 def fetch(url, part):
-    """One try to add to the file `part` what it lacks of `url`; ConnectionError where that ends too early."""
+    """Tries once to complete the file `part` from `url`; ConnectionError if the transfer ends too early."""
     part.touch()
-    # The last byte is asked for again, since a server refuses the empty range behind a complete file.
+    # The last byte is requested again, because servers refuse an empty range after a complete file.
     start = max(part.stat().st_size - 1, 0)
     request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'})
     with urllib.request.urlopen(request, timeout=60) as response, open(part, 'r+b') as file:
         if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
-            start = 0  # no ranges here: it sends everything again
+            start = 0  # the server does not support ranges and sends everything again
         length = response.headers.get('Content-Length')
         total = start + int(length) if length else None
         file.truncate(start)
@@ -73,7 +73,7 @@ def fetch(url, part):
 
 
 def download(url, path):
-    """The file at `url` as `path`, in as many tries as bring something new."""
+    """Downloads `url` to `path`, and tries again as long as new bytes arrive."""
     part = path.with_name(f'{path.name}.part')
     most = failures = 0
     while not path.exists():
@@ -83,11 +83,11 @@ def download(url, path):
         except BROKEN as error:
             size = part.stat().st_size
             most, failures = max(most, size), 0 if size > most else failures + 1
-            hopeless = isinstance(error, ValueError) or getattr(error, 'code', 500) < 500  # no URL, not found
+            hopeless = isinstance(error, ValueError) or getattr(error, 'code', 500) < 500  # not a URL, or not found
             if hopeless or failures == len(WAITS):
                 page, name = url.rsplit('/', 1)
-                raise UserError(f'{url}: cannot be downloaded ({error}); run this again to go on with {part}, remove '
-                                'that to start anew, give another page with --mirror, or, '
+                raise UserError(f'{url}: cannot be downloaded ({error}); run this again to continue {part}, remove '
+                                'it to start anew, give another page with --mirror, or, '
                                 f'{by_hand(page, [name], path.parent)}, and run this again') from None
             print(f'{url}: {error}; trying again', file=sys.stderr)
             time.sleep(WAITS[failures])

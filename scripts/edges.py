@@ -1,12 +1,12 @@
-"""Do models ring at edges? Error and overshoot by the distance from edges, for synthetic edges and benchmarks.
+"""Do models ring at edges? Measures error and overshoot by the distance from edges, synthetic ones and in benchmarks.
 
     python scripts/edges.py [--scale 4] [--sets Set5 Set14] [--models bicubic edsr-baseline-liif] [--gpu cpu]
 
-Synthetic edges are straight, of all angles, between two greys; their truth is known at any scale. All is measured on
-Y, in levels of 8 bits, without a border of `scale` pixels, in pixels of the target, and pooled over a set's pixels. An
-edge is where the truth's gradient exceeds THRESHOLD. A pixel overshoots by as much as it lies beyond the range that the
-truth has around it, `scale` pixels to each side; above TOLERANCE it is counted as ringing. Prints the tables, and
-writes results/edges.json and results/edges.png.
+Synthetic edges are straight, at all angles, between two greys; their truth is known at any scale. Everything is
+measured on Y, in 8-bit levels and pixels of the target, ignoring a border of `scale` pixels, and pooled over all pixels
+of a set. An edge is where the truth's gradient exceeds THRESHOLD. The overshoot of a pixel is its distance from the
+range of the truth within `scale` pixels to each side; if it exceeds TOLERANCE, the pixel is counted as ringing. Prints
+the tables, and writes results/edges.json and results/edges.png.
 """
 
 import argparse
@@ -31,19 +31,19 @@ from models import Bicubic, load_pretrained
 from scripts.results import write_rows
 from utils import scored_pixels
 
-LONGER = 'edsr-baseline-A-liif-pixel'  # was trained for longer than the others, and is marked
+LONGER = 'edsr-baseline-A-liif-pixel'  # trained longer than the others, and marked as such
 MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER
 RESULTS, FIGURE = Path('results/edges.json'), Path('results/edges.png')
 BANDS = 0, 1, 2, 4, 8, math.inf  # distances from an edge, in pixels of the target; an edge's own pixels are at 0
-THRESHOLD = 0.1  # of white, a pixel
+THRESHOLD = 0.1  # of white, per pixel
 TOLERANCE = 2  # levels
-SYNTHETIC, SIDE, GREYS = 'synthetic', 32, (64, 192)  # name of the set, pixels of the input, levels
+SYNTHETIC, SIDE, GREYS = 'synthetic', 32, (64, 192)  # name of the set, side of the input, levels
 ANGLES = range(0, 180, 10)  # degrees
-REACH = 12  # pixels to both sides of a synthetic edge, of its profile
+REACH = 12  # of the profile of a synthetic edge, in pixels to both sides
 
 
 class Edges(Dataset):
-    """Straight edges through the middle of pictures of `side` pixels, at ANGLES, uint8 (side, side, 3)."""
+    """Pictures, uint8 (side, side, 3), of straight edges near the centre, at ANGLES."""
 
     def __init__(self, side: int):
         self.side, self.files = side, [f'edge-{angle}' for angle in ANGLES]
@@ -55,13 +55,13 @@ class Edges(Dataset):
         return self.side, self.side
 
     def distance(self, i):
-        """Of each pixel's centre from edge `i`, (side, side), in pixels, negative on the dark side."""
+        """The distance of each pixel's centre from edge `i`, in pixels, negative on the dark side: (side, side)."""
         angle, offset = math.radians(ANGLES[i]), np.random.default_rng(i).uniform(-2, 2)
         y, x = np.mgrid[:self.side, :self.side] - (self.side - 1) / 2
         return x * math.cos(angle) + y * math.sin(angle) + offset
 
     def __getitem__(self, i):
-        share = np.clip(self.distance(i) + 0.5, 0, 1)  # the ramp of one pixel
+        share = np.clip(self.distance(i) + 0.5, 0, 1)  # a ramp of one pixel
         grey = np.round(GREYS[0] + (GREYS[1] - GREYS[0]) * share).astype(np.uint8)
         return grey[..., None].repeat(3, axis=2)
 
@@ -70,9 +70,9 @@ class Edges(Dataset):
 
 
 def measure(pred, truth, scale):
-    """What there is in each of the BANDS of Y (H, W) in [0, 1]: (bands, 4) pixels and, summed over them,
+    """Compares Y, `pred` and `truth` (H, W) in [0, 1], in each of the BANDS. Returns sums, (bands, 4):
 
-    absolute error and overshoot, in levels, and whether it rings.
+    the number of pixels, absolute error and overshoot in levels, and the number of ringing pixels.
     """
     steep = np.hypot(*np.gradient(truth)) > THRESHOLD
     distance = ndimage.distance_transform_edt(~steep) if steep.any() else np.full(truth.shape, BANDS[-2])
@@ -85,18 +85,18 @@ def measure(pred, truth, scale):
 
 
 def profile(pred, distance):
-    """Sum and number of `pred` by the distance from a synthetic edge, in half pixels: (2, bins)."""
+    """Sum and count of the values of `pred` by `distance` from a synthetic edge, in bins of half a pixel: (2, bins)."""
     bins = np.arange(-REACH, REACH + 0.5, 0.5)
     return np.stack([np.histogram(distance, bins, weights=weights)[0] for weights in (pred, np.ones_like(pred))])
 
 
 def luma(pred, truth, scale):
-    """What of prediction and truth (3, H, W) is compared: Y (H, W)."""
+    """The part of prediction and truth (3, H, W) that is compared: Y (H, W), without the border."""
     return (image[0].cpu().double().numpy() for image in scored_pixels(pred, truth, 'benchmark', scale))
 
 
 def row(name, model, dataset, scale, title):
-    """The numbers of a `model` on a `dataset`, as the JSON has them."""
+    """The numbers of a `model` on a `dataset`, as a row of the JSON."""
     wrapped, sums, profiles = SRImplicitDownsampled(dataset, scale_min=scale), 0, 0
     for i in range(len(dataset)):
         (pred, truth), = predictions([default_collate([wrapped[i]])], model, model.data_norm)
@@ -115,7 +115,7 @@ def row(name, model, dataset, scale, title):
     return result
 
 
-# --- telling -------------------------------------------------------------------------------------------------------
+# --- reporting -----------------------------------------------------------------------------------------------------
 
 
 def title_of(model):
@@ -128,7 +128,7 @@ def band_names():
 
 
 def table(rows):
-    """Markdown: error, overshoot and share of ringing pixels in each band."""
+    """A Markdown table of error, overshoot and share of ringing pixels in each band."""
     lines = ['| set | model | | ' + ' | '.join(f'{band} px' for band in band_names()) + ' |',
              '|---|---|---|' + '---:|' * (len(BANDS) - 1)]
     for row in rows:
@@ -140,7 +140,7 @@ def table(rows):
 
 
 def draw(rows):
-    """Bars of each quantity by band, a row for each set; above them profiles of the synthetic edges."""
+    """A figure with bars of each quantity by band, a row for each set, and above them profiles of synthetic edges."""
     sets = list(dict.fromkeys(row['set'] for row in rows))
     figure = Figure(figsize=(12, 3 * len(sets) + 3.4), layout='constrained')
     top, *rest = figure.subfigures(len(sets) + 1, 1, height_ratios=[1.1] + [1] * len(sets))

@@ -1,13 +1,13 @@
-"""Writes a model as two ONNX files, encoder.onnx and decoder.onnx, for any size of image and any scale.
+"""Writes a model as two ONNX files, encoder.onnx and decoder.onnx, for any image size and any scale.
 
     pip install -r requirements-onnx.txt
     python scripts/export_onnx.py --model edsr-baseline-A-liif-pixel --output save/onnx
 
 encoder: image (B, C, h, w), float32 in [0, 1] -> features (B, n, h, w).
 decoder: image, features, coord (B, Q, 2), cell (B, Q, 2) -> colours (B, Q, C), near [0, 1], to be clamped.
-coord is (y, x) of a query, where the image spans [-1, 1]; cell is the height and width of a target's pixel, (2 / H,
-2 / W), the same for all queries of an image. Every call of the decoder begins with convolutions of the features, so
-give it many queries at a time.
+coord is (y, x) of a query, with the image spanning [-1, 1]; cell is the height and width of a pixel of the target,
+(2 / H, 2 / W), the same for all queries of an image. Each call of the decoder starts with convolutions of the features,
+so give it many queries at a time.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class OnnxEncoder(nn.Module):
 
 
 class OnnxDecoder(nn.Module):
-    """What `model`, a `Decoder`, makes of features, with the normalisation of its outputs undone."""
+    """The decoding part of `model`, a `Decoder`, with the normalisation of its outputs undone."""
 
     def __init__(self, model):
         super().__init__()
@@ -61,12 +61,12 @@ class OnnxDecoder(nn.Module):
 
 def export(module, inputs, output, path):
     """Writes `module` to the file `path`. `inputs`: example tensors by name; `output`: the output's name."""
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it warns that torchvision is missing, which nobody needs
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it warns that torchvision is missing, which is not needed
     with warnings.catch_warnings(action='ignore'):
         program = torch.onnx.export(
             module, kwargs=inputs, input_names=list(inputs), output_names=[output], dynamo=True, verbose=False,
             dynamic_shapes={name: AXES[name] for name in inputs},
-            optimize=False)  # it takes the local ensemble's + 1e-9 for + 0; onnxruntime optimises better
+            optimize=False)  # it treats the local ensemble's + 1e-9 as + 0; onnxruntime optimises better
     with atomic_write(path) as file:
         file.write(program.model_proto.SerializeToString())
 
@@ -74,11 +74,11 @@ def export(module, inputs, output, path):
 def export_model(model, folder):
     """Writes encoder.onnx and decoder.onnx of `model`, a `Decoder`, into `folder`."""
     if isinstance(model.encoder, SwinIR):
-        raise UserError('swinir cannot be exported: its windows come out right at the size of the example alone')
+        raise UserError('swinir cannot be exported: its windows would only be right at the size of the example')
     folder.mkdir(parents=True, exist_ok=True)
     image, coord = torch.rand(2, model.n_colors, 10, 12), torch.rand(2, 30, 2)
     cell = torch.full_like(coord, 0.1)
-    features = model.encoder(image).contiguous()  # views have strides that ONNX does not know
+    features = model.encoder(image).contiguous()  # ONNX does not support the strides of views
     export(OnnxEncoder(model), {'image': image}, 'features', folder / 'encoder.onnx')
     export(OnnxDecoder(model), {'image': image, 'features': features, 'coord': coord, 'cell': cell}, 'colours',
            folder / 'decoder.onnx')

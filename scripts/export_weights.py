@@ -1,14 +1,15 @@
-"""Writes weights alone, the averaged ones if there are any, as float32: what goes into pretrained/.
+"""Writes only the weights of a checkpoint, averaged ones if there are any, as float32: the format of pretrained/.
 
     python scripts/export_weights.py save/_train_edsr-baseline-A-liif/epoch-last.pth pretrained/edsr-baseline-A-liif.pth
     python scripts/export_weights.py other.safetensors my.pth --config configs/train-div2k/train_edsr-baseline-liif.yaml
 
-A target that ends in .safetensors is such a file, with the model's spec in its metadata; all programs here read both.
-The second form makes a checkpoint of weights that other code saved without their model's spec, which the training
-config gives, as it gives data_norm: safetensors, a bare state dict, or one under params_ema, params or state_dict.
+If the target ends in .safetensors, it is written in that format, with the model's spec in its metadata; all programs
+here read both. The second form makes a checkpoint from weights that other code saved without the model's spec
+(safetensors, a bare state dict, or one under params_ema, params or state_dict); spec and data_norm are taken from the
+training config.
 
-With --unfinished both the latest weights and their average, in half precision: a run is continued from that file by the
-config key `resume`, on another machine, say, with an optimizer that begins anew.
+With --unfinished it writes both the latest weights and their average, in half precision. The config key `resume`
+continues the run from that file, for example on another machine, with a new optimizer state.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from training.run import read_config
 
 
 def with_spec(source, path):
-    """A checkpoint of the weights in the file `source`, with the model and the data_norm of the config at `path`."""
+    """A checkpoint with the weights in the file `source`, and the model and data_norm of the config at `path`."""
     config = read_config(path)
     spec = {**config.model, 'sd': read_bare(source)}
     with located(source):
@@ -36,20 +37,20 @@ def with_spec(source, path):
 
 
 def stored_as(dtype, weights):
-    """The `weights` of a state dict as `dtype`; counters, such as batch norm's, stay whole numbers."""
+    """The `weights` of a state dict as `dtype`; counters, such as those of batch norm, stay integers."""
     return {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help="a run's checkpoint, or with --config a file of weights")
+    parser.add_argument('source', help="a run's checkpoint, or with --config a file with weights")
     parser.add_argument('target', type=Path, help='the file to write')
     parser.add_argument('--config', help="the training config of the weights' model")
-    parser.add_argument('--unfinished', action='store_true', help='to continue the run from it')
+    parser.add_argument('--unfinished', action='store_true', help='write a file to continue the run from')
     add_import_option(parser)
     args = parser.parse_args()
     if args.unfinished and args.target.suffix == '.safetensors':
-        raise UserError(f'{args.target}: --unfinished writes two sets of weights, and safetensors holds one; choose '
+        raise UserError(f'{args.target}: --unfinished writes two sets of weights, but safetensors holds one; choose '
                         '.pth')
     checkpoint = with_spec(args.source, args.config) if args.config else read(args.source)
     if args.unfinished:

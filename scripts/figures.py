@@ -1,9 +1,9 @@
-"""Shows what the weights in pretrained/ do: results/photos.png, results/crops.png and results/weights.png.
+"""Makes figures of what the weights in pretrained/ do, in results/: photos.png, crops.png and weights.png.
 
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
-The first has parts of three photos by the demo's model, the second parts of others at two scales by every model, the
-third how A-LIIF mixes its functions over a photo. Where the photos are not in load/, a line says so.
+The first shows parts of three photos by the demo's model, the second parts of others at two scales by every model, and
+the third how A-LIIF mixes its functions over a photo. If the photos are not in load/, a line says so.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from utils import calc_psnr, luma, to_float
 PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
 OPEN, PHOTOS2K = 'load/photos/valid_open', 'load/photos2k/valid_HR'
-MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and how far it is reduced before
+MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and the factor by which it is reduced first
 OURS = DEFAULT
 
 
 class Part(NamedTuple):
-    """A square of a photo: its folder and number, left, top and side in pixels, and how far the photo is reduced."""
+    """A square of a photo: folder and number, left, top and side in pixels, and the scale by which it is reduced."""
 
     folder: str
     number: int
@@ -54,22 +54,22 @@ MANY = [Part(*part, 96, scale) for part in ((SET14, 6, 250, 150), (SET14, 13, 47
 
 
 def sample(folder, i, scale):
-    """Photo `i` of `folder` as a test at `scale` has it: a batch of one."""
+    """Photo `i` of `folder` as in a test at `scale`: a batch of one."""
     dataset = datasets.make({'name': 'image-folder', 'args': {'root_path': folder}})
     if i >= len(dataset):
-        raise UserError(f'{folder}: has only {len(dataset)} images, and number {i + 1} is shown')
+        raise UserError(f'{folder}: has only {len(dataset)} images, but number {i + 1} is needed')
     return default_collate([SRImplicitDownsampled(dataset, scale_min=scale)[i]])
 
 
 def crops(names, parts, side, device):
-    """A row for each of `parts`: the reduced photo, what the models make of it, and the truth, `side` pixels a side.
+    """A row for each of `parts`: the reduced photo, the models' results, and the truth, with panels of side `side`.
 
-    Below each stands its PSNR: of this part, on Y.
+    Captions give the PSNR of the part on Y.
     """
     nets, panels = load_models(names, device), []
 
     def add(caption, picture):
-        nearest = picture.width <= side  # its pixels are to be seen as they are
+        nearest = picture.width <= side  # keeps its pixels visible
         panels.append((caption, 'black', picture.resize((side, side), Image.NEAREST if nearest else Image.LANCZOS)))
 
     for part in parts:
@@ -87,7 +87,7 @@ def crops(names, parts, side, device):
 
 
 def weights(device):
-    """How OURS mixes its functions where it restores the reduced photo."""
+    """A sheet of how OURS mixes its functions to restore the reduced photo."""
     batch = sample(*MIXED)
     photo = to_picture(to_float(batch['inp'][0]), 'RGB')
     return weights_map(load_pretrained(OURS).to(device), photo, tuple(batch['gt'].shape[-2:]), view=photo.size)

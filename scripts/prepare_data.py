@@ -1,11 +1,11 @@
-"""Puts the images that the configs name into load/.
+"""Puts the images that the configs use into load/.
 
     python scripts/prepare_data.py div2k|benchmark              from the official pages
-    python scripts/prepare_data.py div2k|benchmark --from DIR   links to folders that are there already
+    python scripts/prepare_data.py div2k|benchmark --from DIR   links to folders that exist already
     python scripts/prepare_data.py sample                       a few photos that come with installed packages
 
-What is there and complete stays; a broken download goes on where it stopped when this is run again. An archive that
-was downloaded by hand is taken where it lies in load/div2k or load/benchmark.
+Complete folders are kept; run the script again to resume an interrupted download. Archives that were downloaded by hand
+are used if they are in load/div2k or load/benchmark.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from errors import UserError
 from files import writing
 from scripts.download import announce, download
 
-# beside HR, what the benchmarks' LR_bicubic have at the scales that configs/test/supplied-lr reads
+# HR, and the folders in the benchmarks' LR_bicubic with the scales that configs/test/supplied-lr reads
 PARTS = 'HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4'
 # set: (page, {archive: {folder: number of images in it}})
 SETS = {
@@ -46,7 +46,7 @@ SETS = {
             ('Set5', 5), ('Set14', 14), ('B100', 100), ('Urban100', 100))},
     }),
 }
-# MD5 of the archives, as TorchSR (https://pypi.org/project/torchsr) 1.0.4 has them
+# MD5 of the archives, from TorchSR (https://pypi.org/project/torchsr) 1.0.4
 MD5 = {
     'DIV2K_train_HR.zip': 'bdc2d9338d4e574fe81bf7d158758658',
     'DIV2K_valid_HR.zip': '9fcdda83005c5e5997799b69f955ff88',
@@ -56,7 +56,7 @@ MD5 = {
     'DIV2K_valid_LR_bicubic_X4.zip': '21962de700c8d368c6ff83314480eff0',
     'benchmark.tar': '4ace41d33c2384b97e6b320cd0afd6ba',
 }
-SAMPLE = {  # colour photos, package/path: no scene is in both parts
+SAMPLE = {  # colour photos (package/path); no scene is in both parts
     'train': ('skimage/data/chelsea.png', 'skimage/data/coffee.png', 'skimage/data/ihc.png',
               'skimage/data/motorcycle_left.png', 'skimage/data/rocket.jpg', 'sklearn/datasets/images/flower.jpg'),
     'valid': ('skimage/data/astronaut.png', 'sklearn/datasets/images/china.jpg'),
@@ -70,12 +70,12 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 
 
 def count(folder):
-    """Number of images in `folder`, 0 where it does not exist."""
+    """The number of images in `folder`, 0 if it does not exist."""
     return sum(left_out(path) is None for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def miscounts(target, folders):
-    """What to say of each of `folders` below `target` whose number of images is not as it should be."""
+    """A text for each of `folders` below `target` that has a wrong number of images."""
     found = {folder: count(target / folder) for folder in folders}
     return [f'{folder} has {found[folder]} images, not {n}' for folder, n in folders.items() if found[folder] != n]
 
@@ -84,7 +84,7 @@ def miscounts(target, folders):
 
 
 def files_in(archive):
-    """(path, open file) of each regular file in a zip or tar archive."""
+    """Yields (path, open file) for each regular file in a zip or tar archive."""
     if archive.suffix == '.zip':
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
@@ -100,15 +100,15 @@ def files_in(archive):
 def unpack(archive, folders, target):
     """Writes the images of `folders` in `archive` to the same folders below `target`.
 
-    A path in the archive only picks one of these folders and a file name, so none leads outside; links are no
-    regular files and are left where they are.
+    A path in the archive only selects one of these folders and a file name, so none can lead outside. Links are
+    ignored, as they are not regular files.
     """
     for folder in folders:
         (target / folder).mkdir(parents=True)
     for name, file in files_in(archive):
         path = PurePosixPath(name)
         for folder in folders:
-            # Behind any first folders; a name with a dot in front is what macOS adds.
+            # The folder may be nested in others; macOS adds files whose names start with a dot.
             if f'/{path.parent}'.endswith(f'/{folder}') and path.suffix == '.png' and path.name[0] != '.':
                 if len(path.name.encode()) > 255:
                     raise ValueError(f'a file name of {len(path.name)} characters')
@@ -126,7 +126,7 @@ def check_md5(archive):
 
 
 def check(target, folders):
-    """Raises ValueError if a folder below `target` lacks images or holds one that is damaged."""
+    """Raises ValueError if a folder below `target` lacks images or has a damaged one."""
     if wrong := miscounts(target, folders):
         raise ValueError(', '.join(wrong))
     for folder in folders:
@@ -142,7 +142,7 @@ def check(target, folders):
 
 
 def add_archive(url, folders, root):
-    """Downloads the archive at `url` and moves its `folders` below `root`, whole and checked or not at all."""
+    """Downloads the archive at `url` and moves its `folders` to `root`, complete and checked, or not at all."""
     archive = root / PurePosixPath(url).name
     download(url, archive)
     with tempfile.TemporaryDirectory(dir=root, prefix='.unpack-') as staging:
@@ -165,16 +165,16 @@ def add_links(source, folders, root):
     found = [folder for folder in folders if (source / folder).is_dir()]
     if folders and not found:
         looked_for = ', '.join(f'{folder} ({n} images)' for folder, n in folders.items())
-        raise UserError(f'{source}: has none of the folders that were looked for in it: {looked_for}')
+        raise UserError(f'{source}: has none of the folders that were looked for: {looked_for}')
     for folder in found:
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
         (root / folder).symlink_to((source / folder).resolve())
 
 
 def prepare_set(name, root, source=None, mirror=None):
-    """Fills root/`name` by links into `source`, or from the official page or its `mirror`, and counts."""
+    """Fills root/`name` with links to `source`, or from the official page or a `mirror`; checks the image counts."""
     if source is not None and not source.is_dir():
-        raise UserError(f'{source}: is no folder')
+        raise UserError(f'{source}: is not a folder')
     page, archives = mirror or SETS[name][0], SETS[name][1]
     root = root / name
     root.mkdir(parents=True, exist_ok=True)
@@ -192,12 +192,12 @@ def prepare_set(name, root, source=None, mirror=None):
         print(f'{root / folder}: {count(root / folder)} images')
     if wrong := miscounts(root, expected):
         looked = f' (looked for in {source})' if source else ''
-        raise UserError(f'{root}: {", ".join(wrong)}{looked}; remove a folder that is not whole, and run this without '
+        raise UserError(f'{root}: {", ".join(wrong)}{looked}; remove incomplete folders, and run this without '
                         '--from to download what is missing')
 
 
 def prepare_sample(root):
-    """Copies photos that scikit-image and scikit-learn bring with them to root/sample/{train,valid}."""
+    """Copies photos included in scikit-image and scikit-learn to root/sample/{train,valid}."""
     for part, photos in SAMPLE.items():
         folder = root / 'sample' / part
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def prepare_sample(root):
             try:
                 data = importlib.resources.files(photo.parts[0]).joinpath(*photo.parts[1:]).read_bytes()
             except (ModuleNotFoundError, FileNotFoundError):
-                raise UserError(f'{photo}: is not there; pip install -r requirements.txt') from None
+                raise UserError(f'{photo}: is missing; pip install -r requirements.txt') from None
             (folder / photo.name).write_bytes(data)
         print(f'{folder}: {len(photos)} images')
 

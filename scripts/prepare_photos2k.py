@@ -2,9 +2,9 @@
 
     python scripts/prepare_photos2k.py [--root load] [--mirror http://deb.debian.org/debian]
 
-They come from four of Debian's wallpaper packages (170 MB; their licences are in each package's copyright file), as
-pretrained/photos2k.txt lists, reduced by Lanczos to a long side of at most 2040. What is there stays, and a broken
-download goes on where it stopped when this is run again.
+They are the files of four of Debian's wallpaper packages (170 MB; the licences are in each package's copyright file)
+that pretrained/photos2k.txt lists, reduced with a Lanczos filter to a long side of at most 2040. Existing files are
+kept; run the script again to resume an interrupted download.
 """
 
 import argparse
@@ -41,7 +41,7 @@ PACKAGES = {
 
 
 def read_list():
-    """{package: {path in it: file to write}}, as LIST has them: a line for each file, then package/path."""
+    """{package: {path in it: file to write}}, from LIST, in which each line is a file and its package/path."""
     photos = {package: {} for package in PACKAGES}
     for target, source in map(str.split, LIST.read_text(encoding='utf-8').splitlines()):
         package, path = source.split('/', 1)
@@ -60,7 +60,7 @@ def files_of(package):
 
 
 def reduced(image):
-    """`image` as RGB, its long side SIDE if it is longer."""
+    """`image` as RGB, reduced to a long side of SIDE if it is longer."""
     scale = min(1, SIDE / max(image.size))
     return image.convert('RGB').resize([round(n * scale) for n in image.size], Image.LANCZOS)
 
@@ -72,7 +72,7 @@ def add_photos(url, sha256, photos, folder):
     content = package.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         package.unlink()
-        raise UserError(f'{url}: is not the package that was used, and was removed; give another page with --mirror')
+        raise UserError(f'{url}: is not the package that we used, and was removed; give another page with --mirror')
     with files_of(content) as files:
         for path, target in photos.items():
             source = files.extractfile(f'./{path}')

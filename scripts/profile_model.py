@@ -1,12 +1,12 @@
-"""What a model costs: parameters, multiply-adds, seconds and memory for a picture, and days of training.
+"""Measures the cost of a model: parameters, multiply-adds, seconds and memory for a picture, and days of training.
 
     python scripts/profile_model.py edsr-baseline-A-liif-pixel [--size 339x510] [--scale 4] [--gpu cpu]
     python scripts/profile_model.py configs/train-div2k/train_edsr-baseline-liif.yaml
 
-MODEL is a checkpoint, a name in pretrained/, or a training config; of a config training is timed, too. Encoding is the
-encoder's part, decoding all that follows, from the feature map to the picture in main memory. Multiply-adds are those
-of matrix products and convolutions, as executed. Seconds are the median of three calls after a first one; memory is
-what a call needs at once beyond what was held before it. Training is timed on random samples, without loading any.
+MODEL is a checkpoint, a name in pretrained/, or a training config; with a config, training is timed, too. Encoding is
+the encoder, decoding everything after it, from the feature map to the picture in main memory. Multiply-adds are those
+of matrix products and convolutions, as executed. Seconds are the median of three calls after a first one; memory is the
+peak of a call in addition to what was held before. Training is timed on random samples, without data loading.
 """
 
 import argparse
@@ -36,7 +36,7 @@ REPEATS = 3
 
 
 class FixedFeatures(nn.Module):
-    """In place of an encoder: gives the feature map `feat` of the whole picture, at no cost."""
+    """A replacement for the encoder: returns the feature map `feat` of the whole picture, at no cost."""
     receptive_radius = None  # no tiles
 
     def __init__(self, feat):
@@ -48,7 +48,7 @@ class FixedFeatures(nn.Module):
 
 
 def parameters(model):
-    """The number of parameters of each part of `model`, by name, and of all: {part: count, ..., 'together': count}."""
+    """The number of parameters of each part of `model` and in total: {part: count, ..., 'together': count}."""
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     whole = sum(p.numel() for p in model.parameters())
     own = whole - sum(parts.values())
@@ -76,14 +76,14 @@ def calls(model, shape, scale):
 
 
 def profile(model, shape, scale):
-    """What each of `calls` costs: {name: (multiply-adds, seconds, bytes)}."""
+    """The cost of each of `calls`: {name: (multiply-adds, seconds, bytes)}."""
     device = next(model.parameters()).device
     return {name: (flops(call) // 2, statistics.median(seconds(call, device) for _ in range(REPEATS)),
                    peak_bytes(call, device)) for name, call in calls(model, shape, scale).items()}
 
 
 def training(config, parallel):
-    """Iterations a second of a training `config`, and the epochs' number of iterations, None without its photos."""
+    """Iterations per second with a training `config`, and per epoch; the latter is None without its photos."""
     size = int(config.train_dataset['batch_size'])
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, parallel, Path(folder))
@@ -113,14 +113,14 @@ def picture_size(text):
     except ValueError:
         height = width = 0
     if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, as 339x510, not {text}')
+        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, e.g. 339x510, not {text}')
     return height, width
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
-    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the small picture')
+    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the input picture')
     parser.add_argument('--scale', type=float, default=4)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     add_import_option(parser)

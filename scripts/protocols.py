@@ -1,9 +1,10 @@
-"""Measures one model on one set by every protocol that papers use: the table of docs/protocols.md.
+"""Measures one model on one set with all protocols used in papers: the table in docs/protocols.md.
 
     python scripts/protocols.py [--model edsr-baseline-A-liif-pixel] [--set set5] [--gpu 0]
 
-Low resolution by Pillow, as by MATLAB's imresize, or as supplied with the set; pictures as the network gives them, or
-rounded to 8 bit as in a file; PSNR on Y or RGB, without a border of the scale or of the scale + 6 pixels.
+Low-resolution images made by Pillow, made like those of MATLAB's imresize, or supplied with the set; results as the
+network outputs them, or rounded to 8 bits as in a file; PSNR on Y or RGB, ignoring a border of scale or scale + 6
+pixels.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def measure(name: str, model: nn.Module) -> dict[tuple, float]:
 
 
 def table(found: dict[tuple, float]) -> str:
-    """Markdown: a row for each source and rounding, a column for each scale, colour and border."""
+    """A Markdown table: a row for each source and rounding, a column for each scale, colour and border."""
     columns = list(itertools.product(SCALES, COLOURS, BORDERS))
     head = ['low resolution', 'rounded', *(f'×{scale}, {colour}, {border}' for scale, colour, border in columns)]
     lines = [head, ['---'] * 2 + ['---:'] * len(columns)]

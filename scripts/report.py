@@ -1,6 +1,6 @@
 """The page that `test.py --report out/` writes: tables, charts, and pictures to compare with bicubic and the truth.
 
-It is one file without any link to another, so it can be mailed or kept: charts are inline SVG, pictures data URIs.
+It is a single, self-contained file that can be mailed or archived: charts are inline SVG, pictures are data URIs.
 """
 
 import base64
@@ -27,10 +27,10 @@ from files import atomic_write
 from pictures.modes import to_picture
 from utils import number_text, parse_eval_type
 
-SIDE = 512  # pixels: of a larger image the central part is shown
+SIDE = 512  # pixels: only the central part of larger images is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer
 
-# Colours that charts are drawn in, and what the page puts in their place, so that they follow its light or dark theme.
+# Colours in which charts are drawn, and their replacements in the page, which follow its light or dark theme.
 INK, LINE, BICUBIC, OURS = '#010101', '#020202', '#030303', '#040404'
 THEME = {INK: 'currentColor', LINE: 'var(--line)', BICUBIC: 'var(--muted)', OURS: 'var(--accent)'}
 CHART = {'svg.fonttype': 'none', 'font.size': 11, 'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': LINE,
@@ -39,9 +39,9 @@ CHART = {'svg.fonttype': 'none', 'font.size': 11, 'text.color': INK, 'axes.label
 
 
 class Report:
-    """Collects what `evaluate` finds for a model and for bicubic, config by config, and writes it to `folder`.
+    """Collects the results of `evaluate` for a model and for bicubic, config by config, and writes them to `folder`.
 
-    `keep_ours` and `keep_bicubic` are shown every image while it is at hand; `add` then takes the numbers.
+    `keep_ours` and `keep_bicubic` are called with each image during evaluation; `add` then takes the numbers.
     """
 
     def __init__(self, folder):
@@ -60,7 +60,7 @@ class Report:
         self.kept_bicubic.append(picture(scored.pred))
 
     def add(self, ours, bicubic):
-        """Takes the two results of `evaluate` on one config, whose images have been kept."""
+        """Adds the two results of `evaluate` on one config, whose images have been kept."""
         path = Path(ours['config'])
         config = load_yaml(path)
         where = {'config': ours['name'], 'scale': scale_of(config),
@@ -74,7 +74,7 @@ class Report:
         self.kept, self.kept_bicubic = [], []
 
     def write(self, model, path, device):
-        """Writes the page on `model`, which was loaded from `path` and ran on `device`; returns where it is."""
+        """Writes the page for `model`, which was loaded from `path` and ran on `device`; returns the page's path."""
         fit([image['pictures'] for image in self.images])
         templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -84,20 +84,20 @@ class Report:
             model=path, run=describe(model, path, device), sets=self.sets, images=self.images, charts=charts(self.sets),
             groups=group(self.images, 'data', 'image'))
         with atomic_write(self.path) as file:
-            file.write(page.encode(errors='backslashreplace'))  # names of files need not be UTF-8
+            file.write(page.encode(errors='backslashreplace'))  # file names may not be valid UTF-8
         return self.path
 
 
 def side_by_side(ours, bicubic):
-    """The numbers of one row, of a config or an image. Where both PSNRs are infinite, nothing is gained."""
+    """The numbers of one row, for a config or an image. If both PSNRs are infinite, the gain is 0."""
     psnr, other = ours['psnr'], bicubic['psnr']
     return {'ours': ours, 'bicubic': bicubic, 'gain': 0. if psnr == other else psnr - other}
 
 
 def scale_of(config):
-    """The scale at which a test config measures: that of its convention, else of its wrapper; None if neither says.
+    """The scale of a test config: that of its convention, otherwise that of its wrapper; None if neither has one.
 
-    Of two scales, of height and width, the larger.
+    If height and width have different scales, it is the larger one.
     """
     if config.get('eval_type'):
         return parse_eval_type(config['eval_type'])['scale']
@@ -106,7 +106,7 @@ def scale_of(config):
 
 
 def group(rows, *keys):
-    """The rows that agree in `keys` together: a list of lists, in the order in which the first of each came."""
+    """The rows grouped by the values of `keys`: a list of lists, in the order of their first rows."""
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -128,14 +128,14 @@ def centre(image, width, height):
 
 
 def webp(image):
-    """Lossless: a codec's artefacts would be taken for the model's."""
+    """`image` as a WebP file (bytes), lossless so that no artefacts of the codec are mistaken for the model's."""
     file = io.BytesIO()
     image.save(file, 'WEBP', lossless=True, method=2, quality=50)
     return file.getvalue()
 
 
 def fit(pictures):
-    """Notes the shown size of each image's `pictures`; all are cut by one factor where they exceed the BUDGET."""
+    """Adds the shown size to each image's `pictures`; crops all by the same factor if they exceed the BUDGET."""
     total = sum(len(p[name]) for p in pictures for name in ('bicubic', 'ours', 'truth'))
     factor = min(1, math.sqrt(BUDGET / total))
     for p in pictures:
@@ -151,16 +151,16 @@ def fit(pictures):
 
 
 def charts(sets):
-    """For each dataset that was measured at several scales its name and an SVG of PSNR over scale."""
+    """The name and an SVG of PSNR over scale for each dataset that was measured at several scales."""
     known = [row for row in sets if row['scale'] is not None]
     rows = [sorted(rows, key=lambda row: row['scale']) for rows in group(known, 'data') if len(rows) > 1]
     return [(re.sub(r'(?<![^/])test-|-[\d.]+$', '', same[0]['config']), chart(same)) for same in rows]
 
 
 def chart(rows):
-    """PSNR over scale of one dataset, ours and bicubic's, as the text of an <svg> element.
+    """PSNR over scale on one dataset, of ours and bicubic, as the text of an <svg> element.
 
-    A point that is not finite is left out, and the curve goes on to the next.
+    Points that are not finite are left out, and the curve connects their neighbours.
     """
     scales = [row['scale'] for row in rows]
     with matplotlib.rc_context(CHART):
@@ -182,14 +182,14 @@ def chart(rows):
     svg = file.getvalue()[file.getvalue().index('<svg'):]
     for color, variable in THEME.items():
         svg = svg.replace(color, variable)
-    return re.sub(r'<g id="[^"]*"', '<g', svg)  # every chart has the same ids, and a page has each id once
+    return re.sub(r'<g id="[^"]*"', '<g', svg)  # all charts have the same ids, but ids must be unique in a page
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
 def describe(model, path, device):
-    """What was run, on what and when: (term, description) pairs."""
+    """What was run, where and when: (term, description) pairs."""
     parts = [type(model).__name__]
     if hasattr(model, 'encoder'):
         parts.append(f'encoder {type(model.encoder).__name__}')

@@ -1,9 +1,9 @@
-"""Makes CelebA-HQ's 256, 128, 64 and 32, as LIIF's configs want them, of the photos of 1024x1024 pixels.
+"""Makes CelebA-HQ's folders 256, 128, 64 and 32 for LIIF's configs from the photos of 1024x1024 pixels.
 
     python scripts/resize.py load/celebAHQ/data1024x1024
 
-Each becomes a folder of PNGs beside the given one: 256 by PIL's bicubic filter, and the others of 256 by the same. What
-is there stays, so an interrupted run goes on.
+Each is a folder of PNGs beside the given one: 256 is made with PIL's bicubic filter, and the others in the same way
+from 256. Existing files are kept, so an interrupted run can be continued.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LARGEST, SMALLER = 256, (128, 64, 32)
 
 
 def reduce(path: Path) -> None:
-    """Writes what is not there yet of the reduced images of the photo at `path`."""
+    """Writes those reduced images of the photo at `path` that do not exist yet."""
     targets = {side: path.parents[1] / str(side) / f'{path.stem}.png' for side in (LARGEST, *SMALLER)}
     absent = [side for side, target in targets.items() if not target.exists()]
     if not absent:
@@ -43,7 +43,7 @@ def main() -> None:
     folder = parser.parse_args().folder.absolute()
     paths = list_images(folder)
     if len({path.stem for path in paths}) < len(paths):
-        raise UserError(f'{folder}: two of its photos have one name but for the suffix')
+        raise UserError(f'{folder}: two of its photos have the same name except for the suffix')
     for side in (LARGEST, *SMALLER):
         (folder.parent / str(side)).mkdir(exist_ok=True)
     in_parallel(reduce, paths, 'reducing')

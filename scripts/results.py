@@ -1,10 +1,10 @@
-"""Measures bicubic and all weights in pretrained/ on the test configs whose images are there.
+"""Measures bicubic and all weights in pretrained/ on the test configs whose images are available.
 
     python scripts/results.py [--gpu 0] [--sets set5 set14] [--import examples.own_model]
 
-Writes results/results.json, the table between the markers in docs/results.md, and results/psnr.png, all below the
-working directory. What the JSON has of the same weights, told by their SHA-256, is kept, so that an interrupted run
-goes on, and `--fresh` measures it again; what it has of others is dropped.
+Writes results/results.json, the table between the markers in docs/results.md, and results/psnr.png, all in the working
+directory. Results in the JSON of the same weights, identified by SHA-256, are kept, so that an interrupted run can be
+continued; `--fresh` measures them again. Results of other weights are dropped.
 """
 
 import argparse
@@ -32,25 +32,25 @@ from utils import number_text, to_json
 CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
 SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
-        'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # in configs' names: (title, number of images)
+        'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # name in configs: (title, number of images)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
 def write_rows(path, rows):
-    """Writes a JSON file with a row a line, for git to compare."""
+    """Writes a JSON file with one row per line, for readable diffs."""
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as file:
         file.write(('[\n' + ',\n'.join(map(to_json, rows)) + '\n]\n').encode())
 
 
 def insert(text, name, content):
-    """`text` with `content` in place of what stands between the markers of this `name`."""
+    """`text` with `content` between the markers of this `name`, replacing what is there."""
     start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
     text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
     if found != 1:
-        raise UserError(f'{PAGE}: must have {start} and {end} once, where the table goes, not {found} times')
+        raise UserError(f'{PAGE}: must have {start} and {end} once, around the table, not {found} times')
     return text
 
 
@@ -61,7 +61,7 @@ def update_page(name, content):
         file.write(text.encode())
 
 
-# --- what there is to measure --------------------------------------------------------------------------------------
+# --- what to measure -----------------------------------------------------------------------------------------------
 
 
 def scale_of(config):
@@ -76,12 +76,12 @@ def configs_of(name):
 
 
 def colours(name):
-    """What PSNR is taken of on the set `name`: Y or RGB."""
+    """What PSNR compares on the set `name`: Y or RGB."""
     return 'Y' if load_yaml(configs_of(name)[0])['eval_type'].startswith('benchmark') else 'RGB'
 
 
 def is_whole(name):
-    """Whether all images of the set `name` are there; if not, a line says so."""
+    """Whether all images of the set `name` are available; prints a line if not."""
     title, expected = SETS[name]
     folder = Path(load_yaml(configs_of(name)[0])['test_dataset']['dataset']['args']['root_path'])
     if count(folder) != expected:
@@ -104,23 +104,23 @@ def load_models(names, device):
 
 
 def read_results(sha256):
-    """The measured {(config, model): {'psnr', 'ssim', ...}} of the models whose `sha256` they were measured with."""
+    """The results {(config, model): {'psnr', 'ssim', ...}} in the JSON that were measured with weights in `sha256`."""
     rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
     return {(row['config'], row['model']): row for row in rows
             if row['model'] in sha256 and row['sha256'] == sha256[row['model']]}
 
 
 def write_results(results, sha256):
-    """Writes a row a line, in the order of sets, scales and models; rows that another process wrote stay."""
+    """Writes one row per line, in the order of sets, scales and models; keeps rows that another process has written."""
     results = read_results(sha256) | results
     keys = itertools.product((str(config) for name in SETS for config in configs_of(name)), sha256)
     write_rows(RESULTS, [results[key] for key in keys if key in results])
 
 
 def measure(names, results, sha256, nets, fresh=False):
-    """Adds to `results` what is missing of the sets `names` and models `nets`, or all if `fresh`; writes each at once.
+    """Adds missing results (all if `fresh`) for the sets `names` and models `nets` to `results`; writes each at once.
 
-    Returns how many it has kept and how many measured.
+    Returns the number of results that were kept and measured.
     """
     pairs = list(itertools.product((config for name in names for config in configs_of(name)), nets))
     measured = 0
@@ -138,7 +138,7 @@ def measure(names, results, sha256, nets, fresh=False):
 
 
 def psnr_over_scale(results, name, model):
-    """What is measured of a `model` on the set `name`: {scale: PSNR in dB}."""
+    """The results of a `model` on the set `name`: {scale: PSNR in dB}."""
     keys = {scale_of(config): (str(config), model) for config in configs_of(name)}
     psnr = {scale: results[key]['psnr'] for scale, key in keys.items() if key in results}
     return {scale: value for scale, value in psnr.items() if value is not None and math.isfinite(value)}
@@ -152,7 +152,7 @@ def measured_sets(results, sha256):
 
 
 def table(results, sha256):
-    """PSNR in Markdown: a row for each set and model, a new table where the scales are others."""
+    """PSNR in Markdown: a row for each set and model, and a new table when the scales change."""
     lines, scales = [], None
     for name in measured_sets(results, sha256):
         if scales != (scales := [scale_of(config) for config in configs_of(name)]):
@@ -171,7 +171,7 @@ def table(results, sha256):
 
 
 def draw(results, sha256):
-    """A figure of PSNR over scale, and below it of the gain over bicubic, in a column for each set."""
+    """A figure of PSNR over scale and, below, the gain over bicubic, with a column for each set."""
     names = measured_sets(results, sha256)
     figure = Figure(figsize=(1 + 2.8 * len(names), 5.5), layout='constrained')
     columns = figure.subplots(2, len(names), squeeze=False, sharex='col').T
@@ -211,8 +211,8 @@ def publish(results, sha256):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--sets', nargs='*', choices=SETS, help='measure these alone')
-    parser.add_argument('--fresh', action='store_true', help='measure again what the JSON has of these weights')
+    parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
+    parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
     add_import_option(parser)
     args = parser.parse_args()
 
@@ -224,7 +224,7 @@ def main():
         kept, measured = measure(list(filter(is_whole, args.sets or SETS)), results, sha256, nets, args.fresh)
         why = f', of weights that have not changed since ({RESULTS}); --fresh measures all' if kept else ''
         print(f'{measured} results measured, {kept} kept{why}')
-    finally:  # what there is so far, too, when it is interrupted
+    finally:  # also what there is so far if it is interrupted
         if results:
             publish(results, sha256)
 

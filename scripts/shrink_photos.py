@@ -1,10 +1,10 @@
-"""Copies folders of photos as WebP into one that is no larger than so many megabytes: for a machine far away.
+"""Copies folders of photos as WebP into one of at most a given number of megabytes, to send it to another machine.
 
     python scripts/shrink_photos.py load/photos2k/train_HR load/photos/OPEN240 load/photos/BSD400 \
         --output load/small --megabytes 38
 
-Each folder becomes one of its name in --output. All photos get the same quality, the highest that fits, found on every
-tenth of them first; sides stay as they are.
+Each folder is copied to one of the same name in --output. All photos get the same quality, the highest that fits, which
+is determined on every tenth of them; their sizes in pixels are unchanged.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from errors import UserError
 from files import atomic_write
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50
-EACH = 10  # of so many photos one is looked at to choose the quality
+EACH = 10  # the quality is chosen by one of so many photos
 
 
 def webp(path: Path, quality: int) -> bytes:
@@ -35,7 +35,7 @@ def webp(path: Path, quality: int) -> bytes:
 
 
 def choose_quality(paths: list[Path], limit: float) -> int:
-    """The highest of QUALITIES at which `paths` take at most `limit` bytes, by every tenth of them."""
+    """The highest of QUALITIES at which `paths` take at most `limit` bytes, estimated from every tenth of them."""
     some = paths[::EACH]
     for quality in QUALITIES:
         taken = sum(map(len, in_parallel(lambda path, quality=quality: webp(path, quality), some, f'at {quality}')))
@@ -52,12 +52,12 @@ def main() -> None:
     args = parser.parse_args()
     paths = {folder.resolve().name: list_images(folder) for folder in args.folders}
     if len(paths) < len(args.folders):
-        raise UserError('two of the folders have one name')
+        raise UserError('two of the folders have the same name')
     for name, found in paths.items():
         if len({path.stem for path in found}) < len(found):
-            raise UserError(f'{name}: two of its photos have one name but for the suffix')
+            raise UserError(f'{name}: two of its photos have the same name except for the suffix')
     everything = [path for found in paths.values() for path in found]
-    quality = choose_quality(everything, args.megabytes * 1e6 * 0.97)  # the rest may be harder than what was looked at
+    quality = choose_quality(everything, args.megabytes * 1e6 * 0.97)  # the rest may compress worse than the sample
     taken = 0
     for name, found in paths.items():
         target = args.output / name

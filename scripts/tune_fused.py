@@ -1,9 +1,9 @@
-"""Times the kernel of models/fused.py with other tiles than its own, on the published A-LIIF at x4.
+"""Times the kernel of models/fused.py with different tiles, on the published A-LIIF at x4.
 
     python scripts/tune_fused.py
 
-The best go into STEP and TILES there. Times are those of decoding, geometry included; their FLOP/s count the products
-behind the first layers and are compared with a product of two large bf16 matrices.
+The best ones belong into STEP and TILES there. Times are those of decoding, including geometry; FLOP/s count the
+products after the first layers and are compared with a product of two large bf16 matrices.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def main():
 
 
 def compare(fused, model, inp, coord, cell):
-    """Prints a line for each data type and tile that the GPU's shared memory allows."""
+    """Prints a line for each data type and tile that fits into the GPU's shared memory."""
     from triton.runtime import OutOfResources
     from triton.testing import do_bench
 

@@ -69,7 +69,7 @@ def testing(project):
 
 @pytest.mark.parametrize('name, message', [
     *BAD, ('unknown', "unknown model 'b-liif', did you mean 'a-liif'?"),
-    ('part', 'model edsr-baseline is a part of models: it must be a decoder, with an encoder_spec')])
+    ('part', 'model edsr-baseline is only a part of a model: give a decoder with an encoder_spec')])
 def test_testing_a_bad_checkpoint(testing, name, message):
     assert error(testing, '--model', f'{name}.pth', script='test.py', config='test.yaml').startswith(
         f'{name}.pth: {message}')

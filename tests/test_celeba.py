@@ -60,7 +60,7 @@ def test_two_photos_of_one_name_are_an_error(tmp_path, monkeypatch):
     (tmp_path / 'data').mkdir()
     for suffix in 'png', 'jpg':
         Image.new('RGB', (8, 8)).save(tmp_path / f'data/a.{suffix}')
-    with pytest.raises(UserError, match='two of its photos have one name'):
+    with pytest.raises(UserError, match='two of its photos have the same name'):
         run_resize(monkeypatch, tmp_path / 'data')
 
 

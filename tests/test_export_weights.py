@@ -78,7 +78,7 @@ def test_weights_that_are_not_finite_are_refused_in_safetensors_files_too(projec
 
 
 def test_unfinished_weights_do_not_fit_a_safetensors_file(project, monkeypatch):
-    with pytest.raises(UserError, match='--unfinished writes two sets of weights, and safetensors holds one'):
+    with pytest.raises(UserError, match='--unfinished writes two sets of weights, but safetensors holds one'):
         export(monkeypatch, 'tiny.safetensors', '--unfinished')
 
 

@@ -223,7 +223,7 @@ def test_from_a_folder_that_is_not_there_is_an_error(prepare, tmp_path):
 def test_from_a_folder_with_other_names_says_what_was_looked_for(prepare, tmp_path):
     (tmp_path / 'mine/DIV2K').mkdir(parents=True)
     error = error_line(prepare('benchmark', '--from', tmp_path / 'mine'))
-    assert f'{tmp_path / "mine"}: has none of the folders that were looked for in it: ' in error
+    assert f'{tmp_path / "mine"}: has none of the folders that were looked for: ' in error
     assert 'Set5/HR (5 images), Set14/HR (14 images), B100/HR (100 images), Urban100/HR (100 images)' in error
 
 
@@ -270,7 +270,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_download(server, prepare, m
 def test_without_a_network_the_archives_their_page_and_their_place_are_told(prepare, tmp_path):
     error = error_line(prepare('div2k', mirror='http://127.0.0.1:1'))
     assert all(f'{folder.replace("/", "_")}.zip' in error for folder in DIV2K)
-    assert 'from http://127.0.0.1:1, ' in error and f'put what came into {tmp_path / "load/div2k"}' in error
+    assert 'from http://127.0.0.1:1, ' in error and f'put them into {tmp_path / "load/div2k"}' in error
 
 
 def test_an_archive_that_was_put_there_by_hand_is_taken(server, prepare, tmp_path):

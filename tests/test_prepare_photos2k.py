@@ -87,7 +87,7 @@ def test_another_package_of_that_name_is_refused(server, tmp_path, monkeypatch, 
     server.files = {'pool/w_1_all.deb': make_deb({'a/large.jpg': SMALL})}
     with pytest.raises(SystemExit):
         prepare(server, tmp_path, monkeypatch)
-    assert 'w_1_all.deb: is not the package that was used, and was removed' in capsys.readouterr().err
+    assert 'w_1_all.deb: is not the package that we used, and was removed' in capsys.readouterr().err
     assert not list((tmp_path / 'load').rglob('*.*'))
 
 

@@ -99,4 +99,4 @@ def test_without_the_photos_the_days_are_unknown(script):
 def test_a_wrong_size_is_told(script, capsys):
     with pytest.raises(SystemExit):
         script('small.pth', '--size', '339')
-    assert 'must be HEIGHTxWIDTH, as 339x510, not 339' in capsys.readouterr().err
+    assert 'must be HEIGHTxWIDTH, e.g. 339x510, not 339' in capsys.readouterr().err
