@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from cli import run_cli
 from devices import pick_device, set_precision
-from evaluation import mean, open_config, predictions
+from evaluation import mean, norm_of, open_config, predictions
 from models import Bicubic, load_pretrained
 from models.pretrained import DEFAULT
 from utils import calc_psnr, luma
@@ -39,7 +39,7 @@ def images(name: str, scale: int, source: str, model: nn.Module) -> Iterator[tup
     folder, assignments = SOURCES[source]
     path = ROOT / 'configs/test' / folder / f'test-{name}-{scale}.yaml'
     loader, data_norm, _, _ = open_config(path, assignments)
-    yield from predictions(loader, model, vars(model).get('data_norm', data_norm))
+    yield from predictions(loader, model, norm_of(model, data_norm))
 
 
 def psnr(pred: torch.Tensor, gt: torch.Tensor, colour: str, shave: int) -> float:
