@@ -139,14 +139,31 @@ def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: st
     return test_dataset, data_norm, eval_type, eval_bsize
 
 
+def read_keys(path: str | Path, assignments: Sequence[str] = ()) -> dict:
+    """The keys of the test config at `path`, changed by the `assignments` of `--set` (`config.set_key`)."""
+    keys = load_yaml(path)
+    for assignment in assignments:
+        set_key(keys, assignment)
+    return keys
+
+
+def scale_of(config):
+    """The scale of a test config: that of its convention, otherwise that of its wrapper; None if neither has one.
+
+    If height and width have different scales, it is the larger one.
+    """
+    if config.get('eval_type'):
+        return parse_eval_type(config['eval_type'])['scale']
+    scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
+    return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
+
+
 def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
     """The loader for the test config at `path`, and its data_norm, eval_type and eval_bsize.
 
     `assignments`: the arguments of `--set` (`config.set_key`).
     """
-    keys = load_yaml(path)
-    for assignment in assignments:
-        set_key(keys, assignment)
+    keys = read_keys(path, assignments)
     with located(path):
         test_dataset, *rest = config_keys(**check_args(config_keys, keys))
         return datasets.make_loader(test_dataset, seed=0), *rest
@@ -208,7 +225,8 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     if all(math.isnan(row['psnr']) for row in rows):
         raise UserError(reason)
     means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}
-    return {'config': str(path), 'name': name, **means, 'images': rows}
+    keys = read_keys(path, assignments)
+    return {'config': str(path), 'name': name, 'scale': scale_of(keys), 'keys': keys, **means, 'images': rows}
 
 
 def image_names(files: Sequence[str | Path]) -> list[str]:

@@ -73,13 +73,13 @@ def compare(out, truth, names):
     print_table(results)
     (out / 'compare').mkdir(exist_ok=True)
     for rows in zip(*results.values(), strict=True):
-        config = Path(rows[0]['config']).stem
+        config, scale = rows[0]['name'], rows[0]['scale']
         for images in zip(*(row['images'] for row in rows), strict=True):
             stem = Path(images[0]['image']).stem
             models = {f'{name} {number(image["psnr"], 2)} dB': Image.open(out / name / config / f'{stem}.png')
                       for name, image in zip(names, images, strict=True)}
             picture = Image.fromarray(read_image(find_truth(truth, stem)))
-            make_sheet(picture, float(config.split('-')[-1]), models).save(out / 'compare' / f'{config}-{stem}.png')
+            make_sheet(picture, scale, models).save(out / 'compare' / f'{config.replace("/", "-")}-{stem}.png')
     print(f'pictures: {out / "compare"}')
 
 

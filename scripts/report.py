@@ -17,15 +17,15 @@ from pathlib import Path
 import jinja2
 import matplotlib
 import torch
+import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from config import load_yaml
 from devices import device_name
 from errors import UserError
 from files import atomic_write
 from pictures.modes import to_picture
-from utils import number_text, parse_eval_type
+from utils import number_text
 
 SIDE = 512  # pixels: only the central part of larger images is shown
 BUDGET = 11 << 20  # bytes of all pictures; base64 makes them a third longer
@@ -61,12 +61,10 @@ class Report:
 
     def add(self, ours, bicubic):
         """Adds the two results of `evaluate` on one config, whose images have been kept."""
-        path = Path(ours['config'])
-        config = load_yaml(path)
-        where = {'config': ours['name'], 'scale': scale_of(config),
-                 'data': json.dumps(config['test_dataset']['dataset'], sort_keys=True)}
+        where = {'config': ours['name'], 'scale': ours['scale'],
+                 'data': json.dumps(ours['keys']['test_dataset']['dataset'], sort_keys=True)}
         self.sets.append({**where, **side_by_side(ours, bicubic), 'count': len(ours['images']),
-                          'yaml': path.read_text(encoding='utf-8')})
+                          'yaml': yaml.safe_dump(ours['keys'], sort_keys=False)})
         rows = zip(ours['images'], bicubic['images'], self.kept, self.kept_bicubic, strict=True)
         for row, bicubic_row, kept, kept_bicubic in rows:
             self.images.append({**where, **side_by_side(row, bicubic_row), 'image': row['image'],
@@ -92,17 +90,6 @@ def side_by_side(ours, bicubic):
     """The numbers of one row, for a config or an image. If both PSNRs are infinite, the gain is 0."""
     psnr, other = ours['psnr'], bicubic['psnr']
     return {'ours': ours, 'bicubic': bicubic, 'gain': 0. if psnr == other else psnr - other}
-
-
-def scale_of(config):
-    """The scale of a test config: that of its convention, otherwise that of its wrapper; None if neither has one.
-
-    If height and width have different scales, it is the larger one.
-    """
-    if config.get('eval_type'):
-        return parse_eval_type(config['eval_type'])['scale']
-    scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
-    return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
 def group(rows, *keys):

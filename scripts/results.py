@@ -24,7 +24,7 @@ from cli import add_import_option, run_cli
 from config import load_yaml
 from devices import pick_device, set_precision
 from errors import UserError
-from evaluation import evaluate
+from evaluation import evaluate, read_keys, scale_of
 from files import atomic_write
 from scripts.prepare_data import count
 from utils import number_text, to_json
@@ -64,13 +64,14 @@ def update_page(name, content):
 # --- what to measure -----------------------------------------------------------------------------------------------
 
 
-def scale_of(config):
-    return float(config.stem.split('-')[-1])
+def scale_in(path):
+    """The scale of the test config at `path`."""
+    return scale_of(read_keys(path))
 
 
 def configs_of(name):
     """The test configs of the set `name`, by scale."""
-    if not (paths := sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_of)):
+    if not (paths := sorted(CONFIGS.glob(f'test-{name}-*.yaml'), key=scale_in)):
         raise UserError(f'{CONFIGS} has no test configs of {name} here: run it in the repository')
     return paths
 
@@ -139,7 +140,7 @@ def measure(names, results, sha256, nets, fresh=False):
 
 def psnr_over_scale(results, name, model):
     """The results of a `model` on the set `name`: {scale: PSNR in dB}."""
-    keys = {scale_of(config): (str(config), model) for config in configs_of(name)}
+    keys = {scale_in(config): (str(config), model) for config in configs_of(name)}
     psnr = {scale: results[key]['psnr'] for scale, key in keys.items() if key in results}
     return {scale: value for scale, value in psnr.items() if value is not None and math.isfinite(value)}
 
@@ -155,7 +156,7 @@ def table(results, sha256):
     """PSNR in Markdown: a row for each set and model, and a new table when the scales change."""
     lines, scales = [], None
     for name in measured_sets(results, sha256):
-        if scales != (scales := [scale_of(config) for config in configs_of(name)]):
+        if scales != (scales := [scale_in(config) for config in configs_of(name)]):
             lines += ['', '| PSNR (dB) | | ' + ' | '.join(f'×{scale:g}' for scale in scales) + ' |',
                       '|---|---|' + '---:|' * len(scales)]
         title = SETS[name][0]

@@ -102,13 +102,21 @@ def test_names_are_text_and_never_markup(page):
 
 def test_configs_model_machine_and_date_are_told(folder, page):
     shown = html.unescape(page)
-    assert all(path.read_text() in shown for path in folder.glob('*.yaml'))
+    configs = [yaml.safe_load(path.read_text()) for path in folder.glob('*.yaml')]
+    assert all(yaml.safe_dump(config, sort_keys=False) in shown for config in configs)
     run = dict(re.findall('<dt>(.*?)</dt><dd>(.*?)</dd>', shown))
     assert run['Model'] == str(folder / 'model.pth')
     assert 'ALIIF' in run['Architecture'] and 'EDSRBaseline' in run['Architecture']
     assert torch.__version__ in run['Software'] and run['Machine']
     assert run['Device'].endswith(f', {torch.get_num_threads()} threads')
     assert re.match(r'\d{4}-\d\d-\d\d \d\d:\d\d', run['Date'])
+
+
+def test_a_config_is_told_as_it_was_used(folder, tmp_path):
+    run('--config', next(folder.glob('*-2.yaml')), '--model', 'bicubic', '--report', tmp_path / 'report',
+        '--set', 'eval_type=benchmark-3', '--set', 'test_dataset.wrapper.args.scale_min=3')
+    page = (tmp_path / 'report/index.html').read_text()
+    assert [row[1] for row in table(page, 'sets')] == ['3'] and 'eval_type: benchmark-3' in page
 
 
 def test_the_pictures_are_bicubic_prediction_and_truth_of_each_image_without_loss(folder, page):

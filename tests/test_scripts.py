@@ -101,7 +101,7 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
     for path in ('out/bicubic/test-2/a.png', 'out/ours/test-2/a.png', 'truth/a.png'):
         write_photo(tmp_path / path, 120, 361 if path.startswith('truth') else 360)
     for name in names:
-        results = [{'config': 'configs/test-2.yaml', 'psnr': psnr[name], 'ssim': 0.9,
+        results = [{'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': psnr[name], 'ssim': 0.9,
                     'images': [{'image': 'a.jpg', 'psnr': psnr[name], 'ssim': 0.9}]}]
         (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
     compare.compare(tmp_path / 'out', tmp_path / 'truth', names)
