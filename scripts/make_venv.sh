@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv where it is absent and installs a requirements file in it: bash scripts/make_venv.sh requirements.txt
+# Creates .venv if it does not exist and installs a requirements file: bash scripts/make_venv.sh requirements.txt
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From nothing to pictures: sets up .venv, enlarges a photo by the shipped model (seconds), trains a small A-LIIF on six
-# photos on the CPU (three to seven minutes on two cores), and compares both with bicubic on two that neither has seen.
+# From nothing to pictures: sets up .venv, enlarges a photo with the shipped model (seconds), trains a small A-LIIF on
+# six photos on the CPU (three to seven minutes on two cores), and compares both with bicubic on two unseen photos.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements.txt
-export OMP_WAIT_POLICY=passive  # threads that wait by spinning are many times slower where the machine is busy
+export OMP_WAIT_POLICY=passive  # on a busy machine, threads that spin while waiting are many times slower
 out=save/quickstart shipped=edsr-baseline-A-liif-pixel
 configs=(configs/quickstart/test-sample-{2,3,4,6}.yaml)
 
@@ -14,12 +14,12 @@ evaluate() {  # MODEL NAME
 }
 
 .venv/bin/python scripts/prepare_data.py sample > /dev/null
-echo '1. A photo, four times as large by the shipped model'
+echo '1. A photo, enlarged four times by the shipped model'
 .venv/bin/python demo.py --input load/sample/train/chelsea.png --scale 4 --output $out/cat-x4.png --model $shipped \
     --gpu cpu --compare --overwrite
 echo '2. A small A-LIIF is trained on six other photos'
 .venv/bin/python train_liif.py --config configs/quickstart/train_sample.yaml --name quickstart --gpu cpu --overwrite
-echo '3. Two photos that were reduced: bicubic, the model that was just trained, the shipped one'
+echo '3. Two reduced photos, restored by bicubic interpolation, the model just trained, and the shipped one'
 evaluate bicubic bicubic
 evaluate $out/epoch-last.pth trained
 evaluate $shipped shipped
@@ -29,5 +29,5 @@ cat << END
 Look at $out/cat-x4-compare.png, then at $out/compare/test-sample-4-*.png. Next:
     source .venv/bin/activate
     python demo.py --input PHOTO --scale 4 --output big.png
-    python train_liif.py --config configs/finetune.yaml    # with photos of your own in load/own
+    python train_liif.py --config configs/finetune.yaml    # with your own photos in load/own
 END

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures the weights in pretrained/ again, and makes the table in docs/results.md, results/results.json and the
 # figures of that page from the numbers: bash scripts/reproduce_results.sh [GPU]
-# Further arguments are sets, and only these are measured: bash scripts/reproduce_results.sh cpu set5 set14
-# Results of weights that have not changed are kept; with --fresh they, too, are measured: ... cpu set5 --fresh
+# With further arguments, only these sets are measured: bash scripts/reproduce_results.sh cpu set5 set14
+# Results of unchanged weights are kept, unless --fresh is given: ... cpu set5 --fresh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python scripts/results.py --gpu "${1:-0}" --sets "${@:2}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on all GPUs of a SLURM job. Shortly before its time is over it saves, and the job queues again and goes on:
+# Trains on all GPUs of a SLURM job. Shortly before its time is over it saves, requeues the job, and resumes:
 #   sbatch --nodes=2 scripts/slurm.sh configs/train-div2k/train_rdn-A-liif.yaml --amp bf16
 #SBATCH --job-name=a-liif
 #SBATCH --nodes=1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# PSNR on Set5, Set14, B100 and Urban100, those that are there: bash scripts/test-benchmark.sh MODEL [GPU]
-# Further arguments go to test.py. Data is found in load/ below the folder that this is called from.
+# PSNR on those of Set5, Set14, B100 and Urban100 that exist: bash scripts/test-benchmark.sh MODEL [GPU]
+# Further arguments go to test.py. Data is read from load/ in the working directory.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || { echo "usage: bash scripts/test-benchmark.sh MODEL [GPU]" >&2; exit 2; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # PSNR on the DIV2K validation photos at all scales: bash scripts/test-div2k.sh MODEL [GPU]
-# Further arguments go to test.py. Data is found in load/ below the folder that this is called from.
+# Further arguments go to test.py. Data is read from load/ in the working directory.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || { echo "usage: bash scripts/test-div2k.sh MODEL [GPU]" >&2; exit 2; }
