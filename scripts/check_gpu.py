@@ -5,7 +5,7 @@
 The steps, each in a process of its own, so that a failing kernel does not affect the GPU for the others:
     kernel      compiles models/fused.py and compares it with the equation that it computes
     tests       the tests that need a GPU
-    training    samples per second with the config of the pretrained weights (scripts/benchmark_training.py)
+    training    samples per second with the config of the weights in training (scripts/benchmark_training.py)
     benchmark   published forms compared with ours, decoding and training steps (scripts/benchmark.py)
     tiles       times the kernel's tiles (scripts/tune_fused.py)
 
