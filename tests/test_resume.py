@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 from projects import Killed, Project, assert_same, before_step, error, kill, stop
 
 from errors import UserError
@@ -53,6 +55,26 @@ def test_a_run_is_locked_before_its_checkpoint_is_read(project):
 
 
 # --- stopped and resumed ---------------------------------------------------------------------------
+
+
+def test_what_the_model_draws_is_drawn_again_after_stopping(tmp_path, undisturbed):
+    features = {'model.args.encoder_spec': {
+        'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}}
+    project = Project(tmp_path, features)
+    stop(project, 3)
+    torch.manual_seed(1)
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed(features))
+
+
+def test_every_process_and_every_step_draws_its_own():
+    def drawn(rank, iteration):
+        trainer.Trainer.seed_step(SimpleNamespace(
+            config=SimpleNamespace(seed=0), epoch=0, iteration=iteration, parallel=SimpleNamespace(rank=rank)))
+        return torch.rand(()).item()
+
+    assert len({drawn(rank, iteration) for rank in range(3) for iteration in range(3)}) == 9
+    assert drawn(1, 2) == drawn(1, 2)
 
 
 @pytest.mark.parametrize('features', FEATURES.values(), ids=FEATURES)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -127,6 +128,7 @@ class Trainer:
             for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group['lr'] = lr * factor
             local, total = batches.batch_sizes(self.iteration)
+            self.seed_step()
             losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
             sizes.append(total)
             self.iteration += 1
@@ -139,6 +141,11 @@ class Trainer:
                 self.save('last')  # the weights are final; validation takes a while
                 return
         self.ended = self.config.minutes is None and self.epoch + 1 >= self.config.epoch_max
+
+    def seed_step(self) -> None:
+        """Seeds what the model itself draws in the next step, as SwinIR does, alike in runs that are resumed."""
+        entropy = self.config.seed, self.epoch, self.iteration, self.parallel.rank
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
@@ -227,8 +234,7 @@ class Trainer:
                             'what was saved before')
         state = {'model': {**self.spec, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
-                 'ema': self.ema.state_dict() if self.ema else None, 'data_norm': self.config.data_norm,
-                 'rng': torch.get_rng_state(),
+                 'ema': self.ema and self.ema.state_dict(), 'data_norm': self.config.data_norm,
                  **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
         if self.config.scale_max:
             state['scale_max'] = self.config.scale_max
@@ -274,7 +280,6 @@ class Trainer:
         self.optimizer.load_state_dict(state['optimizer']['sd'])
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)  # weight decay and the like are the config's, not the checkpoint's
-        torch.set_rng_state(state['rng'])
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
         self.seconds = state.get('seconds', 0.) if same_run else 0.
