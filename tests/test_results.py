@@ -313,7 +313,7 @@ def test_a_part_that_is_larger_than_it_is_shown_is_reduced(work):
 
 def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
     captions = []
-    monkeypatch.setattr(figures, 'sheet', lambda panels, columns, below: captions.extend(c for c, *_ in panels))
+    monkeypatch.setattr(figures, 'sheet', lambda panels, columns: captions.extend(c for c, *_ in panels))
     photos = work / 'load/benchmark/Set5/HR'
     figures.crops(['bicubic', 'small'], parts(photos), 20, torch.device('cpu'))
     photo = Image.open(photos / '2.png').crop((0, 0, 60, 48))
@@ -330,7 +330,7 @@ def test_mixing_weights_are_shown_at_the_size_of_the_reduced_photo(work, monkeyp
     sheet = figures.weights(torch.device('cpu'))
     assert sheet.size == (4 * 30 + 3 * 8, 2 * (25 + 28) + 8)  # input, which rules, and three functions
     reduced = Image.open(work / 'load/benchmark/Set5/HR/0.png').resize((30, 25), Image.BICUBIC)
-    assert np.array_equal(np.asarray(sheet)[28:53, :30], np.asarray(reduced))
+    assert np.array_equal(np.asarray(sheet)[:25, :30], np.asarray(reduced))
 
 
 def test_pictures_of_photos_that_are_absent_are_told_and_not_made(work, monkeypatch, capsys):

@@ -121,7 +121,7 @@ def test_a_model_is_trained_with_such_scales(tmp_path, args):
 def test_a_config_tells_the_largest_of_its_scales(tmp_path):
     project = Project(tmp_path, {'train_dataset.wrapper.args.scale_max': None,
                                  'train_dataset.wrapper.args.scales': [2, 3.5]})
-    assert read_config(project.folder / 'tiny.yaml').scale_max() == 3.5
+    assert read_config(project.folder / 'tiny.yaml').scale_max == 3.5
 
 
 def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_the_slider_shows_bicubic_interpolation_and_the_result(model, photo):
 def test_of_a_large_result_the_slider_shows_the_centre_and_the_page_says_so(model, photo, monkeypatch):
     monkeypatch.setattr(upscaling, 'SHOWN', 100)
     (left, right), text, result = upscale(model, photo, scale=2)
-    assert 'the centre, 100x88; the download is whole' in text
+    assert 'the centre, 100x88; the download is the whole picture' in text
     assert np.array_equal(pixels(right), pixels(result)[:, 10:110])
     whole = pixels(Image.open(photo).resize((120, 88), Image.BICUBIC)).astype(int)
     assert np.abs(pixels(left) - whole[:, 10:110]).max() <= 1
