@@ -189,7 +189,8 @@ def test_ctrl_c_is_one_line_leaves_whole_files_and_the_next_run_does_the_rest(we
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
                'small', '--output', 'big', '--scale', '4']
-    run = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's & ignores it
     while run.poll() is None and not (tmp_path / 'big/0.png').exists():
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
