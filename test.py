@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # so that --help and wrong options do not wait for the import of PyTorch, which takes seconds
+    run_cli(parse_args)  # so that --help and wrong options do not wait for the import of PyTorch, which takes seconds
 
 import torch
 

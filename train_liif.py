@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # before PyTorch is imported, which takes seconds: --help and wrong options do not wait for it
+    run_cli(parse_args)  # before PyTorch is imported, which takes seconds: --help and wrong options do not wait for it
 
 import signal
 import sys

@@ -81,7 +81,7 @@ PAIR = {'train_dataset.dataset': {'name': 'paired-image-folders', 'args': {'root
     ({'optimizer.args.lr': float('nan')}, 'tiny.yaml: optimizer adam: lr must be float, not nan'),
     ({'data_norm.inp.sub': [float('inf')]}, 'tiny.yaml: data_norm.inp: sub and div must hold a number or one for each'),
     ({'data_norm': [1]}, 'tiny.yaml: data_norm must be dict or nothing, not [1]'),
-    ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: warmup and hold must be below epoch_max, 3'),
+    ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: hold must be below epoch_max, 3, not 3'),
 ])
 def test_a_mistake_in_the_config(project, changes, message):
     project.change(changes)

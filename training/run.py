@@ -60,8 +60,9 @@ class Config:
         parse_eval_type(self.eval_type)
         check_norm(self.data_norm)
         check_positive(**{key: getattr(self, key) for key in ('epoch_max', 'epoch_val', 'epoch_save', 'eval_bsize')})
-        if self.cosine_lr and max(map(float, self.cosine_lr.values())) >= self.epoch_max:
-            raise UserError(f'cosine_lr: warmup and hold must be below epoch_max, {self.epoch_max}')
+        for key, epochs in (self.cosine_lr or {}).items():
+            if float(epochs) >= self.epoch_max:
+                raise UserError(f'cosine_lr: {key} must be below epoch_max, {self.epoch_max}, not {epochs}')
         if sum(map(bool, (self.resume, self.weights_from, self.encoder_from))) > 1:
             raise UserError('resume, weights_from and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
