@@ -140,6 +140,8 @@ class Parallel:
             raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
                             + ('copies the uncompiled model' if compiled else 'uses float16 in its threads, not bf16'))
         if compiled:
+            if hasattr(model, 'query_whole'):  # each batch of whole targets has another size: it would be compiled anew
+                model.query_whole = torch.compiler.disable(model.query_whole)
             model = torch.compile(model)
         if self.distributed:
             return nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == 'cuda' else None,

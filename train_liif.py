@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
     parser.add_argument('--channels-last', action='store_true', default=None, help='memory format of the encoder')
     parser.add_argument('--compile', action='store_true', default=None, help='torch.compile')
+    parser.add_argument('--cuda-graphs', action='store_true', default=None, help='launch steps as CUDA graphs: faster '
+                        'where launching takes longer than computing')
     add_import_option(parser)
     return parser.parse_args()
 

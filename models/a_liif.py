@@ -94,13 +94,35 @@ class ALIIF(Decoder):
         """Mixes the parameters, W = sum_k c_k W_k, once per pixel."""
         imnet, c = self.imnet, hoisted['weights']
         local = imnet.first[0].view(imnet.K, -1, self.in_dim)[..., self.feat_dim:]  # (K, out, 2 or 4)
-        local = (c @ local.flatten(1)).view(len(c), -1, local.shape[-1])
         start = torch.bmm(c.unsqueeze(1), hoisted['mixture'].view(len(c), imnet.K, -1)).squeeze(1)
         if self.cell_decode:
-            start = start + local[..., 2:] @ rel_cell.to(local.dtype)
-        mixed = (((c @ weight).view(len(c), out, -1), c @ bias)
-                 for weight, bias, out in zip(imnet.weights[1:], imnet.biases[1:], imnet.dims[2:], strict=True))
-        return layers(affine(start, local, rel_y, rel_x), mixed)
+            start = start + c @ (local[..., 2:] @ rel_cell.to(local.dtype))
+        fused = pixel_kernel(imnet, start)
+        return (fused.decode if fused else decode_by_layers)(imnet, local[..., :2], c, start, rel_y, rel_x)
+
+
+def decode_by_layers(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, start: torch.Tensor, rel_y: torch.Tensor,
+                     rel_x: torch.Tensor) -> torch.Tensor:
+    """Colours (P, C, n * m) of P pixels' queries by the functions that `c` (P, K) mixes.
+
+    coord (K, H, 2): the columns for rel_coord of the first layer. start (P, H): its output at rel_coord 0. rel_y
+    (P, n), rel_x (P, m).
+    """
+    local = (c @ coord.flatten(1)).view(len(c), -1, 2)
+    mixed = (((c @ weight).view(len(c), out, -1), c @ bias)
+             for weight, bias, out in zip(imnet.weights[1:], imnet.biases[1:], imnet.dims[2:], strict=True))
+    return layers(affine(start, local, rel_y, rel_x), mixed)
+
+
+def pixel_kernel(imnet: MLPMixture, start: torch.Tensor) -> types.ModuleType | None:
+    """The module whose `decode` computes the mixed functions by a CUDA kernel; None if it does not fit `imnet`."""
+    if not start.is_cuda:
+        return None
+    try:
+        from models import fused_pixel
+    except ImportError:  # Triton is missing
+        return None
+    return fused_pixel if fused_pixel.fits(imnet, start) and fused_pixel.agrees(imnet, start) else None
 
 
 def fused_kernel(model: ALIIF, features: Features, coord: torch.Tensor) -> types.ModuleType | None:

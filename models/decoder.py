@@ -14,7 +14,7 @@ from torch import nn
 from errors import UserError
 from models.features import Features
 from models.geometry import neighbours, relative_cell
-from models.pixel_grid import decode_grid
+from models.pixel_grid import decode_grid, kept
 from models.registry import make
 from models.sampling import grid
 from utils import axis_coords
@@ -87,12 +87,12 @@ class Decoder(nn.Module):
 
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
+        if self.pixelwise and not self.residual:
+            return decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
+        coord = grid(kept(y, cell.device), kept(x, cell.device), len(features.feat))
         if self.pixelwise:
             pred = decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
-            if self.residual:
-                pred = pred + features.sample_input(grid(y, x, len(pred)).to(cell.device)).view_as(pred)
-            return pred
-        coord = grid(y, x, len(features.feat)).to(cell.device)
+            return pred + features.sample_input(coord).view_as(pred)
         return self.query(features, coord, cell.expand_as(coord)).unflatten(1, (len(y), len(x)))
 
     def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,
@@ -104,7 +104,12 @@ class Decoder(nn.Module):
         features = self.encode(inp)
         if size is None:
             return self.query(features, coord, cell)
-        return self.query_grid(features, *axis_coords(size, inp.dtype), inp.new_tensor([2 / n for n in size]))
+        return self.query_whole(features, size)
+
+    def query_whole(self, features: Features, size: tuple[int, int]) -> torch.Tensor:
+        """Colours (B, H, W, n_colors) of all pixels of targets of `size` (H, W)."""
+        cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
+        return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""

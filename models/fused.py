@@ -15,8 +15,9 @@ registers and 227 KB of shared memory each:
 - The mixture: one product gives the K functions' outputs, and a thread has all K of its outputs, so it mixes them
   without exchange. Its gather is on its way while the expansion net's last layers are computed.
 
-In the code for sm_90 the loops neither spill registers nor wait between products; no GPU has timed it yet. In float32
-there are only plain multiply-adds, 84 % of the inner loop's instructions with 64 rows.
+In the code for sm_90 the loops neither spill registers nor wait between products. In float32 there are only plain
+multiply-adds, 84 % of the inner loop's instructions with 64 rows. On an H200 the kernel passes all tests; in bf16 it
+reaches 261 TFLOP/s, 38 % of a large product's speed, with tiles of 64 rows, and 229 with 128 rows.
 """
 
 import os
@@ -35,12 +36,12 @@ from models.mlp import ExpansionNet
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
 STEP = 32  # columns of a hidden layer at a time
 TILES = {  # scripts/tune_fused.py compares others
-    torch.bfloat16: {'ROWS': 128, 'num_warps': 8, 'num_stages': 4, 'maxnreg': 255},
+    torch.bfloat16: {'ROWS': 64, 'num_warps': 4, 'num_stages': 3, 'maxnreg': 255},
     torch.float32: {'ROWS': 64, 'num_warps': 8, 'num_stages': 2, 'maxnreg': 255},
 }
 TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the norm of what `decode` gives
 TRIED = {}  # results of `agrees`
-CHECKED = ()  # major compute capabilities of the GPUs on which scripts/check_gpu.py has passed; on others it is opt-in
+CHECKED = (9,)  # major compute capabilities of GPUs on which scripts/check_gpu.py has passed; elsewhere it is opt-in
 
 
 def fits(model: nn.Module, features: Features) -> bool:

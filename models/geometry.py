@@ -60,4 +60,4 @@ def neighbours(coord: torch.Tensor, shape: tuple[int, int], local_ensemble: bool
 
 def relative_cell(cell: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """A cell (..., 2), the size of a target pixel, in units in which a latent pixel is 2 wide."""
-    return cell * cell.new_tensor(shape)
+    return torch.stack([cell[..., axis] * size for axis, size in enumerate(shape)], dim=-1)

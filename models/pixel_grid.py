@@ -6,6 +6,7 @@ runs are given the same length, the rest is one batched product of small matrice
 `Decoder.decode`; the tests compare the two.
 """
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -15,7 +16,8 @@ from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
 CHUNK = 1 << 19  # numbers between two layers (pixels times their queries times `width`) at a time: they stay in cache
-CUDA_CHUNK = 1 << 24  # so many that the time to launch the products is negligible
+CUDA_CHUNK = 1 << 27  # so many that the time to launch the products is negligible
+CUDA_PIXELS = 1 << 15  # at a time: CUDA limits the number of products in a batch
 
 
 class Runs:
@@ -48,6 +50,28 @@ class Runs:
         return self
 
 
+@functools.lru_cache(512)
+def runs_of(x: tuple[float, ...], dtype: torch.dtype, device: torch.device, size: int, local_ensemble: bool) -> Runs:
+    return Runs(torch.tensor(x, dtype=dtype), size, local_ensemble).to(device)
+
+
+@functools.lru_cache(512)
+def on_gpu(x: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor(x, dtype=dtype, device=device)
+
+
+def kept(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The coordinates `x` (N,) on `device`; those on a GPU are kept: copying them anew for each batch would wait."""
+    return on_gpu(tuple(x.tolist()), x.dtype, device) if device.type == 'cuda' else x.to(device)
+
+
+def make_runs(x: torch.Tensor, device: torch.device, size: int, local_ensemble: bool) -> Runs:
+    """The `Runs` of x (N,) on `device`, likewise."""
+    if device.type == 'cuda':
+        return runs_of(tuple(x.tolist()), x.dtype, device, size, local_ensemble)
+    return Runs(x.cpu(), size, local_ensemble).to(device)
+
+
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, n_colors, H, W) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
@@ -55,8 +79,7 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
     top, left, height, width = features.window
-    rows, cols = (Runs(axis.cpu(), size, model.local_ensemble).to(cell.device)
-                  for axis, size in ((y, height), (x, width)))
+    rows, cols = (make_runs(axis, cell.device, size, model.local_ensemble) for axis, size in ((y, height), (x, width)))
     batch = len(features.feat)
     inside = [slice(runs.first - start, runs.first - start + len(runs.rel))
               for runs, start in ((rows, top), (cols, left))]
@@ -69,6 +92,8 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
 
     rel_cell = relative_cell(cell, (height, width))
     step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length * model.width))
+    if cell.is_cuda:
+        step = min(step, CUDA_PIXELS)
     chunks = zip(rel_y.split(step), rel_x.split(step), *(maps.split(step) for maps in pixels.values()), strict=True)
     values = torch.cat([model.decode_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
                         for some_y, some_x, *maps in chunks])

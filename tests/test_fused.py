@@ -18,46 +18,23 @@ import torch
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 
-import triton.language as tl  # noqa: E402
-from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
+from triton_on_cpu import DEVICE, GPU, interpret  # noqa: E402
 
 import models  # noqa: E402
 from models import a_liif  # noqa: E402
 from models.a_liif import ALIIF  # noqa: E402
 from utils import make_coord  # noqa: E402
 
-GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in (9, 10)
-DEVICE = torch.device('cuda' if GPU else 'cpu')
-
 with pytest.MonkeyPatch.context() as patch:
     if not GPU:
         patch.setenv('TRITON_INTERPRET', '1')
     from models import fused
 
-    @triton.jit
-    def dot_of_floats(a, b, acc=None):
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
-
-
-def convert(numbers, source, target, rounding):
-    """float32 to bf16, as bits, and back."""
-    numbers = torch.from_numpy(numbers)
-    if target == tl.bfloat16:
-        return numbers.bfloat16().view(torch.uint16).numpy()
-    return numbers.view(torch.bfloat16).float().numpy()
-
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
-    """Lets the interpreter run functions that were imported without it, and compute in bf16 as a GPU does.
-
-    Of its own it multiplies the bits of bf16 numbers as integers, and cuts off digits instead of rounding.
-    """
-    if not GPU:
-        for name in ('sum', 'max', 'zeros'):
-            monkeypatch.setattr(tl, name, InterpretedFunction(getattr(tl, name).fn))
-        monkeypatch.setattr(fused, 'dot', dot_of_floats)
-        monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
+    """Lets the interpreter run the kernel where there is no GPU."""
+    interpret(monkeypatch, fused)
 
 
 PUBLISHED = specs.a_liif(K=10, hidden=[16] * 4, net_hidden=[256] * 4)

@@ -1,10 +1,13 @@
-"""On a GPU every decoder gives what it gives on the CPU: queries, whole targets, gradients, and bf16."""
+"""On a GPU every decoder gives what it gives on the CPU, also in bf16; and training by CUDA graphs."""
 
 import pytest
 import torch
 from specs import PLAIN, grid, pixel
 
 import models
+from devices import Parallel
+from training.run import Config
+from training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
 SPECS = {**PLAIN, 'pixel-residual': pixel(residual='bilinear')}
@@ -35,3 +38,20 @@ def test_bf16_on_a_gpu_is_close_to_float32(spec):
         found = on('cuda', spec, (13, 15))
     assert (found[0] - expected[0]).norm() < 0.05 * expected[0].norm()
     assert all(grad.isfinite().all() for grad in found)
+
+
+@pytest.mark.parametrize('compiled', [False, True], ids=['eager', 'compiled'])
+def test_training_by_cuda_graphs_equals_training_without_them(compiled, tmp_path):
+    ends = []
+    for graphs in (False, True):
+        config = Config({}, SPECS['pixel-residual'], {'name': 'adam', 'args': {'lr': 1e-2}}, 1, compile=compiled,
+                        cuda_graphs=graphs)
+        trainer = Trainer(config, Parallel('0'), tmp_path)
+        for size in (12, 9, 12, 20, 9):  # pixels of the targets: shapes that are recorded, and replayed
+            torch.manual_seed(size)
+            batch = {'inp': torch.randint(256, (2, 3, 6, 6), dtype=torch.uint8),
+                     'gt': torch.randint(256, (2, 3, size, size), dtype=torch.uint8)}
+            loss = trainer.step(batch, 2, 2, None)
+        ends.append([loss, *trainer.model.parameters()])
+    for plain, recorded in zip(*ends, strict=True):
+        torch.testing.assert_close(recorded, plain)

@@ -1,5 +1,7 @@
 """Training's options of precision and speed: float32, TF32, bf16, channels_last, torch.compile."""
 
+import copy
+import functools
 import platform
 import re
 import shutil
@@ -7,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import specs
 import torch
 from projects import Project, before_step, record
 
 import devices
+import models
 
 
 def autocast_in_step(project, *flags):
@@ -78,6 +82,22 @@ def test_compiling_gives_the_same_up_to_rounding(tmp_path):
     for i in (1, 2, 3):
         assert compiled.events()['loss'][i] == pytest.approx(plain.events()['loss'][i], rel=1e-3)
     assert compiled.checkpoint()['model']['sd'].keys() == plain.checkpoint()['model']['sd'].keys()
+
+
+def test_whole_targets_of_many_sizes_are_compiled_once(monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=backend))
+    plain = models.make(specs.pixel(residual='bilinear'))
+    compiled = devices.Parallel('cpu').wrap(copy.deepcopy(plain), compiled=True)
+    inp = torch.randn(2, 3, 6, 6)
+    for size in ((6, 6), (9, 9), (12, 13), (20, 20)):
+        torch.testing.assert_close(compiled(inp, None, None, size), plain(inp, None, None, size))
+    assert len(graphs) == 1
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from files import atomic_write, writing
 from training.optim import make_schedule
 from utils import parse_eval_type
 
-FLAGS = ('seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile')  # config keys with a command line option
+# config keys with a command line option
+FLAGS = 'seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile', 'cuda_graphs'
 # keys that may differ on --resume; data may have moved
 FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
         'root_path_1', 'root_path_2', 'shown'}
@@ -54,6 +55,7 @@ class Config:
     tf32: bool = False
     channels_last: bool = False
     compile: bool = False
+    cuda_graphs: bool = False  # forward and backward of a step as one launch, recorded for each shape of batches
 
     def __post_init__(self):
         self.lr_factor = make_schedule(self.multi_step_lr, self.cosine_lr)

@@ -21,6 +21,7 @@ from models.convert import from_published
 from models.decoder import USUAL_NORM
 from models.predict import check_channels, normalisations, same_normalisation
 from models.registry import load_state, make_model, with_n_colors
+from training.graphs import StepGraphs
 from training.losses import Losses
 from training.optim import make_optimizer
 from training.run import Config
@@ -58,6 +59,11 @@ class Trainer:
         self.loss = Losses(config.loss).to(parallel.device)
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
+        self.graphs = None
+        if config.cuda_graphs and parallel.device.type == 'cuda':
+            if parallel.distributed or len(parallel.devices) > 1:
+                raise UserError('--cuda-graphs works with one GPU')
+            self.graphs = StepGraphs(self.differentiate, list(self.model.parameters()))
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.best = -math.inf
         self.start_epoch(0)
@@ -73,8 +79,24 @@ class Trainer:
         Returns their share of each loss's mean over the batch: (number of losses,). `decay`: that of the averaged
         weights.
         """
-        parallel, config = self.parallel, self.config
-        batch = {k: v.to(parallel.device, non_blocking=True) for k, v in batch.items()}
+        if self.graphs:
+            losses = self.graphs(batch)  # of one process, which has the whole batch
+        else:
+            batch = {k: v.to(self.parallel.device, non_blocking=True) for k, v in batch.items()}
+            self.optimizer.zero_grad(set_to_none=True)
+            losses = self.differentiate(batch, local / total)
+        if self.config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        if self.ema:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+                for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+                    ours.copy_(latest)
+        return losses
+
+    def differentiate(self, batch: dict, share: float = 1) -> torch.Tensor:
+        """Adds to the gradients those of `batch`, on the device; returns each loss's mean over it, times `share`."""
         inp, gt = self.inp_norm.apply(to_float(batch['inp'])), to_float(batch['gt'])
         with self.precision:
             if 'coord' in batch:
@@ -82,18 +104,9 @@ class Trainer:
             else:  # every pixel of the targets
                 # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
                 pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
-        losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * (local / total)
-        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * share
         # the processes' gradients are averaged, but their losses add up
-        (self.loss.total(losses) * parallel.world).backward()
-        if config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
-        self.optimizer.step()
-        if self.ema:
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
-                for ours, latest in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-                    ours.copy_(latest)
+        (self.loss.total(losses) * self.parallel.world).backward()
         return losses.detach()
 
     def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:

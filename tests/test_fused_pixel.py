@@ -1,0 +1,131 @@
+"""The kernels of `models.fused_pixel` against the products of single layers, and where they are used.
+
+On a GPU that they are made for they run themselves; elsewhere Triton's interpreter runs them, on the CPU, and the
+compiler, which needs no GPU, is asked for their code.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from specs import ENCODER, images, pixel
+
+triton = pytest.importorskip('triton', reason='Triton is not installed')
+
+from triton_on_cpu import DEVICE, GPU, interpret  # noqa: E402
+
+import models  # noqa: E402
+from models import a_liif  # noqa: E402
+
+with pytest.MonkeyPatch.context() as patch:
+    if not GPU:
+        patch.setenv('TRITON_INTERPRET', '1')
+    from models import fused_pixel
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch):
+    """Lets the interpreter run the kernels where there is no GPU."""
+    interpret(monkeypatch, fused_pixel)
+
+
+def build(width=16, **args):
+    torch.manual_seed(0)
+    return models.make(pixel(hidden=[width] * 4, init='layer', **args)).to(DEVICE)
+
+
+def results(model, inp, size, monkeypatch, kernels):
+    """Colours of whole targets and the gradients of all parameters, with or without the kernels."""
+    monkeypatch.setattr(a_liif, 'pixel_kernel', lambda *args: fused_pixel if kernels else None)
+    model.zero_grad()
+    out = model(inp, size=size)
+    (out * torch.linspace(-1, 1, out.numel(), device=DEVICE).view_as(out)).sum().backward()
+    return [out.detach(), *(param.grad for param in model.parameters())]
+
+
+@pytest.mark.parametrize('size', [(5, 6), (11, 9), (21, 28)], ids=['x1', 'x2', 'x4'])
+@pytest.mark.parametrize('args', [{}, {'width': 32}, {'K': 16}, {'local_ensemble': False}, {'cell_decode': False}],
+                         ids=['small', 'wide', 'sixteen-functions', 'no-ensemble', 'no-cell'])
+def test_in_float32_colours_and_gradients_equal_those_of_single_layers(args, size, monkeypatch):
+    model, inp = build(**args), images(5, 7).float().to(DEVICE)
+    expected, ours = (results(model, inp, size, monkeypatch, kernels) for kernels in (False, True))
+    for actual, wanted in zip(ours, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_grey_images_have_one_colour(monkeypatch):
+    model = build(encoder_spec={**ENCODER, 'args': {**ENCODER['args'], 'n_colors': 1}})
+    inp = images(4, 5)[:, :1].float().to(DEVICE)
+    expected, ours = (results(model, inp, (9, 9), monkeypatch, kernels)[0] for kernels in (False, True))
+    assert ours.shape[-1] == 1
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_bf16_they_are_about_as_exact_as_single_layers():
+    assert fused_pixel.worst_error(build(width=32).imnet, DEVICE) < 1
+
+
+def test_kernels_that_fail_or_disagree_are_not_used(monkeypatch):
+    imnet, start = build().imnet, torch.zeros(1, 16, device=DEVICE)
+    monkeypatch.setattr(fused_pixel, 'TRIED', {})
+    assert fused_pixel.agrees(imnet, start)
+    right = fused_pixel.decode
+    for broken in (lambda *args: 1 / 0, lambda *args: right(*args) * 1.1, lambda *args: right(*args) * torch.nan):
+        monkeypatch.setattr(fused_pixel, 'decode', broken)
+        monkeypatch.setattr(fused_pixel, 'TRIED', {})
+        with pytest.warns(UserWarning, match='kernels for pixel space are not used'):
+            assert not fused_pixel.agrees(imnet, start)
+        assert not fused_pixel.agrees(imnet, start)  # tried once
+
+
+@pytest.mark.parametrize('capability, allowed, hidden, dtype, expected', [
+    (9, '', [32] * 4, torch.bfloat16, True), (8, '', [32] * 4, torch.bfloat16, False),
+    (8, '1', [32] * 4, torch.bfloat16, True), (7, '1', [32] * 4, torch.bfloat16, False),
+    (9, '', [32] * 3, torch.bfloat16, False), (9, '', [16, 16, 16, 32], torch.bfloat16, False),
+    (9, '', [24] * 4, torch.bfloat16, False), (9, '', [32] * 4, torch.float32, False)])
+def test_they_are_used_for_four_layers_in_bf16_on_gpus_that_are_checked_or_allowed(capability, allowed, hidden, dtype,
+                                                                                   expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (capability, 0))
+    monkeypatch.setenv('A_LIIF_KERNEL', allowed)
+    imnet = models.make(pixel(hidden=hidden)).imnet
+    assert fused_pixel.fits(imnet, torch.zeros(1, hidden[0], dtype=dtype)) is expected
+
+
+def test_on_a_cpu_and_without_triton_they_are_not_used(monkeypatch):
+    assert a_liif.pixel_kernel(None, torch.zeros(1)) is None
+    monkeypatch.delattr(models, 'fused_pixel')
+    monkeypatch.delitem(sys.modules, 'models.fused_pixel')
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    assert a_liif.pixel_kernel(None, SimpleNamespace(is_cuda=True)) is None
+
+
+COMPILE = '''
+import json
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from models import fused_pixel
+
+report = {}
+for name in ('forward_kernel', 'backward_kernel'):
+    kernel, constants = getattr(fused_pixel, name), {'C': 3, 'COLOURS': 16, 'S': 3368, 'H': 32, 'BLOCK': 32}
+    types = {arg: {'start': '*bf16', 'functions': '*bf16', 'grad_start': '*bf16', 'grad_params': '*bf16', 'n': 'i32',
+                   'm': 'i32'}.get(arg, 'constexpr' if arg in constants else '*fp32') for arg in kernel.arg_names}
+    code = compile(ASTSource(kernel, types, constants), target=GPUTarget('cuda', 90, 32), options={'num_warps': 2})
+    report[name] = code.metadata.shared, code.asm['ptx'].count('mma.sync')
+print(json.dumps(report))
+'''
+
+
+@pytest.mark.slow
+def test_they_compile_to_tensor_core_products_that_fit_an_h100(tmp_path):
+    environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(tmp_path), 'OMP_NUM_THREADS': '1'}
+    run = subprocess.run([sys.executable, '-c', COMPILE], env=environment, capture_output=True, text=True,
+                         cwd=Path(__file__).resolve().parents[1])
+    assert run.returncode == 0, run.stderr
+    for shared, products in json.loads(run.stdout).values():
+        assert products > 0 and shared <= 48 * 1024
