@@ -14,11 +14,12 @@ import warnings
 import torch
 import triton
 import triton.language as tl
+from torch.autograd.function import once_differentiable
 
 from models.a_liif import decode_by_layers
 from models.mlp import MLPMixture
 
-COLOURS = 16  # the last layer's outputs are padded to the smallest side of a product
+PADDED = 16  # the last layer's outputs are padded to the smallest side of a product
 OPTIONS = {'BLOCK': 32, 'num_warps': 2}  # BLOCK: queries at a time
 TRIED = {}  # results of `agrees`
 CHECKED = (9,)  # major compute capabilities of the GPUs on which this has been tried; elsewhere it is opt-in
@@ -27,12 +28,12 @@ CHECKED = (9,)  # major compute capabilities of the GPUs on which this has been 
 def fits(imnet: MLPMixture, start: torch.Tensor) -> bool:
     """Whether the kernels are made for `imnet`, and for the first layer's output `start`: bf16, four hidden layers."""
     widths = imnet.dims[1:-1]
-    if len(widths) != 4 or {*widths} not in ({16}, {32}, {64}) or imnet.out_dim > COLOURS:
+    if len(widths) != 4 or {*widths} not in ({16}, {32}) or imnet.out_dim > PADDED:
         return False
     if start.dtype != torch.bfloat16:
         return False
-    capability = torch.cuda.get_device_capability(start.device)[0]
-    return capability in CHECKED or capability >= 8 and os.environ.get('A_LIIF_KERNEL') == '1'
+    capability, allowed = torch.cuda.get_device_capability(start.device)[0], os.environ.get('A_LIIF_KERNEL')
+    return capability in CHECKED and allowed != '0' or capability >= 8 and allowed == '1'
 
 
 def decode(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, start: torch.Tensor, rel_y: torch.Tensor,
@@ -97,19 +98,20 @@ class Functions(torch.autograd.Function):
     """Colours (P, C, n * m), float32, of each pixel's n x m queries.
 
     start (P, H): the first layer's output at rel_coord 0. functions (P, S): mixtures of the rows of `pack`. rel_y
-    (P, n), rel_x (P, m). `colours`: C.
+    (P, n), rel_x (P, m). `count`: C.
     """
 
     @staticmethod
-    def forward(ctx, start, functions, rel_y, rel_x, colours):
+    def forward(ctx, start, functions, rel_y, rel_x, count):
         start, functions, rel_y, rel_x = (x.contiguous() for x in (start, functions, rel_y, rel_x))
         queries = rel_y.shape[1] * rel_x.shape[1]
-        out = start.new_empty(len(start), colours, queries, dtype=torch.float32)
+        out = start.new_empty(len(start), count, queries, dtype=torch.float32)
         ctx.save_for_backward(start, functions, rel_y, rel_x)
-        launch(forward_kernel, out, start, functions, rel_y, rel_x, colours)
+        launch(forward_kernel, out, start, functions, rel_y, rel_x, count)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         start, functions, rel_y, rel_x = ctx.saved_tensors
         grad_start, grad_params = torch.empty_like(start), torch.empty_like(functions)
@@ -119,10 +121,10 @@ class Functions(torch.autograd.Function):
         return grad_start, grad_params, None, None, None
 
 
-def launch(kernel, colours, start, functions, rel_y, rel_x, count, *grads):
+def launch(kernel, values, start, functions, rel_y, rel_x, count, *grads):
     with torch.cuda.device_of(start):
-        kernel[(len(start),)](colours, start, functions, rel_y, rel_x, *grads, rel_y.shape[1], rel_x.shape[1],
-                              C=count, COLOURS=COLOURS, S=functions.shape[1], H=start.shape[1], **OPTIONS)
+        kernel[(len(start),)](values, start, functions, rel_y, rel_x, *grads, rel_y.shape[1], rel_x.shape[1],
+                              C=count, PADDED=PADDED, S=functions.shape[1], H=start.shape[1], **OPTIONS)
 
 
 @triton.jit
@@ -142,11 +144,11 @@ def first(start, local_y, local_x, y, x):
 
 
 @triton.jit
-def load_function(start, functions, H: tl.constexpr, C: tl.constexpr, COLOURS: tl.constexpr, S: tl.constexpr):
+def load_function(start, functions, H: tl.constexpr, C: tl.constexpr, PADDED: tl.constexpr, S: tl.constexpr):
     """The function of this program's pixel: see `pack`."""
     pixel = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, H)
-    c = tl.arange(0, COLOURS)
+    c = tl.arange(0, PADDED)
     square = i[:, None] * H + i[None, :]
     p = functions + pixel * S
     matrices = p + 2 * H
@@ -169,11 +171,11 @@ def load_coord(rel_y, rel_x, q, n, m):
 
 
 @triton.jit(do_not_specialize=['n', 'm'])
-def forward_kernel(out, start, functions, rel_y, rel_x, n, m, C: tl.constexpr, COLOURS: tl.constexpr, S: tl.constexpr,
+def forward_kernel(out, start, functions, rel_y, rel_x, n, m, C: tl.constexpr, PADDED: tl.constexpr, S: tl.constexpr,
                    H: tl.constexpr, BLOCK: tl.constexpr):
     pixel = tl.program_id(0).to(tl.int64)
-    s, ly, lx, w1, w2, w3, b1, b2, b3, w4, b4 = load_function(start, functions, H, C, COLOURS, S)
-    c = tl.arange(0, COLOURS)
+    s, ly, lx, w1, w2, w3, b1, b2, b3, w4, b4 = load_function(start, functions, H, C, PADDED, S)
+    c = tl.arange(0, PADDED)
     for begin in range(0, n * m, BLOCK):
         q = begin + tl.arange(0, BLOCK)
         y, x = load_coord(rel_y, rel_x, q, n, m)
@@ -184,18 +186,18 @@ def forward_kernel(out, start, functions, rel_y, rel_x, n, m, C: tl.constexpr, C
 
 @triton.jit(do_not_specialize=['n', 'm'])
 def backward_kernel(grad, start, functions, rel_y, rel_x, grad_start, grad_params, n, m, C: tl.constexpr,
-                    COLOURS: tl.constexpr, S: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr):
+                    PADDED: tl.constexpr, S: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr):
     pixel = tl.program_id(0).to(tl.int64)
-    s, ly, lx, w1, w2, w3, b1, b2, b3, w4, b4 = load_function(start, functions, H, C, COLOURS, S)
+    s, ly, lx, w1, w2, w3, b1, b2, b3, w4, b4 = load_function(start, functions, H, C, PADDED, S)
     dtype: tl.constexpr = w1.dtype
     i = tl.arange(0, H)
-    c = tl.arange(0, COLOURS)
+    c = tl.arange(0, PADDED)
     gs = tl.zeros((H,), tl.float32)
     gy, gx, g1, g2, g3 = gs, gs, gs, gs, gs  # of the columns for rel_coord and of the biases
     gw1 = tl.zeros((H, H), tl.float32)
     gw2, gw3 = gw1, gw1
-    gw4 = tl.zeros((COLOURS, H), tl.float32)
-    g4 = tl.zeros((COLOURS,), tl.float32)
+    gw4 = tl.zeros((PADDED, H), tl.float32)
+    g4 = tl.zeros((PADDED,), tl.float32)
     for begin in range(0, n * m, BLOCK):
         q = begin + tl.arange(0, BLOCK)
         y, x = load_coord(rel_y, rel_x, q, n, m)

@@ -18,6 +18,7 @@ from models.geometry import axis_neighbours, centre, ensemble_weights, relative_
 CHUNK = 1 << 19  # numbers between two layers (pixels times their queries times `width`) at a time: they stay in cache
 CUDA_CHUNK = 1 << 27  # so many that the time to launch the products is negligible
 CUDA_PIXELS = 1 << 15  # at a time: CUDA limits the number of products in a batch
+RECORDED = []  # what CUDA graphs read
 
 
 class Runs:
@@ -62,14 +63,21 @@ def on_gpu(x: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> to
 
 def kept(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The coordinates `x` (N,) on `device`; those on a GPU are kept: copying them anew for each batch would wait."""
-    return on_gpu(tuple(x.tolist()), x.dtype, device) if device.type == 'cuda' else x.to(device)
+    return for_good(on_gpu(tuple(x.tolist()), x.dtype, device)) if device.type == 'cuda' else x.to(device)
 
 
 def make_runs(x: torch.Tensor, device: torch.device, size: int, local_ensemble: bool) -> Runs:
     """The `Runs` of x (N,) on `device`, likewise."""
     if device.type == 'cuda':
-        return runs_of(tuple(x.tolist()), x.dtype, device, size, local_ensemble)
+        return for_good(runs_of(tuple(x.tolist()), x.dtype, device, size, local_ensemble))
     return Runs(x.cpu(), size, local_ensemble).to(device)
+
+
+def for_good(value: torch.Tensor | Runs) -> torch.Tensor | Runs:
+    """`value`; if a CUDA graph is being recorded, it is never freed, because the graph reads its memory again."""
+    if torch.cuda.is_current_stream_capturing():
+        RECORDED.append(value)
+    return value
 
 
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,

@@ -67,7 +67,7 @@ def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | N
               ('the dominant function', 'black', Image.fromarray(colours[ruler]))]
     for k, weight in enumerate(weights):
         mean, deviation = weight.mean(), weight.std()
-        caption = f'{k}: dominates {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
+        caption = f'{k}: largest {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
         panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
     return sheet(panels, 4)
 

@@ -194,7 +194,7 @@ def peak_resident():
 def flops(call):
     """The FLOPs of `call`; those of a fused kernel are counted in the layers that it replaces."""
     inplace = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
-    with patch.object(a_liif, 'fused_kernel', lambda *_: None), \
+    with patch.object(a_liif, 'fused_kernel', lambda *_: None), patch.object(a_liif, 'pixel_kernel', lambda *_: None), \
             FlopCounterMode(display=False, custom_mapping=inplace) as counter:
         call()
     return counter.get_total_flops()

@@ -1,6 +1,6 @@
 """Measures how many samples per second this machine trains with a config, by batch size, and how many it loads.
 
-    python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--json results.json]
+    python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--compile] [--cuda-graphs]
 
 Samples are random numbers of the config's input size, with scales from 1 to 4 in turn; if the config has no `sample_q`,
 all pixels of the targets are queried. The steps are those of train_liif.py: forward, backward, optimizer, average. The
@@ -8,6 +8,7 @@ loader is that of the config, if its photos are available.
 """
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -90,9 +91,10 @@ def main() -> None:
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
     parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--cuda-graphs', action='store_true', help='launch steps as CUDA graphs')
     parser.add_argument('--json', help='write the numbers here')
     args = parser.parse_args()
-    config = read_config(args.config, {'compile': True} if args.compile else None)
+    config = read_config(args.config, {'compile': args.compile, 'cuda_graphs': args.cuda_graphs})
     parallel = Parallel(args.gpu)
     sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
     check_positive(**{'--batch-sizes': min(sizes)})
@@ -104,6 +106,8 @@ def main() -> None:
             try:
                 trainer = Trainer(config, parallel, Path(folder))
                 rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+                del trainer
+                gc.collect()  # its graphs refer to it
             except torch.OutOfMemoryError:
                 print(f'batch {size}: out of memory')
                 break

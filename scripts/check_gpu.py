@@ -3,9 +3,9 @@
     python scripts/check_gpu.py [--minutes 3] [--output results]
 
 The steps, each in a process of its own, so that a failing kernel does not affect the GPU for the others:
-    kernel      compiles models/fused.py and compares it with the equation that it computes
+    kernel      compiles models/fused.py and fused_pixel.py and compares them with the equations that they compute
     tests       the tests that need a GPU
-    training    samples per second with the config of the weights in training (scripts/benchmark_training.py)
+    training    samples per second with the config of the demo's model (scripts/benchmark_training.py)
     benchmark   published forms compared with ours, decoding and training steps (scripts/benchmark.py)
     tiles       times the kernel's tiles (scripts/tune_fused.py)
 
@@ -41,9 +41,10 @@ def steps(output: Path) -> dict[str, list[str]]:
     gpu = '0' if torch.cuda.is_available() else 'cpu'
     test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
     return {
-        'kernel': [*test, 'tests/test_fused.py'],
+        'kernel': [*test, 'tests/test_fused.py', 'tests/test_fused_pixel.py'],
         'tests': [*test, 'tests/test_distributed.py', 'tests/test_gpu.py', '-k', 'gpu'],
-        'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--json', str(output / 'training.json')],
+        'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--compile', '--cuda-graphs', '--batch-sizes', '32',
+                     '128', '--json', str(output / 'training.json')],
         'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
         'tiles': ['scripts/tune_fused.py'],
     }

@@ -9,9 +9,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import specs
 import torch
 from projects import ENVIRONMENT, Project, before_step
 from torch import nn
@@ -21,6 +23,7 @@ import train_liif
 from cli import run_cli
 from devices import Parallel
 from errors import UserError
+from training.run import Config
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # nearly all of them start jobs of several processes
@@ -260,6 +263,15 @@ def test_several_indices_are_one_process_with_several_devices(monkeypatch):
         parallel.wrap('model', compiled=True)
     with pytest.raises(UserError, match='--amp works with one GPU, or with torchrun'):
         parallel.wrap('model', amp='bf16')
+
+
+@pytest.mark.parametrize('distributed, gpus', [(True, 1), (False, 2)], ids=['torchrun', 'DataParallel'])
+def test_cuda_graphs_are_refused_on_several_gpus(distributed, gpus, tmp_path):
+    cpu = torch.device('cpu')
+    parallel = SimpleNamespace(distributed=distributed, devices=[cpu] * gpus, device=cpu)
+    config = Config({}, specs.pixel(), {'name': 'adam', 'args': {'lr': 1e-3}}, 1, cuda_graphs=True)
+    with pytest.raises(UserError, match='cuda_graphs works with one GPU'):
+        Trainer(config, parallel, tmp_path)
 
 
 # --- GPUs ------------------------------------------------------------------------------------------

@@ -40,18 +40,18 @@ def test_bf16_on_a_gpu_is_close_to_float32(spec):
     assert all(grad.isfinite().all() for grad in found)
 
 
-@pytest.mark.parametrize('compiled', [False, True], ids=['eager', 'compiled'])
-def test_training_by_cuda_graphs_equals_training_without_them(compiled, tmp_path):
-    ends = []
+@pytest.mark.parametrize('options', [{}, {'compile': True}, {'amp': 'bf16', 'ema': 0.9, 'grad_clip': 0.1}],
+                         ids=['float32', 'compiled', 'bf16'])
+def test_training_by_cuda_graphs_equals_training_without_them(options, tmp_path):
+    ends, spec = [], pixel(hidden=[16] * 4, init='layer', residual='bilinear')
     for graphs in (False, True):
-        config = Config({}, SPECS['pixel-residual'], {'name': 'adam', 'args': {'lr': 1e-2}}, 1, compile=compiled,
-                        cuda_graphs=graphs)
+        config = Config({}, spec, {'name': 'adam', 'args': {'lr': 1e-2}}, 1, cuda_graphs=graphs, **options)
         trainer = Trainer(config, Parallel('0'), tmp_path)
         for size in (12, 9, 12, 20, 9):  # pixels of the targets: shapes that are recorded, and replayed
             torch.manual_seed(size)
             batch = {'inp': torch.randint(256, (2, 3, 6, 6), dtype=torch.uint8),
                      'gt': torch.randint(256, (2, 3, size, size), dtype=torch.uint8)}
-            loss = trainer.step(batch, 2, 2, None)
-        ends.append([loss, *trainer.model.parameters()])
+            loss = trainer.step(batch, 2, 2, trainer.config.ema)
+        ends.append([loss, *trainer.weights()])
     for plain, recorded in zip(*ends, strict=True):
         torch.testing.assert_close(recorded, plain)

@@ -7,10 +7,13 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import specs
 import torch
 from projects import Killed, Project, assert_same, before_step, error, kill, stop
 
+from devices import Parallel
 from errors import UserError
+from models import checkpoint
 from training import run, trainer
 
 FEATURES = {
@@ -255,3 +258,24 @@ def test_overwrite_leaves_the_run_alone_if_the_new_one_cannot_start(project, und
         project.train('--overwrite')
     assert_same(project.checkpoints(), undisturbed({}))
     assert len(project.log()) == 4
+
+
+def test_adam_goes_on_as_this_config_has_it_from_another_memory_format(tmp_path, monkeypatch):
+    def trainer_with(**options):
+        config = run.Config({}, specs.pixel(), {'name': 'adam', 'args': {'lr': 1e-3}}, 1, **options)
+        return trainer.Trainer(config, Parallel('cpu'), tmp_path)
+
+    batch = {'inp': torch.rand(2, 3, 6, 6), 'gt': torch.rand(2, 3, 12, 12)}
+    first = trainer_with()
+    first.step(batch, 2, 2, None)
+    first.save('last')
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, 'Adam', lambda *args, **options: adam(*args, **{**options, 'fused': True}))
+    second = trainer_with(channels_last=True)
+    second.restore(checkpoint.read(tmp_path / 'epoch-last.pth'), same_run=True)
+    assert second.optimizer.param_groups[0]['fused']
+    for parameter, state in second.optimizer.state.items():
+        assert state['exp_avg'].stride() == parameter.stride()
+    torch.testing.assert_close(second.step(batch, 2, 2, None), first.step(batch, 2, 2, None))
+    for ours, expected in zip(second.model.parameters(), first.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected)

@@ -11,12 +11,10 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
-GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in (9, 10)
-DEVICE = torch.device('cuda' if GPU else 'cpu')
+CAPABILITY = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
 
 with pytest.MonkeyPatch.context() as patch:
-    if not GPU:
-        patch.setenv('TRITON_INTERPRET', '1')
+    patch.setenv('TRITON_INTERPRET', '1')
 
     @triton.jit
     def dot_of_floats(a, b, acc=None):
@@ -37,9 +35,8 @@ def interpret(monkeypatch, module):
     Of its own it multiplies the bits of bf16 numbers as integers, and cuts off digits instead of rounding. `module`:
     that of the kernel, with its own `dot`.
     """
-    if not GPU:
-        for name in ('sum', 'max', 'zeros'):
-            monkeypatch.setattr(tl, name, InterpretedFunction(getattr(tl, name).fn))
-        monkeypatch.setattr(module, 'dot', dot_of_floats)
-        monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
-        monkeypatch.setattr(torch.cuda, 'device_of', lambda tensor: contextlib.nullcontext())
+    for name in ('sum', 'max', 'zeros'):
+        monkeypatch.setattr(tl, name, InterpretedFunction(getattr(tl, name).fn))
+    monkeypatch.setattr(module, 'dot', dot_of_floats)
+    monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
+    monkeypatch.setattr(torch.cuda, 'device_of', lambda tensor: contextlib.nullcontext())

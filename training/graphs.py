@@ -3,25 +3,32 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
+
+GRAPHS = 512  # at most; steps of further shapes are launched kernel by kernel
 
 
 class StepGraphs:
-    """Calls `compute(batch)`, which adds to the gradients of `parameters` and returns a tensor, as a CUDA graph.
+    """Calls `compute(batch)`, which adds to the gradients of `model` and returns a tensor, as a CUDA graph.
 
-    Each shape of batches gets a graph of its own, recorded when it first occurs. All share their memory, so the result
-    is copied. What is recorded must not wait for the GPU, nor copy from main memory.
+    Each shape of batches gets a graph of its own, recorded when it first occurs. Except for their inputs, all use the
+    same memory, so the result is copied. What is recorded must not wait for the GPU, nor copy from main memory.
     """
 
-    def __init__(self, compute: Callable[[dict], torch.Tensor], parameters: list[torch.nn.Parameter]):
-        self.compute, self.parameters = compute, parameters
-        self.graphs, self.pool, self.stream = {}, torch.cuda.graph_pool_handle(), torch.cuda.Stream()
-        for parameter in parameters:
+    def __init__(self, compute: Callable[[dict], torch.Tensor], model: nn.Module):
+        self.compute, self.model, self.parameters = compute, model, list(model.parameters())
+        self.device = self.parameters[0].device
+        self.graphs = {}
+        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self.device)
+        for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
     def __call__(self, batch: dict) -> torch.Tensor:
         """What `compute` returns for `batch`, tensors on any device; the gradients are those of this batch alone."""
         shapes = tuple((name, value.shape, value.dtype) for name, value in batch.items())
         if shapes not in self.graphs:
+            if len(self.graphs) == GRAPHS:
+                return self.run({name: value.to(self.device) for name, value in batch.items()})
             self.graphs[shapes] = self.record(batch)
         graph, inputs, result = self.graphs[shapes]
         for name, value in inputs.items():
@@ -29,22 +36,28 @@ class StepGraphs:
         graph.replay()
         return result.clone()
 
+    def run(self, batch: dict) -> torch.Tensor:
+        """`compute` with fresh gradients, in the same memory."""
+        torch._foreach_zero_([parameter.grad for parameter in self.parameters])
+        return self.compute(batch)
+
     def record(self, batch: dict) -> tuple[torch.cuda.CUDAGraph, dict, torch.Tensor]:
-        """A graph, its inputs and its result. The first call is not recorded: it compiles kernels and fills caches."""
-        device = self.parameters[0].device
-        inputs = {name: value.to(device) for name, value in batch.items()}
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(device)
+        """A graph, its inputs and its result. It is preceded by a trial, which compiles kernels and fills caches."""
+        inputs = {name: value.to(self.device, copy=True) for name, value in batch.items()}
+        graph, buffers = torch.cuda.CUDAGraph(), [buffer.clone() for buffer in self.model.buffers()]
+        torch.cuda.synchronize(self.device)
         with torch.cuda.stream(self.stream):
-            self.compute(inputs)
-            torch.cuda.synchronize(device)
+            with torch.random.fork_rng([self.device]):
+                self.run(inputs)
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            torch.cuda.synchronize(self.device)
             # (torch.cuda.graph would empty PyTorch's cache of memory each time.) Other threads, such as the one that
             # pins the loader's batches, may go on using CUDA.
             graph.capture_begin(self.pool, 'thread_local')
             try:
-                torch._foreach_zero_([parameter.grad for parameter in self.parameters])
-                result = self.compute(inputs)
+                result = self.run(inputs)
             finally:
                 graph.capture_end()
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize(self.device)
         return graph, inputs, result

@@ -57,13 +57,12 @@ class Trainer:
         self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.loss = Losses(config.loss).to(parallel.device)
+        if config.cuda_graphs and (parallel.distributed or len(parallel.devices) > 1):
+            raise UserError('cuda_graphs works with one GPU in one process: set it to false')
         self.net = parallel.wrap(self.model, config.compile, config.amp)
         self.precision = mixed_precision(parallel.device, config.amp)
-        self.graphs = None
-        if config.cuda_graphs and parallel.device.type == 'cuda':
-            if parallel.distributed or len(parallel.devices) > 1:
-                raise UserError('--cuda-graphs works with one GPU')
-            self.graphs = StepGraphs(self.differentiate, list(self.model.parameters()))
+        graphs = config.cuda_graphs and parallel.device.type == 'cuda'
+        self.graphs = StepGraphs(self.differentiate, self.model) if graphs else None
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.best = -math.inf
         self.start_epoch(0)
@@ -290,9 +289,13 @@ class Trainer:
                             'it, or start from the weights alone (weights_from)')
         groups = self.optimizer.param_groups
         own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
-        self.optimizer.load_state_dict(state['optimizer']['sd'])
-        for group, values in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(values)  # weight decay and the like are the config's, not the checkpoint's
+        saved = state['optimizer']['sd']
+        if len(saved['param_groups']) == len(own):  # weight decay and the like are the config's, not the checkpoint's
+            saved = {**saved, 'param_groups': [{**a, **b} for a, b in zip(saved['param_groups'], own, strict=True)]}
+        self.optimizer.load_state_dict(saved)
+        for parameter, values in self.optimizer.state.items():  # in the parameter's memory format, as fused Adam needs
+            values.update({k: torch.empty_like(parameter).copy_(v) for k, v in values.items()
+                           if getattr(v, 'shape', None) == parameter.shape})
         for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
             setattr(self, key, state[key])
         self.seconds = state.get('seconds', 0.) if same_run else 0.
