@@ -1,4 +1,4 @@
-"""scripts/shrink_photos.py: folders of photos as WebP, within a size."""
+"""scripts/shrink_photos.py: folders of photos as AVIF, within a size."""
 
 import sys
 
@@ -26,13 +26,13 @@ def test_all_photos_come_in_their_sizes_and_take_no_more_than_was_allowed(folder
     sizes = {}
     for limit in (0.1, 0.03):
         shrink(monkeypatch, *folders, '--output', tmp_path / str(limit), '--megabytes', limit)
-        files = sorted((tmp_path / str(limit)).rglob('*.webp'))
+        files = sorted((tmp_path / str(limit)).rglob('*.avif'))
         assert [file.relative_to(tmp_path / str(limit)).parts for file in files] == sorted(
-            [('a', f'p{i}.webp') for i in range(12)] + [('b', 'one.webp')])
+            [('a', f'p{i}.avif') for i in range(12)] + [('b', 'one.avif')])
         sizes[limit] = sum(file.stat().st_size for file in files)
         assert sizes[limit] <= limit * 1e6
     assert sizes[0.03] < sizes[0.1]
-    small = np.asarray(Image.open(tmp_path / '0.1/a/p3.webp'), float)
+    small = np.asarray(Image.open(tmp_path / '0.1/a/p3.avif'), float)
     assert small.shape == (90, 120, 3)
     assert np.abs(small - np.asarray(Image.open(folders[0] / 'p3.png'), float)).mean() < 12
 
