@@ -73,7 +73,7 @@ def worst_error(imnet: MLPMixture, device: torch.device) -> float:
                                 for shape in ((pixels, 5), (pixels, 7), (pixels, imnet.out_dim, 35)))
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             out = path(imnet, *given, rel_y, rel_x).float()
-        parameters = [*imnet.weights[1:], *imnet.biases[1:]]
+        parameters = [p for p in (*imnet.weights[1:], *imnet.biases[1:]) if p.requires_grad]  # frozen ones do not
         return [out, *torch.autograd.grad(out, [*given, *parameters], weight)]
 
     with torch.inference_mode(False), torch.enable_grad():

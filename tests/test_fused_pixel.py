@@ -69,8 +69,9 @@ def test_grey_images_have_one_colour(monkeypatch):
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_in_bf16_they_are_about_as_exact_as_single_layers():
-    assert fused_pixel.worst_error(build(width=32).imnet, DEVICE) < 1
+@pytest.mark.parametrize('trained', [True, False], ids=['trained', 'frozen'])
+def test_in_bf16_they_are_about_as_exact_as_single_layers(trained):
+    assert fused_pixel.worst_error(build(width=32).requires_grad_(trained).imnet, DEVICE) < 1
 
 
 def test_kernels_that_fail_or_disagree_are_not_used(monkeypatch):
