@@ -92,10 +92,10 @@ def main() -> None:
     args = parse_args()
     # imported here so that --help does not wait for PyTorch, which takes seconds
     if args.zoom:
-        from pictures.zoom import zoom
+        from demos.zoom import zoom
         zoom(args)
     else:
-        from pictures.upscaling import upscale_all
+        from demos.upscaling import upscale_all
         upscale_all(args)
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import run_cli
 from datasets.image_file import read_image
+from demos.compare import detailed_part
 from errors import UserError
-from pictures.compare import detailed_part
 from pictures.sheets import zoomed_sheet
 from utils import number_text
 

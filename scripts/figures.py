@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
 from cli import add_import_option, run_cli
 from datasets.wrappers import SRImplicitDownsampled
+from demos.compare import weights_map
 from devices import pick_device, set_precision
 from errors import UserError
 from evaluation import predictions
 from files import atomic_write
 from models.pretrained import DEFAULT, load_pretrained
-from pictures.compare import weights_map
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import digests, load_models

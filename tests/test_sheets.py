@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
 
-from pictures import compare
+from demos import compare
 
 # Panels are 640 pixels long, above a caption of 28, 8 apart.
 
