@@ -25,8 +25,8 @@ def pixel(net_args=None, **args):
     return a_liif(net_args={'space': 'pixel', **(net_args or {})}, **args)
 
 
-def metasr(**args):
-    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, 'hidden_list': [8], **args}}
+def metasr():
+    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER}}
 
 
 def fixed_scale(scale=2, **args):
@@ -70,8 +70,6 @@ VARIANTS = PLAIN | {
     'lte-fast-without-residual': lte_fast(residual=None),
     'lmliif-plain': lmliif(mod_input=False), 'lmlte-plain': lmlte(mod_input=False),
     'lmlte-local_ensemble': lmlte(local_ensemble=False), 'lmlte-without-residual': lmlte(residual=None),
-    'metasr-feat_unfold': metasr(feat_unfold=False),
-    'metasr-residual': metasr(residual='bilinear'),
     'fixed-scale-residual': fixed_scale(residual='bilinear'),
     'liif-linear': liif(hidden=[]),
     'liif-deep': liif(hidden=[5, 6, 7, 8]),
