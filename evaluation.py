@@ -16,7 +16,8 @@ from config import check_args, check_norm, check_positive, load_yaml, set_key
 from errors import UserError, located
 from files import writing
 from models.decoder import Decoder
-from models.predict import check_channels, normalisations, upscale_ensemble, upscale_whole
+from models.normalisation import normalisations
+from models.predict import check_channels, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import TooSmall, calc_psnr, calc_ssim, make_coord, parse_eval_type, to_float
 

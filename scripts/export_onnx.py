@@ -26,7 +26,7 @@ from cli import add_import_option, run_cli
 from errors import UserError
 from files import atomic_write
 from models import load_pretrained
-from models.predict import normalisations
+from models.normalisation import normalisations
 from models.pretrained import DEFAULT
 from models.swinir import SwinIR
 

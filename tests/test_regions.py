@@ -171,7 +171,7 @@ def test_a_box_that_is_not_inside_the_image_is_an_error(image, box):
 
 
 def test_a_size_without_pixels_is_an_error(image):
-    with pytest.raises(UserError, match='size must be at least 1x1, not 0x10'):
+    with pytest.raises(UserError, match='size must be at least 1x1, not 10x0'):
         upscale_region(make(pixel()), image, (0, 0, 5, 5), (0, 10))
 
 

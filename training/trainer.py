@@ -19,7 +19,8 @@ from evaluation import eval_images, image_names
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.decoder import USUAL_NORM
-from models.predict import check_channels, normalisations, same_normalisation
+from models.normalisation import normalisations, same_normalisation
+from models.predict import check_channels
 from models.registry import load_state, make_model, with_n_colors
 from training.graphs import StepGraphs
 from training.losses import Losses
