@@ -16,14 +16,40 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError, located
+
+
+def picture_size(text):
+    """'339x510' as (339, 510), height and width."""
+    try:
+        height, width = map(int, text.split('x'))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, e.g. 339x510, not {text}')
+    return height, width
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
+    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the input picture')
+    parser.add_argument('--scale', type=float, default=4)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option, run_cli
 from devices import Parallel, pick_device, set_precision
-from errors import UserError, located
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained, target_size
 from models.registry import make_model
@@ -106,25 +132,8 @@ def report(name, shape, scale, counts, costs):
     return '\n'.join(lines)
 
 
-def picture_size(text):
-    """'339x510' as (339, 510), height and width."""
-    try:
-        height, width = map(int, text.split('x'))
-    except ValueError:
-        height = width = 0
-    if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, e.g. 339x510, not {text}')
-    return height, width
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
-    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the input picture')
-    parser.add_argument('--scale', type=float, default=4)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
     config = read_config(args.model) if args.model.endswith(('.yaml', '.yml')) else None
     device = pick_device(args.gpu)
     if device.type == 'cpu' and sys.platform != 'linux':
