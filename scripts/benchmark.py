@@ -29,7 +29,7 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from cli import run_cli
-from errors import UserError, unknown
+from errors import UserError, size_text, unknown
 
 # configs/train-div2k/train_edsr-baseline-*.yaml
 MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'
@@ -63,7 +63,7 @@ from models.mlp import linear
 from models.predict import upscale_whole
 from scripts import benchmark_forms as forms
 
-SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
+SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; the second is a DIV2K image's
 PUBLISHED_QUERIES = 60_000  # the published forms decode only the first queries of larger images: all take minutes
 BATCH, CROP, SAMPLE_Q = 8, 48, 2304  # of a training step
 FEATURES = 64  # channels of EDSR-baseline's features
@@ -261,7 +261,7 @@ def table(rows, unit, factor):
 def sections(device):
     """Yields, for each table, its title, cases, unit of time, and the number of units in a second."""
     for h, w, scale in SIZES:
-        title = f'Decoding {h}x{w} at x{scale}, {h * w * scale ** 2:,} queries'
+        title = f'Decoding {size_text((h, w))} at x{scale}, {h * w * scale ** 2:,} queries'
         if h * w * scale ** 2 > PUBLISHED_QUERIES:
             title += f' (published: the first {PUBLISHED_QUERIES:,})'
         yield title, decode_cases(device, h, w, scale), 'us/query', 1e6

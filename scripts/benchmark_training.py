@@ -50,7 +50,7 @@ SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches, in turn
 SECONDS = 4  # for which each batch size, and the loader, are timed
 
 
-def random_batch(config, batch_size: int, scale: float, n_colors: int = 3) -> dict:
+def random_batch(config, batch_size: int, scale: float, n_colors: int) -> dict:
     """A batch like those of `config`'s loader, of 8-bit noise in `n_colors` channels, on the CPU."""
     args = config.train_dataset['wrapper']['args']
     inp_size, sample_q = args.get('inp_size'), args.get('sample_q')
@@ -115,7 +115,8 @@ def main() -> None:
         for size in sizes:
             try:
                 trainer = Trainer(config, parallel, Path(folder))
-                rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+                n_colors = trainer.model.n_colors
+                rate = training_rate(trainer, [random_batch(config, size, scale, n_colors) for scale in SCALES])
                 del trainer
                 gc.collect()  # its graphs refer to it
             except torch.OutOfMemoryError:

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import add_import_option, run_cli
-from errors import UserError
+from errors import UserError, size_text
 
 PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
 
@@ -58,7 +58,7 @@ def middle(path, side):
     photo = read_image(path)
     top, left = ((n - side) // 2 for n in photo.shape[:2])
     if min(top, left) < 0:
-        raise UserError(f'{path}: has {photo.shape[0]}x{photo.shape[1]} pixels, and {side}x{side} are needed')
+        raise UserError(f'{path}: has {size_text(photo.shape)} pixels, and {side}x{side} are needed')
     return photo[top:top + side, left:left + side]
 
 
