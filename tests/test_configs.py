@@ -2,21 +2,24 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import readme
 import torch
 from PIL import Image
 from projects import train_two_steps
 
 import datasets
 import models
+import train_liif
 from config import check_args, load_yaml
 from errors import UserError
 from evaluation import config_keys, parse_eval_type
 from models.pretrained import DEFAULT
-from training.run import Config
+from training.run import Config, read_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
@@ -248,3 +251,12 @@ def test_test_config_measures_whole_images_at_its_scale(path, load):
     height, width = round(h * scale), round(w * scale)
     assert batch['inp'].shape == (1, 3, h, w)
     assert batch['gt'].shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize('command', readme.commands('train_liif.py', [CONFIGS.parent / 'pretrained/README.md']))
+def test_recipe_of_the_pretrained_weights_is_a_command_that_train_liif_takes(command, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', command[1:])
+    monkeypatch.chdir(CONFIGS.parent)
+    args = train_liif.parse_args()
+    assert args.gpu == 'cpu' or args.minutes
+    read_config(args.config, assignments=args.set)
