@@ -5,6 +5,7 @@ import sys
 import pytest
 import specs
 import torch
+from archives import prepare, server  # noqa: F401  (fixtures)
 from photos import save_photos
 from PIL import Image
 from projects import Project

@@ -6,6 +6,11 @@ import models
 
 ENCODER = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
 
+RDN = {'name': 'rdn', 'args': {'no_upsampling': True, 'G0': 4, 'RDNconfig': 'A'}}
+RCAN = {'name': 'rcan', 'args': {'no_upsampling': True, 'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4,
+                                 'reduction': 2}}
+SWINIR = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}
+
 
 def liif(hidden=(9, 8), **args):
     imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': list(hidden)}}

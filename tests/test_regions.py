@@ -5,8 +5,7 @@ import pytest
 import specs
 import torch
 from PIL import Image
-from specs import a_liif, fixed_scale, liif, lte, metasr, pixel
-from test_predict import RCAN, RDN, SWINIR
+from specs import RCAN, RDN, SWINIR, a_liif, fixed_scale, liif, lte, metasr, pixel
 from upscaling import picture
 
 import models
