@@ -25,6 +25,14 @@ def save_photos(folder, **sizes):
     return folder
 
 
+def write_images(root, names, size):
+    """Writes pictures of smooth noise, of `size` (w, h), under these `names`."""
+    root.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        noise = Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8))
+        noise.resize(size, Image.BICUBIC).save(root / name)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 

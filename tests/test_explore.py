@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import test_report
 import test_web_demo
 import tifffile
 import torch
@@ -19,8 +18,7 @@ from web.lru import LRU, Share
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
 
-chromium = test_report.chromium  # fixtures
-folder, model, url = test_web_demo.folder, test_web_demo.model, test_web_demo.url
+folder, model, url = test_web_demo.folder, test_web_demo.model, test_web_demo.url  # fixtures
 
 
 @pytest.fixture
