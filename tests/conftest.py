@@ -11,6 +11,7 @@ from photos import save_photos
 from PIL import Image
 from projects import Project
 from reports import report_folder  # noqa: F401  (a fixture)
+from small_repository import work  # noqa: F401  (a fixture)
 from upscaling import RANDOM, make_checkpoint, silence
 
 import demo
