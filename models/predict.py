@@ -36,6 +36,14 @@ class Normalisation:
         """The model's colours, converted back."""
         return x * self.div + self.sub
 
+    def colours(self, x: torch.Tensor) -> torch.Tensor:
+        """The model's colours, converted back and clamped to [0, 1]; UserError if they are not finite."""
+        colours = self.undo(x)
+        if not torch.stack(colours.aminmax()).isfinite().all():  # one pass, no copies
+            raise UserError('the prediction is not finite (NaN or infinity), because of the weights or, with --amp, '
+                            'the precision')
+        return colours.clamp_(0, 1)
+
 
 def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:
     """The `Normalisation`s of inputs (B, C, h, w) and of targets (B, Q, C); None leaves both as they are."""
@@ -292,5 +300,5 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
-            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(pred.shape[1:])
+            colours = latents.gt_norm.colours(pred.flatten(1, 2)).view(pred.shape[1:])
             yield some.start, xs.start, colours.permute(2, 0, 1).cpu()
