@@ -2,6 +2,8 @@
 
 import torch
 
+from errors import UserError
+
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 
 
@@ -19,6 +21,14 @@ class Normalisation:
     def undo(self, x: torch.Tensor) -> torch.Tensor:
         """The model's colours, converted back."""
         return x * self.div + self.sub
+
+    def colours(self, x: torch.Tensor) -> torch.Tensor:
+        """The model's colours, converted back and clamped to [0, 1]; UserError if they are not finite."""
+        colours = self.undo(x)
+        if not torch.stack(colours.aminmax()).isfinite().all():  # one pass, no copies
+            raise UserError('the prediction is not finite (NaN or infinity), because of the weights or, with --amp, '
+                            'the precision')
+        return colours.clamp_(0, 1)
 
 
 def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:

@@ -269,5 +269,5 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
-            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(pred.shape[1:])
+            colours = latents.gt_norm.colours(pred.flatten(1, 2)).view(pred.shape[1:])
             yield some.start, xs.start, colours.permute(2, 0, 1).cpu()

@@ -1,6 +1,7 @@
 """What test.py makes of a model's predictions: per-image PSNR of whole images at any scale, against scikit-image."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import datasets
 import models
 from errors import UserError
 from evaluation import batched_predict, eval_psnr, evaluate, score
+from models.predict import upscale_whole
 from test import main, short_names
 from utils import calc_psnr
 
@@ -325,17 +327,43 @@ def test_what_was_measured_before_a_failure_is_in_the_json(roots, tmp_path, monk
 
 
 class Nowhere(Painter):
-    """Paints nothing that is a number in one corner."""
+    """Paints `colour` in one corner, of images that are brighter than `above`."""
+
+    def __init__(self, colour, above):
+        super().__init__()
+        self.colour, self.above = colour, above
 
     def query_rgb(self, coord, cell):
-        return torch.where((coord.sum(-1, keepdim=True) > 1.8), torch.nan, super().query_rgb(coord, cell))
+        corner = (coord.sum(-1, keepdim=True) > 1.8) & (self.images[-1].mean(dim=(1, 2, 3)) > self.above).view(-1, 1, 1)
+        return torch.where(corner, self.colour, super().query_rgb(coord, cell))
 
 
-def test_a_prediction_that_is_not_finite_is_refused_with_the_images_name(roots, tmp_path):
-    write_config(tmp_path / 'a.yaml', roots[0])
-    with pytest.raises(UserError, match=r'a.yaml: 1.png: the prediction is not finite \(NaN\)'):
-        evaluate(tmp_path / 'a.yaml', Nowhere())
-    assert evaluate(tmp_path / 'a.yaml', Painter())['psnr'] > 0
+@pytest.mark.parametrize('colour', [math.nan, math.inf, -math.inf])
+def test_a_prediction_that_is_not_finite_is_refused_with_the_images_name(tmp_path, colour):
+    (tmp_path / 'photos').mkdir()
+    for name, grey in (('1', 40), ('2', 200)):
+        Image.new('L', (50, 40), grey).convert('RGB').save(tmp_path / f'photos/{name}.png')
+    write_config(tmp_path / 'a.yaml', tmp_path / 'photos')
+    pairs = ['test_dataset.batch_size=2']
+    with pytest.raises(UserError, match=r'a.yaml: 2.png: the prediction is not finite \(NaN or infinity\)'):
+        evaluate(tmp_path / 'a.yaml', Nowhere(colour, above=0.5), assignments=pairs)
+    assert evaluate(tmp_path / 'a.yaml', Nowhere(colour, above=1), assignments=pairs)['psnr'] > 0
+
+
+@pytest.mark.parametrize('colour', [math.nan, math.inf, -math.inf])
+def test_a_colour_that_is_not_finite_is_refused_before_it_is_clamped_to_white_or_black(colour):
+    model = specs.build(specs.pixel()).float()
+    upscale_whole(model, torch.rand(3, 6, 7), (15, 18))
+    decode = model.query_grid
+
+    def broken(*args):
+        colours = decode(*args)
+        colours[..., -1, -1, 0] = colour
+        return colours
+
+    model.query_grid = broken
+    with pytest.raises(UserError, match='the prediction is not finite'):
+        upscale_whole(model, torch.rand(3, 6, 7), (15, 18))
 
 
 def add_tiny(root, name='0.png'):
