@@ -95,6 +95,8 @@ def build(spec):
     model = models.make(spec).double().eval()  # SwinIR leaves branches out by chance in training
     for param in model.parameters():
         torch.nn.init.normal_(param, std=0.3)
+    if spec['name'] == 'metasr':  # whose layers are wider than those of the other specs
+        torch.nn.init.normal_(model.imnet.layers[-1].weight, std=0.05)
     return model
 
 
