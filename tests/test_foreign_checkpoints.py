@@ -5,8 +5,6 @@ import json
 import os
 import random
 import struct
-import subprocess
-import sys
 import zipfile
 
 import fuzz
@@ -15,7 +13,7 @@ import pytest
 import specs
 import torch
 import yaml
-from projects import CONFIG, ENVIRONMENT, REPOSITORY, changed, only_line, write_photos
+from projects import CONFIG, changed, forked, only_line, write_photos
 
 import models
 from errors import UserError
@@ -46,8 +44,7 @@ def refusal(path, read=models.load):
 
 def script(folder, name, *args):
     """A program of the project, run in `folder`."""
-    return subprocess.run([sys.executable, REPOSITORY / name, *map(str, args)], cwd=folder, env=ENVIRONMENT,
-                          capture_output=True, text=True)
+    return forked(folder, name, *map(str, args))
 
 
 # --- whole and healthy ---------------------------------------------------------------------------------------------

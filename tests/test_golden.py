@@ -92,6 +92,7 @@ def test_the_reference_itself_gives_the_authors_outputs(name, outputs):
 # --- PSNR ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('checkpoint, dataset, expected', PSNR, ids=[f'{name}-{dataset}' for name, dataset, _ in PSNR])
 def test_psnr_is_that_of_the_authors_code(checkpoint, dataset, expected):
     name, *first, scale = dataset.split('-')

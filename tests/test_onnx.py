@@ -22,6 +22,7 @@ MODELS = {'liif': specs.liif(encoder_spec=specs.RDN), 'a-liif': specs.a_liif(), 
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
          (1, (1, 1), (5, 4)), (1, (40, 30), (20, 30)),
          (1, (3, 2), (9, 2)), (1, (11, 14), (11, 14)), (1, (11, 14), (33, 42))]  # batch, image, target
+QUICK = 'a-liif', 'pixel', 'lte'  # an export takes ten seconds; the others are among the slow tests
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +32,8 @@ def onnxruntime():
     return pytest.importorskip('onnxruntime', reason='onnxruntime is not installed (requirements-onnx.txt)')
 
 
-@pytest.fixture(scope='module', params=MODELS)
+@pytest.fixture(scope='module', params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+                                        for name in MODELS])
 def exported(request, onnxruntime, tmp_path_factory):
     """A model and its two files' sessions."""
     folder = tmp_path_factory.mktemp('onnx')
@@ -55,6 +57,7 @@ def test_outputs_equal_the_models_at_any_size_and_scale(exported, batch, shape, 
     assert np.abs(decoder.run(None, inputs)[0] - expected.numpy()).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_give_what_the_model_makes_of_a_photo(onnxruntime, tmp_path, monkeypatch):
     small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8))
     small.resize((40, 30), Image.BICUBIC).save(tmp_path / 'photo.jpg')
