@@ -81,10 +81,11 @@ class Import(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         import_module(values)
+        namespace.imports = [*namespace.imports, values]
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Adds --import to an argparse `parser`. It is an option because configs and checkpoints must not run code."""
-    parser.add_argument('--import', action=Import, metavar='MODULE',
+    parser.add_argument('--import', action=Import, dest='imports', default=[], metavar='MODULE',
                         help='a Python module that registers models, datasets, losses or optimizers, such as '
                              'examples.own_model')

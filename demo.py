@@ -9,8 +9,8 @@
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, and HEIF if pillow-heif is installed; writes PNG, JPEG, WebP,
 AVIF, GIF, BMP and TIFF, with all frames or pages if the format can hold several. `--compare` adds big-compare.png,
-bicubic interpolation and the model side by side; `--weights-map` adds big-weights.png, which shows where each of
-A-LIIF's implicit functions dominates. In a folder, pictures that are done already are skipped.
+bicubic interpolation and the model side by side; `--weights-map` adds big-weights.png, which shows how A-LIIF mixes its
+functions. In a folder, pictures that are done already are skipped.
 """
 
 import argparse
@@ -92,10 +92,10 @@ def main() -> None:
     args = parse_args()
     # imported here so that --help does not wait for PyTorch, which takes seconds
     if args.zoom:
-        from pictures.zoom import zoom
+        from demos.zoom import zoom
         zoom(args)
     else:
-        from pictures.upscaling import upscale_all
+        from demos.upscaling import upscale_all
         upscale_all(args)
 
 

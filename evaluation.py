@@ -1,6 +1,8 @@
 """From a test config to its numbers: images are predicted, scored by a convention, and the scores averaged."""
 
+import contextlib
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +18,8 @@ from config import check_args, check_norm, check_positive, load_yaml, set_key
 from errors import UserError, located
 from files import writing
 from models.decoder import Decoder
-from models.predict import check_channels, normalisations, upscale_ensemble, upscale_whole
+from models.normalisation import normalisations
+from models.predict import check_channels, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import TooSmall, calc_psnr, calc_ssim, make_coord, parse_eval_type, to_float
 
@@ -44,16 +47,17 @@ class Scored(NamedTuple):
 
 
 def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_bsize: int | None = None,
-                verbose: bool = False,
-                upscale: Callable = upscale_whole) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+                verbose: bool = False, upscale: Callable = upscale_whole,
+                where: Callable[[int], str] | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields each image's prediction and truth in [0, 1], with the shapes of `Scored`.
 
     A `Decoder` makes whole images with `upscale`, in little memory; otherwise `eval_bsize` queries are decoded at a
-    time.
+    time. UserError for a prediction that is not finite; `where` gives the name of the i-th image for it.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
     model.eval()
+    count = itertools.count()
     for batch in tqdm(loader, desc='val', leave=False, disable=not verbose):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         gt = to_float(batch['gt'])
@@ -64,10 +68,13 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
             args = inp_norm.apply(to_float(batch['inp'])), *queries
             with torch.no_grad():
                 preds = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
-            preds = gt_norm.undo(preds).clamp_(0, 1)
+            preds = (gt_norm.colours(pred)[0] for pred in preds.split(1))
             if 'coord' not in batch:
-                preds = preds.transpose(1, 2).reshape(gt.shape)
-        yield from zip(preds, gt, strict=True)
+                preds = (pred.t().reshape(gt.shape[1:]) for pred in preds)
+        for truth in gt:
+            with located(where(next(count))) if where else contextlib.nullcontext():
+                pred = next(preds)
+            yield pred, truth
 
 
 def all_queries(gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +108,7 @@ def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
     With `where`, which gives the name of the i-th image, images too small for their border are named, once, and left
     out; otherwise they raise `TooSmall`.
     """
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose)):
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose, where=where)):
         try:
             yield score(pred, gt, eval_type)
         except TooSmall as error:
@@ -174,12 +181,6 @@ def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
     return vars(model).get('data_norm', data_norm)  # the class has one, too: that of checkpoints that record none
 
 
-def check_finite(pred: torch.Tensor) -> None:
-    """Raises a UserError if the prediction `pred` is not finite."""
-    if not pred.isfinite().all():
-        raise UserError('the prediction is not finite (NaN), because of the weights or, with --amp, the precision')
-
-
 def mean(values: Iterable[float]) -> float:
     """The mean of the `values` that are not nan; nan if there are none."""
     known = [value for value in values if not math.isnan(value)]
@@ -206,16 +207,19 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     check_norm(data_norm, loader.dataset.n_colors)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     upscale = upscale_ensemble if self_ensemble else upscale_whole
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose=True, upscale=upscale)):
+
+    def where(i):
+        return f'{path}: {images[i % len(images)]}'
+
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, True, upscale, where)):
         image = images[i % len(images)]
-        with located(f'{path}: {image}'):
+        with located(where(i)):
             if (save_dir or keep) and pred.dim() != 3:
                 raise UserError('pictures need whole images: remove sample_q')
-            check_finite(pred)
             try:
                 scored = score(pred, gt, eval_type, ssim=True)
             except TooSmall as error:
-                scored, reason = Scored(math.nan, math.nan, pred, gt), f'{path}: {image}: {error}'
+                scored, reason = Scored(math.nan, math.nan, pred, gt), f'{where(i)}: {error}'
                 leave_out(reason)
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if save_dir is not None:

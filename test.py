@@ -17,9 +17,9 @@ from cli import add_import_option, run_cli
 
 
 def scale_or_none(text: str) -> float | None:
-    """A scale of at least 1, None for 'none', or 'own' unchanged."""
-    if text in ('own', 'none'):
-        return text if text == 'own' else None
+    """A scale of at least 1, or None for 'none'."""
+    if text == 'none':
+        return None
     scale = float(text)
     if not 1 <= scale < math.inf:
         raise argparse.ArgumentTypeError(f'must be at least 1, or none, not {text}')
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--self-ensemble', action='store_true', help='average over 8 flips and transposes (EDSR+)')
     parser.add_argument('--tile', type=int, metavar='N',
                         help='run SwinIR on tiles of N pixels, a multiple of 8: less memory, approximate')
-    parser.add_argument('--max-cell-scale', type=scale_or_none, default='own', metavar='SCALE',
+    parser.add_argument('--max-cell-scale', type=scale_or_none, default=argparse.SUPPRESS, metavar='SCALE',
                         help='at larger scales, give the model the cell of this scale; none: no bound '
                              "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
     add_import_option(parser)
@@ -95,7 +95,7 @@ def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | mode
         set_tile(model, args.tile)
     if args.self_ensemble and not isinstance(model, Decoder):
         raise UserError('--self-ensemble is only for models, not for bicubic interpolation')
-    if args.max_cell_scale != 'own':
+    if 'max_cell_scale' in args:
         if getattr(model, 'scale_max', None) is None:
             raise UserError(f'--max-cell-scale: {args.model} does not use cells as LIIF does; omit this option')
         model.max_cell_scale = args.max_cell_scale

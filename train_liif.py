@@ -63,16 +63,41 @@ from training.trainer import Stopped, Trainer
 from utils import say, time_text
 
 
-def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int]) -> None:
+def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int], epoch: int) -> None:
     """PSNR and pictures (low resolution, bicubic, prediction, truth) of fixed crops, the same every epoch.
 
     `shown`: which channels the pictures have.
     """
-    model, epoch = trainer.ema or trainer.model, trainer.epoch + 1
+    model = trainer.ema or trainer.model
     for name, batch in previews:
         image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
         log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
         log.image(f'preview/{name}', strip(batch, image.pred, shown), epoch)
+
+
+def validate(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log, epoch: int) -> float:
+    """The validation PSNR after `epoch` epochs, which TensorBoard shows as well, with the `previews`."""
+    psnr = trainer.validate(val_loader)
+    if log.active:
+        log_previews(log, trainer, previews, val_loader.dataset.shown, epoch)
+    log.scalars({'psnr': psnr}, epoch)
+    return psnr
+
+
+def validate_start(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log) -> None:
+    """Validates the weights that fine-tuning starts from, as epoch 0, and saves them as the best so far."""
+    trainer.start_psnr = trainer.best = validate(trainer, val_loader, previews, log, 0)
+    trainer.save('best', 'last')
+    log.line(f'epoch 0, the weights of {trainer.config.weights_from}, val: psnr={trainer.best:.4f}')
+
+
+def gain_text(trainer: Trainer) -> str:
+    """What fine-tuning has gained, in a line."""
+    start, gain = trainer.start_psnr, trainer.best - trainer.start_psnr
+    if gain > 0:
+        return f'fine-tuning gained {gain:.4f} dB on the validation images: epoch-best.pth is the best epoch'
+    return (f'fine-tuning gained nothing on the validation images: no epoch reached more than the {start:.4f} dB of '
+            f'{trainer.config.weights_from}, so epoch-best.pth holds the weights of that file')
 
 
 def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, log: Log, speed: float) -> str:
@@ -87,16 +112,13 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
         try:
-            psnr = trainer.validate(val_loader)
-            if log.active:
-                log_previews(log, trainer, previews, val_loader.dataset.shown)
+            psnr = validate(trainer, val_loader, previews, log, epoch)
         except Stopped:
             raise
         except Exception:
             trainer.save('last')  # so that the epoch is not lost: a resumed run continues with its validation
             raise
         text += f', val: psnr={psnr:.4f}'
-        log.scalars({'psnr': psnr}, epoch)
         if psnr > trainer.best:
             trainer.best = psnr
             names.append('best')
@@ -108,6 +130,9 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
 def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
     """Trains to the end of the run. Raises Stopped after a signal."""
     previews = make_previews(val_loader.dataset) if val_loader is not None else []
+    config, at_start = trainer.config, (trainer.epoch, trainer.iteration, trainer.start_psnr) == (0, 0, None)
+    if config.weights_from and config.epoch_val and at_start:
+        validate_start(trainer, val_loader, previews, log)
     progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()
     while not trainer.ended:
         start, count = time.monotonic(), trainer.loss_count
@@ -116,6 +141,8 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
         text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
         log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.monotonic() - begin)} so far'
                  f'{progress.left_text()}')
+    if trainer.start_psnr is not None:
+        log.line(gain_text(trainer))
 
 
 def make_loader(config: Config, key: str, parallel: Parallel, seed: int, shuffle: bool) -> DataLoader | None:
@@ -176,7 +203,7 @@ def main() -> None:
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
-    say(next_step(folder, config, trainer.model.n_colors))
+    say(next_step(folder, config, trainer.model.n_colors, args))
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from datasets.deep_colour import deep_pixels, has_deep_colour
 from datasets.image_file import grey_16_bits, image_size, opened, read_image, reading
 from errors import UserError
 from utils import white
@@ -102,8 +103,6 @@ def channels_first(series: tifffile.TiffPageSeries) -> bool:
 
 def picture(image: Image.Image) -> np.ndarray:
     """The pixels of a picture that Pillow has opened but not decoded, with all its channels and bits."""
-    from pictures.deep import deep_pixels  # imported here because these modules import this package
-    from pictures.modes import has_deep_colour
     if has_deep_colour(image):
         pixels = deep_pixels(image)
         if pixels is None:

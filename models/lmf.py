@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from config import check_positive
+from config import check_positive, convert
 from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.geometry import relative_cell
-from models.lte import convolve, fourier, fourier_on_pixels, full, pairs
+from models.lte import Estimator, check_even, fourier, full, pairs
 from models.mlp import MLP, Linear
 from models.pixel_grid import affine, layers
 from models.registry import make, register
@@ -62,6 +62,13 @@ class ModulatedMLP(nn.Module):
                          last.bias.to(modulation.dtype).expand(count, -1))]
 
 
+def render_width(spec: dict) -> int:
+    """The hidden_dim in the spec of a render net; 0 if it has none that is allowed, which `make_net` reports."""
+    args = spec.get('args') if isinstance(spec, dict) else None
+    width = args.get('hidden_dim') if isinstance(args, dict) else None
+    return max(0, convert(width or 0, int, 'imnet_spec: hidden_dim'))
+
+
 class Modulated(Decoder):
     """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
 
@@ -100,13 +107,11 @@ class LMLIIF(Modulated):
                  feat_unfold: bool = True, cell_decode: bool = True, mod_input: bool = False,
                  residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
-        args = imnet_spec.get('args') if isinstance(imnet_spec, dict) else None
-        width = (args or {}).get('hidden_dim', 0)
         self.mod_input = mod_input
-        code = width if mod_input else self.encoder.out_dim
+        code = render_width(imnet_spec) if mod_input else self.encoder.out_dim
         cell_dim = 2 if cell_decode else 0
         self.make_nets(imnet_spec, hypernet_spec, code + 2 + cell_dim, self.feat_dim + cell_dim,
-                       width if mod_input else 0)
+                       code if mod_input else 0)
 
     def hoist(self, feat):
         first = self.first_rows(feat, *self.hypernet.first)
@@ -136,7 +141,7 @@ class LMLIIF(Modulated):
 
 
 @register('lmlte')
-class LMLTE(Modulated):
+class LMLTE(Modulated, Estimator):
     """LM-LTE: the hypernet sees the Fourier features of a latent pixel, the render net those of a query; `mod_input`
     takes the latter's amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
     """
@@ -144,22 +149,17 @@ class LMLTE(Modulated):
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, hidden_dim: int = 128,
                  local_ensemble: bool = True, cell_decode: bool = True, mod_input: bool = False,
                  residual: Residual = 'bilinear'):
-        super().__init__(encoder_spec, local_ensemble, False, True, residual)
+        super().__init__(encoder_spec, hidden_dim, residual, local_ensemble)
         if not cell_decode:
             raise UserError('cell_decode must be true: the phases of the waves come from the cell')
-        args = imnet_spec.get('args') if isinstance(imnet_spec, dict) else None
-        width = (args or {}).get('hidden_dim', 0) if mod_input else hidden_dim
-        check_positive(hidden_dim=hidden_dim)
-        if hidden_dim % 2 or width % 2:
-            raise UserError('hidden_dim must be even: half are cosines, half sines')
-        self.coef = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
-        self.freq = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
-        self.phase = nn.Linear(2, hidden_dim // 2, bias=False)
-        self.imphase = nn.Linear(2, width // 2, bias=False) if mod_input else None
+        self.mod_input = mod_input
+        width = render_width(imnet_spec) if mod_input else hidden_dim
+        check_even(width)
+        if mod_input:
+            self.imphase = nn.Linear(2, width // 2, bias=False)
+        self.gathered = ('modulation', 'codes') if mod_input else ('modulation', 'coef', 'freq')
         self.make_nets(imnet_spec, hypernet_spec, width, hidden_dim, 2 * width if mod_input else 0)
-
-    def hoist(self, feat):
-        return {'coef': convolve(self.coef, feat), 'freq': convolve(self.freq, feat)}
+        self.width = self.imnet.hidden_dim
 
     def hypernet_start(self, features, cell):
         coef, freq = features.rows('coef'), pairs(features.rows('freq'))
@@ -168,24 +168,15 @@ class LMLTE(Modulated):
         waves = fourier(coef, freq, phase, freq.new_ones(1, 2))
         return self.hypernet.layers[0](waves).view(len(cell), *shape[2:], -1)
 
-    def waves_of(self, hoisted: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
-        """Amplitudes, frequencies (N, 2, d / 2) and the phases' layer of the render net's input."""
-        if self.imphase is None:
-            return hoisted['coef'], pairs(hoisted['freq']), self.phase
+    def estimate(self, hoisted):
+        if not self.mod_input:
+            return super().estimate(hoisted)
         coef, freq = hoisted['codes'].chunk(2, dim=-1)
         return coef, pairs(freq), self.imphase
 
-    def decode(self, features, coord, cell):
-        index, rel_coord, areas = self.neighbours(features, coord)
-        rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
-        names = ('modulation', 'coef', 'freq') if self.imphase is None else ('modulation', 'codes')
-        hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in names}
-        coef, freq, phase = self.waves_of(hoisted)
-        waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
-        return ensemble(self.imnet(waves, hoisted['modulation']), areas)
+    def render(self, waves, hoisted):
+        return self.imnet(waves, hoisted['modulation'])
 
-    def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
-        coef, freq, phase = self.waves_of(hoisted)
-        waves = fourier_on_pixels(coef, freq, full(phase(rel_cell)).expand(len(rel_y), -1), rel_y, rel_x)
+    def render_pixels(self, waves, hoisted):
         (weight, bias), *rest = self.imnet.modulated(hoisted['modulation'])
-        return layers(torch.baddbmm(bias.unsqueeze(2), weight, waves.flatten(1, 2).transpose(1, 2)), rest)
+        return layers(torch.baddbmm(bias.unsqueeze(2), weight, waves.transpose(1, 2)), rest)

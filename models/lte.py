@@ -59,8 +59,14 @@ def convolve(layer: nn.Conv2d, feat: torch.Tensor) -> torch.Tensor:
     return layer(feat.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
+def check_even(hidden_dim: int) -> None:
+    """Raises a UserError for a number of Fourier features that is not even."""
+    if hidden_dim % 2:
+        raise UserError(f'hidden_dim must be even, not {hidden_dim}: half are cosines, half sines')
+
+
 class Estimator(Decoder):
-    """What LTE and LTE-fast share; a subclass defines how frequencies are laid out (`layout`), and `render`.
+    """What LTE, LTE-fast and LM-LTE share; a subclass defines `render`, and how frequencies are laid out (`layout`).
 
     `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
     """
@@ -68,12 +74,12 @@ class Estimator(Decoder):
     pixelwise = True
     max_cell_scale = 4
     layout = staticmethod(pairs)
+    gathered = 'coef', 'freq'  # which hoisted tensors a query needs from its codes
 
-    def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual):
-        super().__init__(encoder_spec, local_ensemble=True, feat_unfold=False, cell_decode=True, residual=residual)
+    def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual, local_ensemble: bool = True):
+        super().__init__(encoder_spec, local_ensemble, feat_unfold=False, cell_decode=True, residual=residual)
         check_positive(hidden_dim=hidden_dim)
-        if hidden_dim % 2:
-            raise UserError(f'hidden_dim must be even, not {hidden_dim}: half are cosines, half sines')
+        check_even(hidden_dim)
         self.width = hidden_dim
         self.coef = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
         self.freq = nn.Conv2d(self.encoder.out_dim, hidden_dim, 3, padding=1)
@@ -82,21 +88,30 @@ class Estimator(Decoder):
     def hoist(self, feat):
         return {'coef': convolve(self.coef, feat), 'freq': convolve(self.freq, feat)}
 
+    def estimate(self, hoisted: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
+        """Amplitudes (N, D) and frequencies (N, 2, D / 2) of N codes, and the layer that gives phases of cells."""
+        return hoisted['coef'], self.layout(hoisted['freq']), self.phase
+
     def decode(self, features, coord, cell):
         index, rel_coord, areas = self.neighbours(features, coord)
         rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
-        coef, freq = (features.rows(name).index_select(0, index.flatten()) for name in ('coef', 'freq'))
-        waves = fourier(coef, self.layout(freq), full(self.phase(rel_cell)), rel_coord)
-        return ensemble(self.render(waves), areas)
+        hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in self.gathered}
+        coef, freq, phase = self.estimate(hoisted)
+        waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
+        return ensemble(self.render(waves, hoisted), areas)
 
     def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
-        phase = full(self.phase(rel_cell)).expand(len(rel_y), -1)
-        waves = fourier_on_pixels(hoisted['coef'], self.layout(hoisted['freq']), phase, rel_y, rel_x)
-        return self.render(waves.flatten(0, 2)).view(len(rel_y), -1, self.n_colors).transpose(1, 2)
+        coef, freq, phase = self.estimate(hoisted)
+        waves = fourier_on_pixels(coef, freq, full(phase(rel_cell)).expand(len(rel_y), -1), rel_y, rel_x)
+        return self.render_pixels(waves.flatten(1, 2), hoisted)
 
-    def render(self, waves: torch.Tensor) -> torch.Tensor:
-        """Colours (N, n_colors) of Fourier features (N, hidden_dim)."""
+    def render(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Colours (N, n_colors) of Fourier features (N, D); `hoisted`: those tensors of their codes, (N, ...)."""
         raise NotImplementedError
+
+    def render_pixels(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Colours (p, n_colors, n) of n Fourier features (p, n, D) around each of p codes; `hoisted`: (p, ...)."""
+        return self.render(waves.flatten(0, 1), hoisted).view(len(waves), -1, self.n_colors).transpose(1, 2)
 
 
 @register('lte')
@@ -107,7 +122,7 @@ class LTE(Estimator):
         super().__init__(encoder_spec, hidden_dim, residual)
         self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, self.n_colors)
 
-    def render(self, waves):
+    def render(self, waves, hoisted):
         return self.imnet(waves)
 
 
@@ -126,5 +141,5 @@ class LTEFast(Estimator):
         hidden = [module for _ in range(num_layer) for module in (nn.Conv2d(hidden_dim, hidden_dim, 1), nn.ReLU())]
         self.layers = nn.Sequential(*hidden, nn.Conv2d(hidden_dim, self.n_colors, 1))
 
-    def render(self, waves):
+    def render(self, waves, hoisted):
         return self.layers(waves[None, None].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[0, 0]

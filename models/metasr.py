@@ -6,8 +6,7 @@ so feature and last layer are multiplied first, once per latent pixel, and the m
 
 import torch
 
-from errors import UserError
-from models.decoder import Decoder, Residual
+from models.decoder import Decoder
 from models.geometry import centre, nearest
 from models.registry import make, register
 
@@ -16,20 +15,16 @@ from models.registry import make, register
 class MetaSR(Decoder):
     """A query is decoded from the code nearest to its upper left corner; there is no local ensemble.
 
-    The MLP's input is that corner relative to the code's own upper left corner, in latent pixels, and, with
-    `cell_decode`, the query's height in latent pixels. The cell is required in any case.
+    The MLP's input is that corner relative to the code's own upper left corner, and the query's height, all in latent
+    pixels.
     """
 
     scale_max = None  # no bound for cells: they determine where a query's corner is
 
-    def __init__(self, encoder_spec: dict, hidden_list: list[int] = (256,), local_ensemble: bool = False,
-                 feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
-        if local_ensemble:
-            raise UserError('local_ensemble must be false: Meta-SR decodes a query from one code')
-        super().__init__(encoder_spec, False, feat_unfold, cell_decode, residual)
+    def __init__(self, encoder_spec: dict):
+        super().__init__(encoder_spec, local_ensemble=False, feat_unfold=True, cell_decode=True, residual=None)
         self.imnet = make({'name': 'mlp', 'args': {
-            'in_dim': 3 if cell_decode else 2, 'out_dim': self.feat_dim * self.n_colors,
-            'hidden_list': list(hidden_list)}})
+            'in_dim': 3, 'out_dim': self.feat_dim * self.n_colors, 'hidden_list': [256]}})
 
     def hoist(self, feat):
         last = self.imnet.layers[-1]
@@ -40,16 +35,13 @@ class MetaSR(Decoder):
 
     def decode(self, features, coord, cell):
         h, w = features.window[2:]
-        corner, indices, rels = coord - cell / 2, [], []
+        corner, indices, inputs = coord - cell / 2, [], []
         for axis, size in enumerate((h, w)):
             index = nearest(corner[..., axis] + 1e-6, size)
             indices.append(index)
-            rels.append((corner[..., axis] - (centre(index, size, coord.dtype) - 1 / size)) * size / 2)
-        rel = torch.stack(rels, dim=-1)
-        if self.cell_decode:
-            rel = torch.cat((rel, cell[..., :1] * h / 2), dim=-1)
+            inputs.append((corner[..., axis] - (centre(index, size, coord.dtype) - 1 / size)) * size / 2)
 
-        hidden = rel.flatten(0, 1)
+        hidden = torch.stack((*inputs, cell[..., 0] * h / 2), dim=-1).flatten(0, 1)
         for layer in self.imnet.layers[:-1]:
             hidden = layer(hidden)
         hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)

@@ -2,13 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 
 from errors import UserError
 from models.decoder import Decoder
 from models.geometry import nearest
+from models.normalisation import normalisations
 from utils import make_coord, white
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
@@ -17,38 +19,7 @@ OVERLAP = 32  # least width of the margin that SwinIR sees around a tile, in pix
 KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
 AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
 ROWS = 16  # least rows of features in a band: with fewer, the rows that bands share would cost too much
-IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (C, n, m)
-
-
-class Normalisation:
-    """(x - sub) / div for each channel, and back, for tensors whose channels lie as `shape` says."""
-
-    def __init__(self, spec: dict, device: torch.device | str, shape: tuple):
-        self.sub, self.div = (torch.tensor(spec[k], dtype=torch.float32, device=device).view(shape)
-                              for k in ('sub', 'div'))
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Colours as the model takes them."""
-        return (x - self.sub) / self.div
-
-    def undo(self, x: torch.Tensor) -> torch.Tensor:
-        """The model's colours, converted back."""
-        return x * self.div + self.sub
-
-
-def normalisations(data_norm: dict | None, device: torch.device | str) -> tuple[Normalisation, Normalisation]:
-    """The `Normalisation`s of inputs (B, C, h, w) and of targets (B, Q, C); None leaves both as they are."""
-    data_norm = data_norm or {}
-    return (Normalisation(data_norm.get('inp', IDENTITY), device, (1, -1, 1, 1)),
-            Normalisation(data_norm.get('gt', IDENTITY), device, (1, 1, -1)))
-
-
-def same_normalisation(a: dict | None, b: dict | None, key: str) -> bool:
-    """Whether two `data_norm`s do the same to the colours of `key`, 'inp' or 'gt'."""
-    norms = [Normalisation((norm or {}).get(key, IDENTITY), 'cpu', (-1,)) for norm in (a, b)]
-    return all(torch.equal(*torch.broadcast_tensors(*(norm.apply(torch.tensor([x])) for norm in norms)))
-               for x in (0., 1.))
 
 
 def check_channels(model: torch.nn.Module, count: int) -> None:
@@ -58,11 +29,11 @@ def check_channels(model: torch.nn.Module, count: int) -> None:
         raise UserError(f'the model is for images of {wanted} channel{"s" * (wanted > 1)}, not {count}')
 
 
-def parts(length: int, largest: int) -> list[tuple[int, int]]:
-    """Cuts range(length) into the fewest even parts of at most `largest` each: [(start, end), ...]."""
-    count = math.ceil(length / largest)
-    bounds = [round(i * length / count) for i in range(count + 1)]
-    return list(zip(bounds, bounds[1:], strict=False))
+def parts(start: int, end: int, largest: int) -> list[tuple[int, int]]:
+    """Cuts range(start, end) into the fewest even parts of at most `largest` each: [(start, end), ...]."""
+    count = math.ceil((end - start) / largest)
+    bounds = [start + round(i * (end - start) / count) for i in range(count + 1)]
+    return list(itertools.pairwise(bounds))
 
 
 def widen(start: int, end: int, margin: int, length: int, step: int = 1) -> tuple[int, int]:
@@ -106,8 +77,7 @@ class Target:
 
     def parts(self, axis: int, largest: int) -> list[tuple[int, int]]:
         """The input pixels along an axis that output pixels belong to, cut as `parts` does."""
-        first, last = int(self.owners[axis][0]), int(self.owners[axis][-1])
-        return [(first + start, first + end) for start, end in parts(last + 1 - first, largest)]
+        return parts(int(self.owners[axis][0]), int(self.owners[axis][-1]) + 1, largest)
 
     def coord(self, axis: int, pixels: range) -> torch.Tensor:
         """Coordinates of a range of output pixels along an axis."""
@@ -159,15 +129,21 @@ class Latents:
         return feat[:, :, top:bottom, left:right]
 
 
+class Tiles(Protocol):
+    """Features by row and column of their tile: a dict, or a cache that may drop some."""
+
+    def get(self, key: tuple[int, int]) -> torch.Tensor | None: ...
+
+    def __setitem__(self, key: tuple[int, int], tile: torch.Tensor) -> None: ...
+
+
 class KeptLatents(Latents):
     """`Latents` that computes each feature once, when it is first needed, and keeps it.
 
-    Features are kept in `tiles`, by row and column of the tile; by default a dict, which keeps all. What `tiles` has
-    dropped is computed again.
+    `tiles`: where they are kept, by default a dict, which keeps all. What it has dropped is computed again.
     """
 
-    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None,
-                 tiles: MutableMapping[tuple[int, int], torch.Tensor] | None = None):
+    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None, tiles: Tiles | None = None):
         super().__init__(model, image, data_norm)
         self.tiles = {} if tiles is None else tiles
         self.side = max(self.shape) if self.whole else KEPT
@@ -197,7 +173,8 @@ class KeptLatents(Latents):
             tiles = {(y, x): tile.clone()  # a view would keep all of `feat`
                      for y, row in enumerate(feat.split(self.side, dim=2), ys[0])
                      for x, tile in enumerate(row.split(self.side, dim=3), xs[0])}
-        self.tiles.update(tiles)
+        for key, tile in tiles.items():
+            self.tiles[key] = tile
         return tiles
 
 
@@ -279,18 +256,18 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
     (top, bottom), (left, right) = (widen(*part, target.reach, n)
                                     for part, n in zip((rows, columns), target.shape, strict=True))
     feat, inp = latents.part((top, bottom), (left, right))
-    for start, end in parts(rows[1] - rows[0], max(ROWS, int(QUERIES / max(1, per_row)))):
-        ys = target.span(0, rows[0] + start, rows[0] + end)
-        if len(ys) == 0:
+    for band in parts(*rows, max(ROWS, int(QUERIES / max(1, per_row)))):
+        ys = target.span(0, *band)
+        if not ys:
             continue
         if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
             features = latents.model.features(feat, inp)
         else:
-            first, last = widen(rows[0] + start, rows[0] + end, target.reach, target.shape[0])
-            band = slice(first - top, last - top)
-            features = latents.model.features(feat[:, :, band], inp[:, :, band], (first, left, *target.shape))
+            first, last = widen(*band, target.reach, target.shape[0])
+            seen = slice(first - top, last - top)
+            features = latents.model.features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
-            colours = latents.gt_norm.undo(pred.flatten(1, 2)).clamp(0, 1).view(pred.shape[1:])
+            colours = latents.gt_norm.colours(pred.flatten(1, 2)).view(pred.shape[1:])
             yield some.start, xs.start, colours.permute(2, 0, 1).cpu()

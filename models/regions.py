@@ -7,14 +7,15 @@
 """
 
 import math
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from PIL import Image
 
-from errors import UserError
+from errors import UserError, size_text
 from models.decoder import Decoder
-from models.predict import Block, KeptLatents, Latents, joined, upscale_latents
+from models.predict import Block, KeptLatents, Latents, Tiles, joined, upscale_latents
 from models.pretrained import pictures, seen_colours
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
@@ -31,17 +32,17 @@ def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> P
     field, or the whole if it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size
     without pixels.
     """
-    return Region(model, image, Latents).region(box, size)
+    return Region(model, image).region(box, size)
 
 
 class Region:
-    """Parts of `image`, see `upscale_region`, from its features, which an object of class `latents` provides."""
+    """Parts of `image`, see `upscale_region`, from its features, which `latents` makes like `Latents`."""
 
-    def __init__(self, model: Decoder, image: Picture, latents: type[Latents], *args):
+    def __init__(self, model: Decoder, image: Picture, latents: Callable[..., Latents] = Latents):
         self.image = None if isinstance(image, torch.Tensor) else plain(image)
         self.source = model_colours(self.image) if self.image else None
         colours = seen_colours(model, self.image, self.source) if self.image else image
-        self.latents = latents(model, colours, model.data_norm, *args)
+        self.latents = latents(model, colours, model.data_norm)
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
@@ -66,9 +67,8 @@ class Encoded(Region):
     Nothing is encoded in advance. `tiles`: where the features are kept, such as a bounded cache; by default a dict.
     """
 
-    def __init__(self, model: Decoder, image: Picture,
-                 tiles: MutableMapping[tuple[int, int], torch.Tensor] | None = None):
-        super().__init__(model, image, KeptLatents, tiles)
+    def __init__(self, model: Decoder, image: Picture, tiles: Tiles | None = None):
+        super().__init__(model, image, partial(KeptLatents, tiles=tiles))
 
 
 def check(box: tuple, size: tuple, shape: tuple) -> None:
@@ -78,4 +78,4 @@ def check(box: tuple, size: tuple, shape: tuple) -> None:
         raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '
                         f'not ({", ".join(f"{x:g}" for x in box)})')
     if min(size) < 1:
-        raise UserError(f'size must be at least 1x1, not {size[0]}x{size[1]}')
+        raise UserError(f'size must be at least 1x1, not {size_text(size)}')

@@ -1,7 +1,7 @@
-"""Pictures with colour or alpha and 16 bits per channel, for which Pillow has no mode: read, stored and written.
+"""Pictures with colour or alpha and 16 bits per channel, for which Pillow has no mode: held and written.
 
-torchvision reads 16-bit PNGs and tifffile reads TIFFs. Pillow writes everything in a file except the pixels: it makes
-a file with a single pixel, in which the actual pixels are then inserted.
+Pillow writes everything in a file except the pixels: it makes a file with a single pixel, in which the actual pixels
+are then inserted.
 """
 
 import io
@@ -10,8 +10,6 @@ import typing
 import zlib
 
 import numpy as np
-import tifffile
-import torch
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from datasets.image_file import to_8_bits
@@ -60,59 +58,6 @@ class Deep:
         image = Image.fromarray(to_8_bits(self.pixels))
         image.info = dict(self.info)
         return image
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def deep_pixels(image: Image.Image) -> np.ndarray | None:
-    """The pixels, uint16 (H, W, C), of `image`, a file with 16-bit colour that Pillow has opened but not decoded.
-
-    None for formats and compressions that cannot be read with 16 bits.
-    """
-    position = image.fp.tell()
-    try:
-        image.fp.seek(0)
-        if image.format == 'PNG' and not image.is_animated:
-            return png_pixels(image.fp.read(), image.info.get('transparency'))
-        return tiff_pixels(image.fp, image.tell()) if image.format == 'TIFF' else None
-    finally:
-        image.fp.seek(position)
-
-
-def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
-    """The pixels of a 16-bit PNG; `transparent`: a 16-bit colour whose alpha is 0."""
-    from torchvision.io import ImageReadMode, decode_png  # imported here because it loads Triton, which takes seconds
-    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    pixels = pixels.permute(1, 2, 0).numpy()
-    return pixels if transparent is None else with_transparent(pixels, transparent)
-
-
-def with_transparent(pixels: np.ndarray, colour: tuple | int) -> np.ndarray:
-    """`pixels` (H, W, C) with an alpha that is 0 where they have that `colour`."""
-    return np.dstack([pixels, np.where((pixels == colour).all(axis=2), 0, 65535).astype(np.uint16)])
-
-
-def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:
-    """The pixels of a page of a TIFF, without premultiplied alpha; None if they are not 16-bit RGB."""
-    with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages[page]
-        if page.photometric != tifffile.PHOTOMETRIC.RGB or page.dtype != np.uint16:
-            return None
-        try:
-            pixels = page.asarray()
-        except ValueError as error:
-            if 'imagecodecs' in str(error):
-                return None
-            raise
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            pixels = np.moveaxis(pixels, 0, 2)
-        extra = page.extrasamples[0] if page.extrasamples else None
-    if extra == tifffile.EXTRASAMPLE.ASSOCALPHA:
-        alpha = np.maximum(pixels[..., 3:4], 1).astype(np.float32)
-        colours = (pixels[..., :3] * (65535 / alpha)).clip(0, 65535).round().astype(np.uint16)
-        return np.dstack([colours, pixels[..., 3]])
-    return pixels[..., :4 if extra == tifffile.EXTRASAMPLE.UNASSALPHA else 3]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -7,30 +7,17 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.deep_colour import deep_pixels, has_deep_colour, stored_mode, with_transparent
 from datasets.image_file import grey_16_bits, to_8_bits
 from errors import UserError
-from pictures.deep import Deep, deep_pixels, with_transparent
+from pictures.deep import Deep
 from pictures.metadata import ORIENTATION, TURNS, collect, without_foreign_profile
 from pictures.transparency import filled
-
-BITS_PER_SAMPLE = 0x0102  # tag of TIFF
 
 
 @functools.cache  # prints a note once per run, not for each picture of a folder
 def note(text: str) -> None:
     tqdm.write(f'note: {text}')
-
-
-def stored_mode(image: Image.Image) -> str:
-    """The mode of the pixels of `image` in its file, such as 'RGB;16B'; '' once they are decoded."""
-    tiles = getattr(image, 'tile', ())
-    return str(tiles[0][3]) if tiles else ''
-
-
-def has_deep_colour(image: Image.Image) -> bool:
-    """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow would decode only 8 bits."""
-    stored, bits = stored_mode(image), getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, ())
-    return image.mode[0] not in 'IF' and bool(stored) and (';16' in stored or 16 in bits)
 
 
 def rescale_transparent_colour(image: Image.Image) -> None:

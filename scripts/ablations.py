@@ -19,23 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import models
 from cli import run_cli
-from config import load_yaml
-from datasets import make_loader
-from devices import has_bf16, pick_device, set_precision
 from errors import UserError
-from evaluation import eval_psnr
-from models.checkpoint import read
-from scripts.results import update_page, write_rows
-from training.run import differences, read_config
-
-BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
-SEEDS = 0, 1
 
 # --- the variants: which keys of the base's model they replace (None: remove) ----------------------------------------
 
@@ -74,6 +61,31 @@ VARIANTS = {
     'LIIF, residual': {**LIIF, **RESIDUAL},
     BICUBIC: None,
 }
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train only these')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import yaml
+
+import models
+from config import load_yaml
+from datasets import make_loader
+from devices import has_bf16, pick_device, set_precision
+from evaluation import eval_psnr
+from models.checkpoint import read
+from scripts.results import update_page, write_rows
+from training.run import differences, read_config
+
+BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
+SEEDS = 0, 1
 
 
 def changed(spec, changes):
@@ -156,11 +168,7 @@ def publish(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train only these')
-    args = parser.parse_args()
-
+    args = parse_args()
     set_precision(tf32=False)
     precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):

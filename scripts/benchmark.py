@@ -26,28 +26,44 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from cli import run_cli
+from errors import UserError, size_text, unknown
+
+# configs/train-div2k/train_edsr-baseline-*.yaml
+MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--repeats', type=int, default=5, help='number of rounds that are timed')
+    parser.add_argument('--only', nargs='+', default=[], metavar='VERSION',
+                        help=f'some of {", ".join(MODELS)}, and of these with published- in front')
+    parser.add_argument('--json', help='write the numbers here, also those of each round')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 import models
-from cli import run_cli
 from config import check_positive, load_yaml
 from devices import device_name, has_bf16, pick_device, set_precision
-from errors import UserError
 from files import atomic_write
 from models import a_liif
 from models.mlp import linear
 from models.predict import upscale_whole
 from scripts import benchmark_forms as forms
 
-# configs/train-div2k/train_edsr-baseline-*.yaml
-MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif', 'lmlte'
-SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; 339x510 is a DIV2K image
+SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; the second is a DIV2K image's
 PUBLISHED_QUERIES = 60_000  # the published forms decode only the first queries of larger images: all take minutes
 BATCH, CROP, SAMPLE_Q = 8, 48, 2304  # of a training step
 FEATURES = 64  # channels of EDSR-baseline's features
@@ -245,7 +261,7 @@ def table(rows, unit, factor):
 def sections(device):
     """Yields, for each table, its title, cases, unit of time, and the number of units in a second."""
     for h, w, scale in SIZES:
-        title = f'Decoding {h}x{w} at x{scale}, {h * w * scale ** 2:,} queries'
+        title = f'Decoding {size_text((h, w))} at x{scale}, {h * w * scale ** 2:,} queries'
         if h * w * scale ** 2 > PUBLISHED_QUERIES:
             title += f' (published: the first {PUBLISHED_QUERIES:,})'
         yield title, decode_cases(device, h, w, scale), 'us/query', 1e6
@@ -253,13 +269,11 @@ def sections(device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--repeats', type=int, default=5, help='number of rounds that are timed')
-    parser.add_argument('--only', nargs='+', choices=sorted({name for name, *_ in versions()}), metavar='VERSION',
-                        help='some of %(choices)s')
-    parser.add_argument('--json', help='write the numbers here, also those of each round')
-    args = parser.parse_args()
+    args = parse_args()
+    known = {name for name, *_ in versions()}
+    for name in args.only:
+        if name not in known:
+            raise unknown('version', name, known)
     check_positive(**{'--repeats': args.repeats})
     device = pick_device(args.gpu)
     if device.type == 'cpu' and sys.platform != 'linux':

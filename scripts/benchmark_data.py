@@ -15,14 +15,27 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', default='load/div2k/DIV2K_valid_HR', help='folder of 2K PNGs')
+    parser.add_argument('--seconds', type=float, default=4, help='for each version in each round')
+    parser.add_argument('--rounds', type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import run_cli
 from config import check_positive
 from datasets import make_loader
 from datasets.image_file import FORMATS
@@ -78,11 +91,7 @@ def samples_per_second(loader, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--root', default='load/div2k/DIV2K_valid_HR', help='folder of 2K PNGs')
-    parser.add_argument('--seconds', type=float, default=4, help='for each version in each round')
-    parser.add_argument('--rounds', type=int, default=3)
-    args = parser.parse_args()
+    args = parse_args()
     check_positive(**{'--rounds': args.rounds})
 
     files = find_images(args.root)

@@ -15,25 +15,42 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import datasets
 from cli import run_cli
+from errors import UserError
+
+CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='?', default=str(CONFIG))
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
+    parser.add_argument('--compile', action='store_true', help='torch.compile')
+    parser.add_argument('--cuda-graphs', action='store_true', help='launch steps as CUDA graphs')
+    parser.add_argument('--json', help='write the numbers here')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import torch
+
+import datasets
 from config import check_positive
 from devices import Parallel, device_name, set_precision
-from errors import UserError
 from files import atomic_write
 from training.run import read_config
 from training.trainer import Trainer
 
-CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
 SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches, in turn
 SECONDS = 4  # for which each batch size, and the loader, are timed
 
 
-def random_batch(config, batch_size: int, scale: float, n_colors: int = 3) -> dict:
+def random_batch(config, batch_size: int, scale: float, n_colors: int) -> dict:
     """A batch like those of `config`'s loader, of 8-bit noise in `n_colors` channels, on the CPU."""
     args = config.train_dataset['wrapper']['args']
     inp_size, sample_q = args.get('inp_size'), args.get('sample_q')
@@ -86,14 +103,7 @@ def loader_rate(config) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', nargs='?', default=str(CONFIG))
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
-    parser.add_argument('--compile', action='store_true', help='torch.compile')
-    parser.add_argument('--cuda-graphs', action='store_true', help='launch steps as CUDA graphs')
-    parser.add_argument('--json', help='write the numbers here')
-    args = parser.parse_args()
+    args = parse_args()
     config = read_config(args.config, {'compile': args.compile, 'cuda_graphs': args.cuda_graphs})
     parallel = Parallel(args.gpu)
     sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
@@ -105,7 +115,8 @@ def main() -> None:
         for size in sizes:
             try:
                 trainer = Trainer(config, parallel, Path(folder))
-                rate = training_rate(trainer, [random_batch(config, size, scale) for scale in SCALES])
+                n_colors = trainer.model.n_colors
+                rate = training_rate(trainer, [random_batch(config, size, scale, n_colors) for scale in SCALES])
                 del trainer
                 gc.collect()  # its graphs refer to it
             except torch.OutOfMemoryError:

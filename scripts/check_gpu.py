@@ -24,21 +24,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from cli import run_cli
-from devices import device_name, pick_device
 from errors import UserError
-from files import atomic_write
-
-LINES = 60  # number of lines of a step's output that are kept
 
 
-def steps(output: Path) -> dict[str, list[str]]:
+def steps(output: Path, gpu: str) -> dict[str, list[str]]:
     """The command of each step, as arguments of Python, by name; they write their numbers to the folder `output`."""
-    gpu = '0' if torch.cuda.is_available() else 'cpu'
     test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
     return {
         'kernel': [*test, 'tests/test_fused.py', 'tests/test_fused_pixel.py'],
@@ -48,6 +41,25 @@ def steps(output: Path) -> dict[str, list[str]]:
         'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
         'tiles': ['scripts/tune_fused.py'],
     }
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=3, help='for all steps together')
+    parser.add_argument('--output', default='results', help='folder for the JSON file')
+    parser.add_argument('--only', nargs='+', choices=list(steps(Path(), 'cpu')), help='run only these steps')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import torch
+
+from devices import device_name, pick_device
+from files import atomic_write
+
+LINES = 60  # number of lines of a step's output that are kept
 
 
 def run_step(name: str, arguments: list[str], seconds: float) -> dict:
@@ -73,11 +85,7 @@ def run_step(name: str, arguments: list[str], seconds: float) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--minutes', type=float, default=3, help='for all steps together')
-    parser.add_argument('--output', default='results', help='folder for the JSON file')
-    parser.add_argument('--only', nargs='+', choices=list(steps(Path())), help='run only these steps')
-    args = parser.parse_args()
+    args = parse_args()
     if not args.minutes > 0:
         raise UserError(f'--minutes must be above 0, not {args.minutes:g}')
 
@@ -88,7 +96,7 @@ def main() -> None:
     report = {'device': device_name(device), 'pytorch': torch.__version__, 'cuda': torch.version.cuda, 'steps': {}}
     end = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
-        for step, arguments in steps(Path(folder)).items():
+        for step, arguments in steps(Path(folder), '0' if device.type == 'cuda' else 'cpu').items():
             if args.only and step not in args.only:
                 continue
             left = end - time.monotonic()

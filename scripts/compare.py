@@ -13,13 +13,26 @@ import math
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import run_cli
-from datasets.image_file import read_image
 from errors import UserError
-from pictures.compare import detailed_part
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', type=Path, help="the folder with test.py's output")
+    parser.add_argument('truth', type=Path, help='the folder of the images that were downsampled')
+    parser.add_argument('names', nargs='+', help='names of the models, as in --save-dir and --json of test.py')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+from PIL import Image
+
+from datasets.image_file import read_image
+from demos.compare import detailed_part
 from pictures.sheets import zoomed_sheet
 from utils import number_text
 
@@ -84,11 +97,7 @@ def compare(out, truth, names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path, help="the folder with test.py's output")
-    parser.add_argument('truth', type=Path, help='the folder of the images that were downsampled')
-    parser.add_argument('names', nargs='+', help='names of the models, as in --save-dir and --json of test.py')
-    args = parser.parse_args()
+    args = parse_args()
     compare(args.out, args.truth, args.names)
 
 

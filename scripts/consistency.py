@@ -15,15 +15,31 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError, size_text
+
+PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', help="a name in pretrained/, or a checkpoint (default: the demo's)")
+    parser.add_argument('--photos', nargs='+', default=PHOTOS)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import numpy as np
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
 from datasets.image_file import read_image
 from datasets.transforms import resize, to_tensor
 from devices import pick_device, set_precision
-from errors import UserError
 from files import atomic_write
 from models import load_pretrained, predict
 from models.predict import upscale_whole
@@ -32,7 +48,6 @@ from scripts.results import write_rows
 from utils import calc_psnr, to_float
 
 RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
-PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
 SCALES = np.linspace(1, 8, 29).tolist()
 SIDE = 192  # of the target that is reduced and restored, in pixels
 SMALL, TILE = 96, 32  # sides of the input that is enlarged in two ways, and of its tiles
@@ -43,7 +58,7 @@ def middle(path, side):
     photo = read_image(path)
     top, left = ((n - side) // 2 for n in photo.shape[:2])
     if min(top, left) < 0:
-        raise UserError(f'{path}: has {photo.shape[0]}x{photo.shape[1]} pixels, and {side}x{side} are needed')
+        raise UserError(f'{path}: has {size_text(photo.shape)} pixels, and {side}x{side} are needed')
     return photo[top:top + side, left:left + side]
 
 
@@ -98,22 +113,18 @@ def draw(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default=DEFAULT, help='a name in pretrained/, or a checkpoint')
-    parser.add_argument('--photos', nargs='+', default=PHOTOS)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
+    name = args.model or DEFAULT
     set_precision(tf32=False)
-    model = load_pretrained(args.model).to(pick_device(args.gpu))
+    model = load_pretrained(name).to(pick_device(args.gpu))
     rows = []
     for path in args.photos:
         psnr, bicubic = zip(*(psnr_at(model, middle(path, SIDE), scale) for scale in SCALES), strict=True)
         agree = agreements(model, to_float(to_tensor(middle(path, SMALL))))
-        rows.append({'photo': Path(path).stem, 'model': Path(args.model).stem, 'scales': SCALES, 'psnr': list(psnr),
+        rows.append({'photo': Path(path).stem, 'model': Path(name).stem, 'scales': SCALES, 'psnr': list(psnr),
                      'bicubic': list(bicubic), 'agreement': agree})
-        for name, value in agree.items():
-            print(f'{path}: {name}: {value:.2f} dB')
+        for way, value in agree.items():
+            print(f'{path}: {way}: {value:.2f} dB')
         gain = dents(np.subtract(psnr, bicubic)[1:])  # without x1, where bicubic is the truth itself
         print(f'{path}: the deepest dent of the gain over bicubic: {gain.max():.2f} dB at '
               f'x{SCALES[2 + int(gain.argmax())]:g}', flush=True)

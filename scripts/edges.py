@@ -14,25 +14,41 @@ import math
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError
+
+LONGER = 'edsr-baseline-A-liif-pixel'  # trained longer than the others, and marked as such
+MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--scale', type=float, default=4)
+    parser.add_argument('--sets', nargs='*', default=['Set5'], help='folders in load/benchmark')
+    parser.add_argument('--models', nargs='+', default=MODELS, help='bicubic, names in pretrained/, checkpoints')
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 from torch.utils.data import Dataset, default_collate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option, run_cli
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device, set_precision
-from errors import UserError
 from evaluation import predictions
 from files import atomic_write
 from models import Bicubic, load_pretrained
 from scripts.results import write_rows
 from utils import scored_pixels
 
-LONGER = 'edsr-baseline-A-liif-pixel'  # trained longer than the others, and marked as such
-MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER
 RESULTS, FIGURE = Path('results/edges.json'), Path('results/edges.png')
 BANDS = 0, 1, 2, 4, 8, math.inf  # distances from an edge, in pixels of the target; an edge's own pixels are at 0
 THRESHOLD = 0.1  # of white, per pixel
@@ -171,13 +187,7 @@ def draw(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--scale', type=float, default=4)
-    parser.add_argument('--sets', nargs='*', default=['Set5'], help='folders in load/benchmark')
-    parser.add_argument('--models', nargs='+', default=MODELS, help='bicubic, names in pretrained/, checkpoints')
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
     if not 1 <= args.scale < math.inf:
         raise UserError(f'--scale must be at least 1, not {args.scale:g}')
     device = pick_device(args.gpu)

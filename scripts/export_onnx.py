@@ -17,16 +17,28 @@ import sys
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', help="a name in pretrained/, or a checkpoint (default: the demo's)")
+    parser.add_argument('--output', type=Path, required=True, help='the folder to write to')
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cli import add_import_option, run_cli
-from errors import UserError
 from files import atomic_write
 from models import load_pretrained
-from models.predict import normalisations
+from models.normalisation import normalisations
 from models.pretrained import DEFAULT
 from models.swinir import SwinIR
 
@@ -85,16 +97,11 @@ def export_model(model, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default=DEFAULT,
-                        help='a name in pretrained/, or a checkpoint (default: %(default)s)')
-    parser.add_argument('--output', type=Path, required=True, help='the folder to write to')
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
     missing = [name for name in ('onnx', 'onnxscript') if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'{" and ".join(missing)} missing: pip install -r requirements-onnx.txt')
-    export_model(load_pretrained(args.model).requires_grad_(False), args.output)
+    export_model(load_pretrained(args.model or DEFAULT).requires_grad_(False), args.output)
     print(f'{args.output}: encoder.onnx and decoder.onnx')
 
 

@@ -16,12 +16,26 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from cli import add_import_option, run_cli
 from errors import UserError, located
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help="a run's checkpoint, or with --config a file with weights")
+    parser.add_argument('target', type=Path, help='the file to write')
+    parser.add_argument('--config', help="the training config of the weights' model")
+    parser.add_argument('--unfinished', action='store_true', help='write a file to continue the run from')
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import torch
+
 from models.checkpoint import final_spec, read, read_bare, write
 from models.registry import make_model
 from training.run import read_config
@@ -42,13 +56,7 @@ def stored_as(dtype, weights):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help="a run's checkpoint, or with --config a file with weights")
-    parser.add_argument('target', type=Path, help='the file to write')
-    parser.add_argument('--config', help="the training config of the weights' model")
-    parser.add_argument('--unfinished', action='store_true', help='write a file to continue the run from')
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
     if args.unfinished and args.target.suffix == '.safetensors':
         raise UserError(f'{args.target}: --unfinished writes two sets of weights, but safetensors holds one; choose '
                         '.pth')

@@ -12,19 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 from PIL import Image
 from torch.utils.data import default_collate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option, run_cli
 from datasets.wrappers import SRImplicitDownsampled
+from demos.compare import weights_map
 from devices import pick_device, set_precision
-from errors import UserError
 from evaluation import predictions
 from files import atomic_write
 from models.pretrained import DEFAULT, load_pretrained
-from pictures.compare import weights_map
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import digests, load_models
@@ -94,10 +106,7 @@ def weights(device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    add_import_option(parser)
-    device = pick_device(parser.parse_args().gpu)
+    device = pick_device(parse_args().gpu)
     set_precision(tf32=False)
     for path, draw in ((PHOTOS, partial(crops, ('bicubic', OURS), FEW, 256)),
                        (CROPS, partial(crops, digests(), MANY, 192)),

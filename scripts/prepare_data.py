@@ -20,14 +20,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import run_cli
-from datasets.image_folder import left_out
 from errors import UserError
-from files import writing
-from scripts.download import announce, download
 
 # HR, and the folders in the benchmarks' LR_bicubic with the scales that configs/test/supplied-lr reads
 PARTS = 'HR', 'LR_bicubic/X2', 'LR_bicubic/X3', 'LR_bicubic/X4'
@@ -46,6 +41,27 @@ SETS = {
             ('Set5', 5), ('Set14', 14), ('B100', 100), ('Urban100', 100))},
     }),
 }
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('set', choices=[*SETS, 'sample'])
+    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument('--from', type=Path, dest='source', metavar='DIR', help='link the folders in DIR instead')
+    where.add_argument('--mirror', metavar='URL', help='another page that holds the archives')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+from PIL import Image
+
+from datasets.image_folder import left_out
+from files import writing
+from scripts.download import announce, download
+
 # MD5 of the archives, from TorchSR (https://pypi.org/project/torchsr) 1.0.4
 MD5 = {
     'DIV2K_train_HR.zip': 'bdc2d9338d4e574fe81bf7d158758658',
@@ -211,13 +227,7 @@ def prepare_sample(root):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('set', choices=[*SETS, 'sample'])
-    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument('--from', type=Path, dest='source', metavar='DIR', help='link the folders in DIR instead')
-    where.add_argument('--mirror', metavar='URL', help='another page that holds the archives')
-    args = parser.parse_args()
+    args = parse_args()
     if args.set == 'sample':
         prepare_sample(args.root)
     else:

@@ -14,12 +14,24 @@ import sys
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from cli import run_cli
 from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
+    parser.add_argument('--mirror', default='http://deb.debian.org/debian', metavar='URL')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+from PIL import Image
+
 from files import atomic_write
 from scripts.download import download
 from scripts.prepare_data import count
@@ -84,10 +96,7 @@ def add_photos(url, sha256, photos, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--root', type=Path, default=Path('load'), help='where the data goes (default: load)')
-    parser.add_argument('--mirror', default='http://deb.debian.org/debian', metavar='URL')
-    args = parser.parse_args()
+    args = parse_args()
     folder = args.root / 'photos2k'
     for part in 'train_HR', 'valid_HR':
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Measures the cost of a model: parameters, multiply-adds, seconds and memory for a picture, and days of training.
 
-    python scripts/profile_model.py edsr-baseline-A-liif-pixel [--size 339x510] [--scale 4] [--gpu cpu]
+    python scripts/profile_model.py edsr-baseline-A-liif-pixel [--size 510x339] [--scale 4] [--gpu cpu]
     python scripts/profile_model.py configs/train-div2k/train_edsr-baseline-liif.yaml
 
 MODEL is a checkpoint, a name in pretrained/, or a training config; with a config, training is timed, too. Encoding is
@@ -10,23 +10,47 @@ peak of a call in addition to what was held before. Training is timed on random 
 """
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError, located, size_text
+
+
+def picture_size(text):
+    """'510x339' as (339, 510), height and width."""
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'must be WIDTHxHEIGHT, e.g. 510x339, not {text}')
+    return int(match[2]), int(match[1])
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
+    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='WxH', help='of the input picture')
+    parser.add_argument('--scale', type=float, default=4)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
-from cli import add_import_option, run_cli
 from devices import Parallel, pick_device, set_precision
-from errors import UserError, located
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained, target_size
-from models.registry import make_model
+from models.registry import make_model, with_n_colors
 from scripts.benchmark import flops, machine, peak_bytes, seconds
 from scripts.benchmark_training import SCALES, random_batch, training_rate
 from training.run import read_config
@@ -82,23 +106,26 @@ def profile(model, shape, scale):
                    peak_bytes(call, device)) for name, call in calls(model, shape, scale).items()}
 
 
-def training(config, parallel):
-    """Iterations per second with a training `config`, and per epoch; the latter is None without its photos."""
-    size = int(config.train_dataset['batch_size'])
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, parallel, Path(folder))
-        batches = [random_batch(config, size, scale, trainer.model.n_colors) for scale in SCALES]
-        rate = training_rate(trainer, batches) / size
+def training_loader(config):
+    """The loader of a training `config`; None, with a note, without its photos."""
     try:
-        return rate, len(datasets.make_loader(config.train_dataset, seed=0, shuffle=True))
+        return datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
     except UserError as error:
         print(f'the days of training are unknown: {error}', file=sys.stderr)
-        return rate, None
+
+
+def training_speed(config, parallel, n_colors):
+    """Iterations per second with a training `config` on images of `n_colors`; None: as many as its model says."""
+    size = int(config.train_dataset['batch_size'])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, parallel, Path(folder), n_colors)
+        batches = [random_batch(config, size, scale, trainer.model.n_colors) for scale in SCALES]
+        return training_rate(trainer, batches) / size
 
 
 def report(name, shape, scale, counts, costs):
     """The numbers of a model, in Markdown."""
-    lines = [f'{name}, {shape[0]}x{shape[1]} at x{scale:g}', '',
+    lines = [f'{name}, {size_text(shape)} at x{scale:g}', '',
              'parameters: ' + ', '.join(f'{part} {count:,}' for part, count in counts.items()), '',
              '| | multiply-adds, G | seconds | peak memory, MB |', '|---|---:|---:|---:|']
     lines += [f'| {name} | {count / 1e9:.4g} | {time:.3g} | {memory / 1e6:.0f} |'
@@ -106,37 +133,23 @@ def report(name, shape, scale, counts, costs):
     return '\n'.join(lines)
 
 
-def picture_size(text):
-    """'339x510' as (339, 510), height and width."""
-    try:
-        height, width = map(int, text.split('x'))
-    except ValueError:
-        height = width = 0
-    if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH, e.g. 339x510, not {text}')
-    return height, width
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
-    parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='HxW', help='of the input picture')
-    parser.add_argument('--scale', type=float, default=4)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    add_import_option(parser)
-    args = parser.parse_args()
+    args = parse_args()
     config = read_config(args.model) if args.model.endswith(('.yaml', '.yml')) else None
     device = pick_device(args.gpu)
     if device.type == 'cpu' and sys.platform != 'linux':
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
     set_precision(tf32=bool(config and config.tf32))
+    loader = training_loader(config) if config else None
+    n_colors = loader.dataset.n_colors if loader else None
     with located(args.model):
-        model = (make_model(config.model) if config else load_pretrained(args.model)).to(device).eval()
+        model = make_model(with_n_colors(config.model, n_colors or 3)) if config else load_pretrained(args.model)
+    model = model.to(device).eval()
     print(machine(device))
     print(report(args.model, args.size, args.scale, parameters(model), profile(model, args.size, args.scale)))
     if config:
-        rate, length = training(config, Parallel(args.gpu))
-        days = length and config.epoch_max * length / rate / 86400
+        rate = training_speed(config, Parallel(args.gpu), n_colors)
+        days = config.epoch_max * len(loader) / rate / 86400 if loader else None
         until = f', {days:.3g} days to epoch {config.epoch_max}' if days else ''
         print(f'\ntraining: {rate:.3g} iterations/s{until}')
 

@@ -13,12 +13,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import nn
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from cli import run_cli
+
+SETS = 'set5', 'set14', 'b100', 'urban100'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', help="a checkpoint, a name in pretrained/, or 'bicubic' (default: the demo's)")
+    parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import torch
+from torch import nn
+
 from devices import pick_device, set_precision
 from evaluation import mean, norm_of, open_config, predictions
 from models import Bicubic, load_pretrained
@@ -26,7 +41,6 @@ from models.pretrained import DEFAULT
 from utils import calc_psnr, luma
 
 SCALES = 2, 4
-SETS = 'set5', 'set14', 'b100', 'urban100'
 SOURCES = {'Pillow': ('', ()), 'MATLAB': ('', ('test_dataset.wrapper.args.reduction=matlab',)),
            'supplied': ('supplied-lr', ())}  # folder of the test configs, keys to set in them
 ROUNDED = {'no': lambda image: image, '8 bit': lambda image: (image * 255).round() / 255}
@@ -71,14 +85,9 @@ def table(found: dict[tuple, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default=DEFAULT, help="a checkpoint, a name in pretrained/, or 'bicubic' "
-                                                         '(default: %(default)s)')
-    parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    args = parser.parse_args()
+    args = parse_args()
     set_precision(tf32=False)
-    model = Bicubic() if args.model == 'bicubic' else load_pretrained(args.model).to(pick_device(args.gpu))
+    model = Bicubic() if args.model == 'bicubic' else load_pretrained(args.model or DEFAULT).to(pick_device(args.gpu))
     print(table(measure(args.set, model)))
 
 

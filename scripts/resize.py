@@ -10,15 +10,26 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import run_cli
+from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='the photos, such as load/celebAHQ/data1024x1024')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+from PIL import Image
+
 from datasets.cache import in_parallel
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
 from datasets.transforms import resize
-from errors import UserError
 from files import atomic_write
 
 LARGEST, SMALLER = 256, (128, 64, 32)
@@ -38,9 +49,7 @@ def reduce(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', type=Path, help='the photos, such as load/celebAHQ/data1024x1024')
-    folder = parser.parse_args().folder.absolute()
+    folder = parse_args().folder.absolute()
     paths = list_images(folder)
     if len({path.stem for path in paths}) < len(paths):
         raise UserError(f'{folder}: two of its photos have the same name except for the suffix')

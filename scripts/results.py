@@ -16,14 +16,31 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import add_import_option, run_cli
+from errors import UserError
+
+SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
+        'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # name in configs: (title, number of images)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
+    parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
+    add_import_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import models
-from cli import add_import_option, run_cli
 from config import load_yaml
 from devices import pick_device, set_precision
-from errors import UserError
 from evaluation import evaluate, read_keys, scale_of
 from files import atomic_write
 from scripts.prepare_data import count
@@ -31,8 +48,6 @@ from utils import number_text, to_json
 
 CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
-SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
-        'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # name in configs: (title, number of images)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -210,13 +225,7 @@ def publish(results, sha256):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
-    parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
-    add_import_option(parser)
-    args = parser.parse_args()
-
+    args = parse_args()
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     sha256 = digests()

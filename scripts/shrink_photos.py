@@ -13,15 +13,27 @@ import io
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cli import run_cli
+from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folders', nargs='+', type=Path)
+    parser.add_argument('--output', type=Path, required=True)
+    parser.add_argument('--megabytes', type=float, default=38)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
 from PIL import Image, features
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cli import run_cli
 from datasets.cache import in_parallel
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
-from errors import UserError
 from files import atomic_write
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50, 40
@@ -46,11 +58,7 @@ def choose_quality(paths: list[Path], limit: float) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folders', nargs='+', type=Path)
-    parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--megabytes', type=float, default=38)
-    args = parser.parse_args()
+    args = parse_args()
     if not features.check('avif'):
         raise UserError('this Pillow cannot write AVIF: install 11.3 or newer')
     paths = {folder.resolve().name: list_images(folder) for folder in args.folders}

@@ -6,19 +6,30 @@ The best ones belong into STEP and TILES there. Times are those of decoding, inc
 products after the first layers and are compared with a product of two large bf16 matrices.
 """
 
+import argparse
 import itertools
 import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import models
 from cli import run_cli
-from config import load_yaml
 from errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_cli(parse_args)
+
+import torch
+
+import models
+from config import load_yaml
 from models.a_liif import fused_kernel
 from utils import make_coord
 
@@ -26,6 +37,7 @@ SIDE, SCALE = 256, 4  # of the input
 
 
 def main():
+    parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     model = models.make(load_yaml(ROOT / 'configs/train-div2k/train_edsr-baseline-A-liif.yaml')['model']).to(device)
     coord = make_coord((SIDE * SCALE, SIDE * SCALE)).to(device).unsqueeze(0)

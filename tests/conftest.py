@@ -1,13 +1,17 @@
 """Fixtures that several files of tests share."""
 
+import shutil
 import sys
 
 import pytest
 import specs
 import torch
+from archives import prepare, server  # noqa: F401  (fixtures)
 from photos import save_photos
 from PIL import Image
 from projects import Project
+from reports import report_folder  # noqa: F401  (a fixture)
+from small_repository import work  # noqa: F401  (a fixture)
 from upscaling import RANDOM, make_checkpoint, silence
 
 import demo
@@ -73,6 +77,24 @@ def weights(tmp_path_factory):
 def bilinear(weights):
     """A model that interpolates."""
     return load_pretrained(weights / 'bilinear.pth')
+
+
+@pytest.fixture(scope='module')
+def chromium(tmp_path_factory):
+    """Chromium, driven by selenium; without it the test is skipped."""
+    if not (shutil.which('chromium') and shutil.which('chromedriver')):
+        pytest.skip('chromium and chromedriver are not installed')
+    webdriver = pytest.importorskip('selenium.webdriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which('chromium')
+    for flag in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
+                 'disable-background-networking', 'disable-component-update', 'disable-dev-shm-usage',
+                 'window-size=1280,900', f'user-data-dir={tmp_path_factory.mktemp("chromium")}'):
+        options.add_argument(f'--{flag}')
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""Damaged configs and checkpoints, by seed: whatever is in a file, it is used or refused in one short line.
+"""Damaged configs, checkpoints and runs, by seed: whatever is in a file, it is used or refused in one short line.
 
     PYTHONPATH=. python tests/fuzz.py 20000 [FIRST]    # that many seeds, from FIRST (0), of each reader
 """
 
 import copy
+import functools
 import io
 import pickle
 import random
@@ -21,10 +22,12 @@ import yaml
 from projects import CONFIG
 
 import models
-from errors import UserError
+from devices import Parallel
+from errors import UserError, located
 from models import checkpoint
 from models.registry import make_model
-from training.run import read_config
+from training.run import Config, read_config
+from training.trainer import Trainer
 
 SNIPPETS = [
     '[', ']', '{', '}', ': ', '- ', '&a ', '*a', '<<: *a', '!!int ', '!!float ', '!!timestamp ', '!!binary ', '!!set ',
@@ -167,11 +170,66 @@ def try_checkpoint(rng, path):
     refused(checkpoint.read_bare, path)
 
 
+OPTIMIZERS = {name: {'name': name, 'args': {'lr': 1e-3, **args}} for name, args in (
+    ('adam', {}), ('sgd', {'momentum': 0.9}))}
+BATCH = {'inp': torch.rand(1, 3, 4, 4), 'coord': torch.zeros(1, 2, 2), 'cell': torch.ones(1, 2, 2),
+         'gt': torch.rand(1, 2, 3)}
+
+
+@functools.cache
+def one_process():
+    return Parallel('cpu')
+
+
+def new_trainer(optimizer, folder):
+    return Trainer(Config({}, specs.liif(), copy.deepcopy(optimizer), 1), one_process(), folder)
+
+
+def train_step(trainer):
+    """A step as in an epoch, to the mean loss."""
+    losses = trainer.step(BATCH, 1, 1, None)
+    trainer.iteration += 1
+    trainer.check([losses], [1])
+    trainer.mean_losses()
+
+
+@functools.cache
+def saved_run(optimizer):
+    """What a run with one of OPTIMIZERS saves after its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = new_trainer(OPTIMIZERS[optimizer], Path(folder))
+        train_step(trainer)
+        trainer.save('last')
+        return torch.load(Path(folder) / 'epoch-last.pth', weights_only=True)
+
+
+def resume(path, optimizer):
+    """Continues the run in the checkpoint at `path` for a step."""
+    trainer, state = new_trainer(OPTIMIZERS[optimizer], path.parent), checkpoint.read(path)
+    with located(path):
+        trainer.restore(state, same_run=True)
+    train_step(trainer)
+
+
+def try_resume(rng, path):
+    """Resumes a run whose checkpoint at `path`, where it is written, has a damaged optimizer state or position."""
+    optimizer = rng.choice(list(OPTIMIZERS))
+    content = dict(saved_run(optimizer))
+    weights = {key: content.pop(key) for key in ('model', 'ema', 'data_norm')}
+    content = copy.deepcopy(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        part = content if rng.random() < 0.2 else content.get('optimizer')
+        if places(part):
+            mutate(rng, part, VALUES + TENSORS + [torch.tensor(-1.), torch.tensor(torch.nan)])
+    torch.save({**weights, **content}, path)
+    refused(resume, path, optimizer if rng.random() < 0.9 else rng.choice(list(OPTIMIZERS)))
+
+
 def main():
     count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        for attempt in (try_config, try_checkpoint):
+        for attempt in (try_config, try_checkpoint, try_resume):
             failed, slowest = 0, (0., 0)
             for seed in range(first, first + count):
                 start = time.monotonic()

@@ -1,9 +1,10 @@
-"""Photos made up for tests."""
+"""Photos made up for tests, and samples of them."""
 
 import struct
 import zlib
 
 import numpy as np
+import torch
 from PIL import Image
 
 TOPS = {np.uint8: 255, np.uint16: 65535, np.float32: 1}  # the value of white, by type
@@ -23,6 +24,22 @@ def save_photos(folder, **sizes):
     for seed, (name, (h, w)) in enumerate(sizes.items()):
         Image.fromarray(photo(h, w, seed)).save(folder / f'{name}.png')
     return folder
+
+
+def write_images(root, names, size):
+    """Writes pictures of smooth noise, of `size` (w, h), under these `names`."""
+    root.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        noise = Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8))
+        noise.resize(size, Image.BICUBIC).save(root / name)
+
+
+def same_items(one, other):
+    """That two samples, or batches, are equal bit for bit."""
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key].dtype == other[key].dtype, key
+        assert torch.equal(one[key], other[key]), key
 
 
 def truncate(path):

@@ -109,7 +109,7 @@ def decode(name, params, feat, coord, cell, expansion_spec=None, imnet_spec=None
         code = torch.cat([code, feat])
     feat, channels = code, len(feat)
     if name == 'metasr':
-        return torch.stack([metasr(params, feat, xy, size, cell_decode) for xy, size in queries])
+        return torch.stack([metasr(params, feat, xy, size) for xy, size in queries])
     if name == 'liif':
         def predict(code, rel_coord, rel_cell):
             return mlp(linears(params, 'imnet.layers.'), torch.cat([code, rel_coord, rel_cell]))
@@ -179,13 +179,13 @@ def mlp(layers, x):
 mlp.linears = linears
 
 
-def metasr(params, feat, xy, cell, cell_decode):
+def metasr(params, feat, xy, cell):
     """The nearest code of coord - cell / 2 times the matrix that an MLP makes of the offset from that code's corner."""
     h, w = feat.shape[-2:]
     y, x = xy[0] - float(cell[0]) / 2, xy[1] - float(cell[1]) / 2
     i, j = index(clamp(y + 1e-6), h), index(clamp(x + 1e-6), w)
     corner_y, corner_x = centre(i, h) - 1 / h, centre(j, w) - 1 / w
-    offset = [(y - corner_y) * h / 2, (x - corner_x) * w / 2] + [float(cell[0]) * h / 2] * cell_decode
+    offset = [(y - corner_y) * h / 2, (x - corner_x) * w / 2] + [float(cell[0]) * h / 2]
     return feat[:, i, j] @ mlp(linears(params, 'imnet.layers.'), feat.new_tensor(offset)).view(-1, 3)
 
 

@@ -6,6 +6,11 @@ import models
 
 ENCODER = {'name': 'edsr-baseline', 'args': {'no_upsampling': True, 'n_resblocks': 1, 'n_feats': 4}}
 
+RDN = {'name': 'rdn', 'args': {'no_upsampling': True, 'G0': 4, 'RDNconfig': 'A'}}
+RCAN = {'name': 'rcan', 'args': {'no_upsampling': True, 'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4,
+                                 'reduction': 2}}
+SWINIR = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}
+
 
 def liif(hidden=(9, 8), **args):
     imnet = {'name': 'mlp', 'args': {'out_dim': 3, 'hidden_list': list(hidden)}}
@@ -25,8 +30,8 @@ def pixel(net_args=None, **args):
     return a_liif(net_args={'space': 'pixel', **(net_args or {})}, **args)
 
 
-def metasr(**args):
-    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, 'hidden_list': [8], **args}}
+def metasr():
+    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER}}
 
 
 def fixed_scale(scale=2, **args):
@@ -70,8 +75,6 @@ VARIANTS = PLAIN | {
     'lte-fast-without-residual': lte_fast(residual=None),
     'lmliif-plain': lmliif(mod_input=False), 'lmlte-plain': lmlte(mod_input=False),
     'lmlte-local_ensemble': lmlte(local_ensemble=False), 'lmlte-without-residual': lmlte(residual=None),
-    'metasr-feat_unfold': metasr(feat_unfold=False),
-    'metasr-residual': metasr(residual='bilinear'),
     'fixed-scale-residual': fixed_scale(residual='bilinear'),
     'liif-linear': liif(hidden=[]),
     'liif-deep': liif(hidden=[5, 6, 7, 8]),
@@ -92,6 +95,8 @@ def build(spec):
     model = models.make(spec).double().eval()  # SwinIR leaves branches out by chance in training
     for param in model.parameters():
         torch.nn.init.normal_(param, std=0.3)
+    if spec['name'] == 'metasr':  # whose layers are wider than those of the other specs
+        torch.nn.init.normal_(model.imnet.layers[-1].weight, std=0.05)
     return model
 
 

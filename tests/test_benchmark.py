@@ -152,7 +152,7 @@ def cells(output):
 
 def test_there_is_a_table_for_each_size_and_one_for_training(results):
     titles = re.findall('### (.*)', results[0])
-    assert [title.split(',')[0] for title in titles] == ['Decoding 4x5 at x2', 'Decoding 6x5 at x3', 'Training step']
+    assert [title.split(',')[0] for title in titles] == ['Decoding 5x4 at x2', 'Decoding 5x6 at x3', 'Training step']
     assert 'published' not in titles[0] and 'published: the first 100' in titles[1]
     assert list(results[1]['tables']) == titles
 
@@ -172,7 +172,7 @@ def test_output_says_on_what_machine(results):
 
 
 def test_times_are_medians_of_the_runs_over_the_queries(results):
-    rows = results[1]['tables']['Decoding 6x5 at x3, 270 queries (published: the first 100)']
+    rows = results[1]['tables']['Decoding 5x6 at x3, 270 queries (published: the first 100)']
     for row in rows[:-4]:
         assert row['count'] == (100 if row['name'].startswith('published') else 270)
         assert len(row['runs']) == 3

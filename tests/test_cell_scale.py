@@ -61,7 +61,7 @@ def test_the_demos_clip():
     assert clipped.tobytes() != upscale_pil(model, image, scale=6).tobytes()
 
 
-@pytest.mark.parametrize('text, scale', [('4', 4), ('2.5', 2.5), ('none', None), ('own', 'own')])
+@pytest.mark.parametrize('text, scale', [('4', 4), ('2.5', 2.5), ('none', None)])
 def test_max_cell_scale_is_a_scale_or_none(text, scale):
     assert scale_or_none(text) == scale
 

@@ -2,21 +2,24 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import readme
 import torch
 from PIL import Image
 from projects import train_two_steps
 
 import datasets
 import models
+import train_liif
 from config import check_args, load_yaml
 from errors import UserError
 from evaluation import config_keys, parse_eval_type
 from models.pretrained import DEFAULT
-from training.run import Config
+from training.run import Config, read_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
@@ -238,9 +241,9 @@ def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
 def test_test_config_measures_whole_images_at_its_scale(path, load):
     _, name, scale = path.stem.split('-')
     scale = float(scale)
-    test_dataset, data_norm, eval_type, eval_bsize = config_keys(**check_args(config_keys, load_yaml(path)))
+    test_dataset, data_norm, eval_type, _ = config_keys(**check_args(config_keys, load_yaml(path)))
     assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name in SCALES else 'benchmark', 'scale': scale}
-    assert (test_dataset['batch_size'], eval_bsize) == (1, 30000)
+    assert test_dataset['batch_size'] == 1
     assert data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
     assert test_dataset['dataset']['args']['root_path'] == f'./load/{SETS.get(name, "sample/valid")}'
     batch, _ = first_batch(test_dataset)
@@ -248,3 +251,12 @@ def test_test_config_measures_whole_images_at_its_scale(path, load):
     height, width = round(h * scale), round(w * scale)
     assert batch['inp'].shape == (1, 3, h, w)
     assert batch['gt'].shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize('command', readme.commands('train_liif.py', [CONFIGS.parent / 'pretrained/README.md']))
+def test_recipe_of_the_pretrained_weights_is_a_command_that_train_liif_takes(command, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', command[1:])
+    monkeypatch.chdir(CONFIGS.parent)
+    args = train_liif.parse_args()
+    assert args.gpu == 'cpu' or args.minutes
+    read_config(args.config, assignments=args.set)

@@ -11,6 +11,7 @@ from photos import photo
 from PIL import Image
 from upscaling import RANDOM, make_checkpoint, silence
 
+from errors import UserError
 from models import load_pretrained
 from scripts import consistency
 
@@ -51,6 +52,12 @@ def test_psnr_is_that_of_the_restored_photo(bilinear, scale):
     error = ((again.astype(float) - np.array(target)) @ luma)[border:-border, border:-border] / 255
     assert bicubic == pytest.approx(-10 * np.log10((error ** 2).mean()), abs=1e-3)
     assert ours != bicubic and abs(ours - bicubic) < 3
+
+
+def test_a_photo_that_is_too_small_is_an_error_with_its_width_and_height(tmp_path):
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.png')
+    with pytest.raises(UserError, match='a.png: has 60x40 pixels, and 48x48 are needed'):
+        consistency.middle(tmp_path / 'a.png', 48)
 
 
 def test_a_dent_lies_below_both_neighbours():

@@ -115,10 +115,6 @@ def test_each_query_has_its_own_cell(spec):
     assert_follows_equations(spec, images(5, 7), coord, torch.rand_like(coord) + 0.1)
 
 
-def test_metasr_without_cell_decode_keeps_the_cell_out_of_its_network():
-    assert_follows_equations(metasr(cell_decode=False), images(5, 7), *scattered())
-
-
 @each_ensemble
 def test_without_cell_decode_a_query_needs_no_cell(spec):
     spec = copy.deepcopy(spec)

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import photo, save_photos
+from photos import photo, same_items, save_photos
 from PIL import Image
 from projects import train_two_steps
 from scipy.ndimage import convolve
 from scipy.stats import multivariate_normal
-from test_wrappers import same_items
 
 import datasets
 from datasets.degraded import SIGMA, SRImplicitDegraded, blur, draw_covariance

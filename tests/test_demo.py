@@ -11,7 +11,7 @@ from PIL import Image
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
 import devices
-from pictures import upscaling
+from demos import upscaling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

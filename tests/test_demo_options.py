@@ -83,12 +83,22 @@ def run(*args, **kwargs):
     return subprocess.run([sys.executable, *args], cwd=REPOSITORY, capture_output=True, text=True, **kwargs)
 
 
-@pytest.mark.parametrize('command', ['demo', 'test', 'train_liif', 'web_demo'])
+COMMANDS = sorted(str(path.relative_to(REPOSITORY)) for folder in ('.', 'scripts')
+                  for path in (REPOSITORY / folder).glob('*.py') if '    run_cli(main)' in path.read_text('utf-8'))
+
+
+@pytest.mark.parametrize('command', COMMANDS)
 def test_help_does_not_wait_for_pytorch(command):
-    result = run('-X', 'importtime', f'{command}.py', '--help')
+    result = run('-X', 'importtime', command, '--help')
     imported = {line.rsplit('|')[-1].strip() for line in result.stderr.splitlines()}
-    assert result.returncode == 0 and f'python {command}.py ' in result.stdout
-    assert 'argparse' in imported and not imported & {'torch', 'torchvision', 'numpy', 'PIL', 'yaml', 'tqdm'}
+    assert result.returncode == 0 and f'python {command}' in result.stdout
+    assert 'argparse' in imported
+    assert not imported & {'torch', 'torchvision', 'numpy', 'scipy', 'matplotlib', 'PIL', 'yaml', 'tqdm'}
+
+
+def test_the_commands_are_those_of_the_repository():
+    assert {'demo.py', 'test.py', 'train_liif.py', 'web_demo.py', 'scripts/results.py'} < {*COMMANDS}
+    assert len(COMMANDS) >= 23
 
 
 def test_without_the_environment_one_line_says_how_to_enter_it(tmp_path):

@@ -1,46 +1,22 @@
-"""The kernel of `models.fused` against the eager decoding, and where it is used.
-
-On a GPU that it is made for the kernel itself runs; elsewhere Triton's interpreter runs it, on the CPU, and the
-compiler, which needs no GPU, is asked for its code.
-"""
+"""The kernel of `models.fused` against the eager decoding, and where it is used."""
 
 import copy
 import json
 import math
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import specs
 import torch
+from triton_on_cpu import CAPABILITY, compiled, kernel_module, triton
 
-triton = pytest.importorskip('triton', reason='Triton is not installed')
+import models
+from models import a_liif
+from models.a_liif import ALIIF
+from utils import make_coord
 
-from triton_on_cpu import CAPABILITY, interpret  # noqa: E402
-
-import models  # noqa: E402
-from models import a_liif  # noqa: E402
-from models.a_liif import ALIIF  # noqa: E402
-from utils import make_coord  # noqa: E402
-
-GPU = CAPABILITY in (9, 10)
-DEVICE = torch.device('cuda' if GPU else 'cpu')
-
-with pytest.MonkeyPatch.context() as patch:
-    if not GPU:
-        patch.setenv('TRITON_INTERPRET', '1')
-    from models import fused
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    """Lets the interpreter run the kernel where there is no GPU."""
-    if not GPU:
-        interpret(monkeypatch, fused)
-
-
+fused, DEVICE, interpreter = kernel_module('fused', on_gpu=CAPABILITY in (9, 10))
 PUBLISHED = specs.a_liif(K=10, hidden=[16] * 4, net_hidden=[256] * 4)
 VARIANTS = {
     'published': PUBLISHED,
@@ -262,30 +238,25 @@ print(json.dumps(report))
 
 
 @pytest.fixture(scope='module')
-def compiled(tmp_path_factory):
-    """What the compiler makes of the published model's kernel in bf16, in a process without the interpreter."""
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(tmp_path_factory.mktemp('triton')),
-                   'OMP_NUM_THREADS': '1'}
-    run = subprocess.run([sys.executable, '-c', COMPILE, json.dumps(PUBLISHED)], env=environment, capture_output=True,
-                         text=True, cwd=Path(__file__).resolve().parents[1])
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+def report(tmp_path_factory):
+    """What the compiler makes of the published model's kernel in bf16."""
+    return compiled(COMPILE, tmp_path_factory.mktemp('triton'), json.dumps(PUBLISHED))
 
 
 @pytest.mark.slow
-def test_it_compiles_to_tensor_core_products_that_fit_an_h100(compiled):
-    assert compiled['products'] > 0 and compiled['copies'] > 0
-    assert compiled['shared memory'] <= 227 * 1024
+def test_it_compiles_to_tensor_core_products_that_fit_an_h100(report):
+    assert report['products'] > 0 and report['copies'] > 0
+    assert report['shared memory'] <= 227 * 1024
 
 
-def test_importing_the_models_does_not_import_triton(compiled):
-    assert not compiled['triton is imported with models']
+def test_importing_the_models_does_not_import_triton(report):
+    assert not report['triton is imported with models']
 
 
 # --- the speed -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not GPU, reason='no GPU that the kernel is made for')
+@pytest.mark.skipif(DEVICE.type == 'cpu', reason='no GPU that the kernel is made for')
 @torch.no_grad()
 def test_it_is_faster_than_the_eager_path(monkeypatch):
     model, coord = build(PUBLISHED), make_coord((1024, 1024)).to(DEVICE).unsqueeze(0)

@@ -1,40 +1,17 @@
-"""The kernels of `models.fused_pixel` against the products of single layers, and where they are used.
+"""The kernels of `models.fused_pixel` against the products of single layers, and where they are used."""
 
-On a GPU that they are made for they run themselves; elsewhere Triton's interpreter runs them, on the CPU, and the
-compiler, which needs no GPU, is asked for their code.
-"""
-
-import json
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from specs import ENCODER, images, pixel
+from triton_on_cpu import CAPABILITY, compiled, kernel_module
 
-triton = pytest.importorskip('triton', reason='Triton is not installed')
+import models
+from models import a_liif
 
-from triton_on_cpu import CAPABILITY, interpret  # noqa: E402
-
-import models  # noqa: E402
-from models import a_liif  # noqa: E402
-
-GPU = CAPABILITY >= 8
-DEVICE = torch.device('cuda' if GPU else 'cpu')
-
-with pytest.MonkeyPatch.context() as patch:
-    if not GPU:
-        patch.setenv('TRITON_INTERPRET', '1')
-    from models import fused_pixel
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    """Lets the interpreter run the kernels where there is no GPU."""
-    if not GPU:
-        interpret(monkeypatch, fused_pixel)
+fused_pixel, DEVICE, interpreter = kernel_module('fused_pixel', on_gpu=CAPABILITY >= 8)
 
 
 def build(width=16, **args):
@@ -129,9 +106,5 @@ print(json.dumps(report))
 
 @pytest.mark.slow
 def test_they_compile_to_tensor_core_products_that_fit_an_h100(tmp_path):
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(tmp_path), 'OMP_NUM_THREADS': '1'}
-    run = subprocess.run([sys.executable, '-c', COMPILE], env=environment, capture_output=True, text=True,
-                         cwd=Path(__file__).resolve().parents[1])
-    assert run.returncode == 0, run.stderr
-    for shared, products in json.loads(run.stdout).values():
+    for shared, products in compiled(COMPILE, tmp_path).values():
         assert products > 0 and shared <= 48 * 1024

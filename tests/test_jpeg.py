@@ -11,7 +11,7 @@ from upscaling import picture
 
 import demo
 import models.pretrained
-from pictures.jpeg import jpeg_quality
+from demos.jpeg import jpeg_quality
 
 QUALITIES = range(10, 101, 10)
 

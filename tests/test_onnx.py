@@ -14,11 +14,8 @@ from models import load_pretrained, upscale_pil
 from models.registry import with_n_colors
 from scripts import export_onnx
 
-RDN = {'name': 'rdn', 'args': {'G0': 4, 'RDNconfig': 'A', 'no_upsampling': True}}
-RCAN = {'name': 'rcan', 'args': {'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4, 'reduction': 2,
-                                 'no_upsampling': True}}
-MODELS = {'liif': specs.liif(encoder_spec=RDN), 'a-liif': specs.a_liif(), 'metasr': specs.metasr(),
-          'pixel': specs.pixel(encoder_spec=RCAN, residual='bilinear'),
+MODELS = {'liif': specs.liif(encoder_spec=specs.RDN), 'a-liif': specs.a_liif(), 'metasr': specs.metasr(),
+          'pixel': specs.pixel(encoder_spec=specs.RCAN, residual='bilinear'),
           'grey': with_n_colors(specs.pixel(residual='bilinear'), 1), 'five': with_n_colors(specs.liif(), 5),
           'lte': specs.lte(), 'lmliif': specs.lmliif(), 'lmlte': specs.lmlte(),
           'plain': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False)}

@@ -1,9 +1,11 @@
-"""Images of any size: `upscale` in tiles and bands equals the model on the whole image, `decode_grid` its equations."""
+"""Images of any size: `upscale` in tiles and bands equals the model on the whole image."""
 
 import pytest
-import reference
 import torch
 from specs import (
+    RCAN,
+    RDN,
+    SWINIR,
     a_liif,
     assert_equal,
     build,
@@ -18,32 +20,24 @@ from specs import (
 )
 
 import models
-from models import pixel_grid, predict, rdn
-from models.pixel_grid import decode_grid
+from models import predict, rdn
 from models.predict import upscale, upscale_whole
 from scripts.benchmark import peak_bytes
 from utils import make_coord
 
 CPU = torch.device('cpu')
-RDN = {'name': 'rdn', 'args': {'no_upsampling': True, 'G0': 4, 'RDNconfig': 'A'}}
-RCAN = {'name': 'rcan', 'args': {'no_upsampling': True, 'n_resgroups': 1, 'n_resblocks': 1, 'n_feats': 4,
-                                 'reduction': 2}}
 DATA_NORM = {'inp': {'sub': [0.5, 0.25, 0.375], 'div': [0.5, 0.25, 0.75]},
              'gt': {'sub': [0.5, 0.375, 0.625], 'div': [1 / 256, 1 / 512, 1 / 128]}}  # keeps colours clear of 0, 1
-
-
 TILED = {'a-liif': a_liif(), 'pixel': pixel(), 'pixel-residual': pixel(residual='bilinear'), 'liif': liif(),
          'liif-residual': liif(residual='bilinear'), 'metasr': metasr(), 'pixel-rdn': pixel(encoder_spec=RDN),
          'lte': lte(), 'lte-fast': lte_fast(), 'lmliif': lmliif(), 'lmlte': lmlte(),
          'lmliif-plain': lmliif(mod_input=False)}
-SWINIR = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2], 'window': 4}}
 UNTILED = {'pixel-rcan': pixel(encoder_spec=RCAN), 'a-liif-rcan': a_liif(encoder_spec=RCAN),
            'pixel-swinir': pixel(encoder_spec=SWINIR), 'lte-swinir': lte(encoder_spec=SWINIR),
            'fixed-scale': fixed_scale(), 'fixed-scale-1': fixed_scale(1),
            'fixed-scale-residual': fixed_scale(residual='bilinear')}
 SIZES = {'x2': (46, 38), 'x3': (69, 57), 'x1': (23, 19), 'x1.3': (30, 25), 'x3.04x2.05': (70, 39), 'x1.1x3.7': (25, 70),
          'x0.4x2': (9, 38), 'x3x0.3': (69, 6), 'x0.2': (5, 4), '1x1': (1, 1), '1x40': (1, 40)}  # of a 23x19 input
-
 each_model = pytest.mark.parametrize('spec', [*TILED.values(), *UNTILED.values()], ids=[*TILED, *UNTILED])
 each_size = pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
 each_tiled = pytest.mark.parametrize('spec', TILED.values(), ids=TILED)
@@ -91,7 +85,7 @@ def assert_equals_the_whole(spec, image, size):
     assert_equal(upscaled(model, image, size), expected)
 
 
-# --- tiles and bands -----------------------------------------------------------------------------------------------
+# --- tiles and bands -------------------------------------------------------------------------------------------------
 
 
 @each_model
@@ -154,7 +148,7 @@ def test_blocks_cover_each_output_pixel_once(spec):
     assert len(blocks) > 16 and (covered == 1).all()
 
 
-# --- memory --------------------------------------------------------------------------------------------------------
+# --- memory ----------------------------------------------------------------------------------------------------------
 
 
 def shapes_seen(model):
@@ -235,117 +229,3 @@ def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
 
     assert max(peak(128, 256, tile=64), peak(768, 256, tile=64)) < 60e6
     assert peak(768, 256, tile=768) > 100e6  # the bound is below what an untiled image needs
-
-
-# --- receptive field -----------------------------------------------------------------------------------------------
-
-
-def reach(encoder, width):
-    """How far from its own pixel, in a row of `width` pixels, a feature in the middle depends on the input."""
-    for param in encoder.parameters():  # positive: no ReLU cuts a path off, no two cancel out
-        torch.nn.init.uniform_(param, 0, 0.1)
-    inp = torch.rand(1, 3, 1, width, dtype=torch.float64).requires_grad_()
-    encoder(inp)[..., width // 2].sum().backward()
-    concerned = inp.grad.abs().sum(dim=(0, 1, 2)).nonzero()
-    return max(width // 2 - concerned.min(), concerned.max() - width // 2).item()
-
-
-@pytest.mark.parametrize('name, args', [
-    ('edsr-baseline', {'n_feats': 2}), ('edsr-baseline', {'n_feats': 2, 'n_resblocks': 3}), ('edsr', {'n_feats': 2}),
-    ('rdn', {'G0': 2}), ('rdn', {'G0': 2, 'RDNconfig': 'A'}), ('rdn', {'G0': 2, 'RDNconfig': 'A', 'RDNkSize': 5})],
-    ids=str)
-def test_receptive_radius_is_how_far_a_feature_sees(name, args):
-    encoder = models.make({'name': name, 'args': {'no_upsampling': True, **args}}).double()
-    assert reach(encoder, 2 * encoder.receptive_radius + 21) == encoder.receptive_radius
-
-
-def test_features_of_rcan_see_the_whole_image_and_it_has_no_receptive_radius():
-    encoder = models.make(RCAN).double()
-    assert reach(encoder, 501) == 250
-    assert encoder.receptive_radius is None
-
-
-@pytest.mark.parametrize('name', ['edsr-baseline', 'edsr', 'rdn', 'rcan'])
-def test_an_upsampler_leaves_no_receptive_radius(name):
-    assert models.make({'name': name, 'args': {'scale': 2}}).receptive_radius is None
-
-
-# --- the grid path of pixel space ----------------------------------------------------------------------------------
-
-
-OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False},
-       {'local_ensemble': False, 'feat_unfold': False, 'cell_decode': False}]
-GRIDS = {'plain': {}, **{'-'.join(off): off for off in OFF}, 'K=1': {'K': 1},
-         'softmax': {'net_args': {'norm': 'softmax'}}, 'linear': {'hidden': [], 'net_hidden': []},
-         'one-hidden-layer': {'hidden': [7]}, 'deep': {'hidden': [4, 5, 6, 7], 'net_hidden': [5, 6]}}
-
-each_grid_model = pytest.mark.parametrize('spec', [pixel(**args) for args in GRIDS.values()], ids=GRIDS)
-
-
-def assert_grid_follows_the_equations(spec, shape, y, x, cell, batch=2):
-    """`decode_grid` at all pairs of y and x, for images of `shape`, against the equations query by query."""
-    model, inp = build(spec), torch.randn(batch, 3, *shape, dtype=torch.float64)
-    coord = torch.cartesian_prod(y, x).expand(batch, -1, -1)
-    params = {name: param.detach() for name, param in model.named_parameters()}
-    expected = reference.forward(spec, params, inp, coord, cell.expand_as(coord))
-    assert expected.std() > 0.01
-    with torch.no_grad():
-        pred = decode_grid(model, model.encode(inp), y, x, cell)
-    assert_equal(pred, expected.transpose(1, 2).view(batch, 3, len(y), len(x)))
-
-
-def axis(n):
-    return make_coord([n])[:, 0].double()
-
-
-def cell_of(height, width):
-    return torch.tensor([2 / height, 2 / width], dtype=torch.float64)
-
-
-@each_grid_model
-def test_grid_of_every_model_follows_the_equations(spec):
-    assert_grid_follows_the_equations(spec, (4, 3), axis(9), axis(8), cell_of(9, 8))
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (4, 1), (4, 5)], ids=str)
-@pytest.mark.parametrize('size', [(8, 10), (7, 12), (3, 11), (4, 5), (1, 1), (2, 3)], ids=str)
-def test_grid_of_any_size_follows_the_equations(shape, size):
-    assert_grid_follows_the_equations(pixel(), shape, axis(size[0]), axis(size[1]), cell_of(*size))
-
-
-@pytest.mark.parametrize('off', [{}, {'local_ensemble': False}], ids=['ensemble', 'nearest'])
-def test_grid_of_rows_and_columns_at_any_distance_follows_the_equations(off):
-    y, x = ((torch.rand(n, dtype=torch.float64) * 2 - 1).sort().values for n in (13, 9))
-    assert_grid_follows_the_equations(pixel(**off), (6, 5), y, x, cell_of(20, 30))
-
-
-@pytest.mark.parametrize('chunk', [1, 2000])
-def test_grid_in_chunks_of_pixels_follows_the_equations(monkeypatch, chunk):
-    monkeypatch.setattr(pixel_grid, 'CHUNK', chunk)
-    assert_grid_follows_the_equations(pixel(), (5, 4), axis(10), axis(9), cell_of(10, 9))
-
-
-@pytest.mark.parametrize('spec', [pixel(), lte()], ids=['pixel', 'lte'])
-def test_the_wider_a_network_the_fewer_pixels_are_made_at_a_time(monkeypatch, spec):
-    model, numbers = build(spec), []
-    decode_pixels = model.decode_pixels
-    monkeypatch.setattr(pixel_grid, 'CHUNK', 5000)
-    monkeypatch.setattr(model, 'decode_pixels', lambda hoisted, cell, y, x: (
-        numbers.append(y.numel() * x.shape[1] * model.width), decode_pixels(hoisted, cell, y, x))[1])
-    with torch.no_grad():
-        model.query_grid(model.encode(torch.rand(1, 3, 5, 6, dtype=torch.float64)), axis(20), axis(24), cell_of(20, 24))
-    assert len(numbers) > 1 and max(numbers) <= 5000
-
-
-def test_edges_and_corners_of_the_grid_follow_the_equations():
-    edges = torch.tensor([-1, -1 + 1e-9, -0.99, 0.3, 0.99, 1 - 1e-9, 1], dtype=torch.float64)
-    assert_grid_follows_the_equations(pixel(), (4, 5), edges, edges, cell_of(20, 20))
-
-
-@pytest.mark.parametrize('spec', [a_liif(), pixel(), liif(residual='bilinear'), pixel(residual='bilinear'), metasr()],
-                         ids=['a-liif', 'pixel', 'liif-residual', 'pixel-residual', 'metasr'])
-def test_query_grid_is_the_model_at_all_pairs(spec):
-    model, inp = build(spec), torch.randn(2, 3, 5, 4, dtype=torch.float64)
-    expected = model(inp, *grid(11, 9, batch=2)).detach()
-    with torch.no_grad():
-        assert_equal(model.query_grid(model.encode(inp), axis(11), axis(9), cell_of(11, 9)), expected.view(2, 11, 9, 3))

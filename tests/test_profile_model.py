@@ -68,7 +68,7 @@ def script(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark_training, 'SECONDS', 0.05)
 
     def call(model, *args):
-        monkeypatch.setattr(sys, 'argv', ['', model, '--gpu', 'cpu', '--size', '6x8', *args])
+        monkeypatch.setattr(sys, 'argv', ['', model, '--gpu', 'cpu', '--size', '8x6', *args])
         profile_model.main()
         return capsys.readouterr()
     return call
@@ -76,7 +76,7 @@ def script(tmp_path, monkeypatch, capsys):
 
 def test_a_checkpoint_has_a_row_for_each_step(script):
     lines = script('small.pth', '--scale', '2.5').out.splitlines()
-    assert 'small.pth, 6x8 at x2.5' in lines
+    assert 'small.pth, 8x6 at x2.5' in lines  # width x height
     rows = [line.strip('| ').split(' | ') for line in lines[-3:]]
     assert [row[0] for row in rows] == ['encoding', 'decoding', 'whole picture']
     assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows)
@@ -86,6 +86,16 @@ def test_of_a_config_the_training_is_timed(script):
     line = script('tiny.yaml').out.splitlines()[-1]
     rate, days = (float(part.split()[0]) for part in line.removeprefix('training: ').split(', '))
     assert days == pytest.approx(3 * 3 / rate / 86400, rel=0.02)  # three epochs of three iterations
+
+
+def test_the_model_is_for_the_channels_of_the_data(script):
+    def count(name):
+        line, = (line for line in script(name).out.splitlines() if line.startswith('parameters: '))
+        return int(line.removeprefix('parameters: encoder ').split(', ')[0].replace(',', ''))
+
+    Path('grey.yaml').write_text(yaml.safe_dump(changed(CONFIG, {'train_dataset.dataset.args.channels': 'grey'})))
+    weights = 2 * 9 * CONFIG['model']['args']['encoder_spec']['args']['n_feats']  # of two colours in the first layer
+    assert count('tiny.yaml') - count('grey.yaml') == weights
 
 
 def test_without_the_photos_the_days_are_unknown(script):
@@ -99,4 +109,4 @@ def test_without_the_photos_the_days_are_unknown(script):
 def test_a_wrong_size_is_told(script, capsys):
     with pytest.raises(SystemExit):
         script('small.pth', '--size', '339')
-    assert 'must be HEIGHTxWIDTH, e.g. 339x510, not 339' in capsys.readouterr().err
+    assert 'must be WIDTHxHEIGHT, e.g. 510x339, not 339' in capsys.readouterr().err

@@ -2,14 +2,17 @@
 
 import math
 import re
+import shlex
+from argparse import Namespace
+from pathlib import Path
 from unittest import mock
 
 import pytest
 from PIL import Image
-from projects import Project, before_step, write_photos
+from projects import REPOSITORY, Project, before_step, forked, write_photos
 
 from errors import UserError
-from training import progress
+from training import progress, run
 from training.trainer import Trainer
 from utils import time_text
 
@@ -123,18 +126,71 @@ def test_validation_images_that_are_all_too_small_are_an_error_and_the_epoch_is_
     assert project.checkpoint()['iteration'] == 3
 
 
-@pytest.mark.parametrize('changes, model', [({}, 'best'), ({'epoch_val': None}, 'last')])
-def test_a_run_ends_with_the_next_step(tmp_path, capsys, changes, model):
-    Project(tmp_path, {**changes, 'epoch_max': 1}).train()
-    path = f'save/_tiny/epoch-{model}.pth'
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        f'next: python test.py --config configs/test/test-set5-4.yaml --model {path}, or python demo.py PHOTO --model '
-        f'{path}')
+# --- the next step -------------------------------------------------------------------------------------------------
+
+WAYS = {  # what a user has trained, with what options, and which scripts the hint names
+    'colour': ({}, (), ['demo.py']),
+    'the latest weights': ({'epoch_val': None}, ('--name', 'two words'), ['demo.py']),
+    'with the images of a test': ({}, ('--seed', '1'), ['test.py', 'demo.py']),
+    'an encoder of ones own': (
+        {'model.args.encoder_spec': {'name': 'own-encoder'}}, ('--import', 'examples.own_model'), ['demo.py']),
+    'grey, with the images of a test': (
+        {'train_dataset.dataset.args.channels': 'grey', 'val_dataset.dataset.args.channels': 'grey'}, (), ['test.py'])}
+
+
+@pytest.mark.parametrize('changes, flags, scripts', WAYS.values(), ids=WAYS)
+def test_a_run_ends_with_commands_that_work_as_they_are(tmp_path, capsys, changes, flags, scripts):
+    project = Project(tmp_path, {**changes, 'epoch_max': 1})
+    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    write_photos(tmp_path / 'photo', 1)
+    (tmp_path / 'examples').mkdir()
+    (tmp_path / 'photo/0.png').rename(tmp_path / 'examples/lighthouse.png')
+    if 'test.py' in scripts:
+        write_photos(tmp_path / 'load/sample/valid', 2)
+    project.train(*flags)
+    hint = capsys.readouterr().out.split('next: ')[1]
+    commands = [shlex.split(line) for line in hint.splitlines()]
+    assert [command[1 if command[0] == 'python' else 2] for command in commands] == scripts
+    for command in commands:
+        done = forked(tmp_path, *command[command.index('python') + 1:])
+        assert done.returncode == 0, done.stderr
+        assert 'running on the CPU\n' in done.stdout  # as it was trained, not because there is no GPU
 
 
 def test_fine_tuning_ends_with_the_demo(tmp_path, capsys):
     project = Project(tmp_path, {'epoch_max': 1})
+    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    write_photos(tmp_path / 'load/sample/valid', 1)
     project.train()
     project.change({'epoch_max': 1, 'weights_from': 'save/_tiny/epoch-last.pth'})
     project.train('--name', 'tuned')
-    assert capsys.readouterr().out.splitlines()[-1] == 'next: python demo.py PHOTO --model save/tuned/epoch-best.pth'
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        'next: python demo.py examples/lighthouse.png --output save/tuned/lighthouse-x4.png --overwrite '
+        '--model save/tuned/epoch-best.pth --gpu cpu')
+
+
+def test_the_commands_after_training_name_files_of_the_repository():
+    assert (REPOSITORY / 'examples/lighthouse.png').exists()
+    assert all((REPOSITORY / path).exists() for path in run.TESTS)
+
+
+@pytest.mark.parametrize('argv, gpu, command', [
+    ('train_liif.py', '0', 'python demo.py examples/lighthouse.png --output save/a/lighthouse-x4.png --overwrite '
+                           '--model save/a/epoch-last.pth'),
+    ('/a b/train_liif.py', '1', "python '/a b/demo.py' '/a b/examples/lighthouse.png' --output "
+                                'save/a/lighthouse-x4.png --overwrite --model save/a/epoch-last.pth --gpu 1')])
+def test_the_commands_after_training_have_its_gpu_and_its_path(tmp_path, monkeypatch, argv, gpu, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', [argv])
+    (tmp_path / 'save/a').mkdir(parents=True)
+    (tmp_path / 'save/a/epoch-last.pth').touch()
+    config = run.Config({}, {}, {}, 1)
+    assert run.next_step(Path('save/a'), config, 3, Namespace(gpu=gpu, imports=[])) == f'next: {command}'
+
+
+def test_after_training_on_other_channels_the_api_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'save/a').mkdir(parents=True)
+    (tmp_path / 'save/a/epoch-best.pth').touch()
+    assert run.next_step(Path('save/a'), run.Config({}, {}, {}, 1), 4, Namespace(gpu='0', imports=[])) == (
+        "next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4) in Python, of a NumPy array")

@@ -5,8 +5,7 @@ import pytest
 import specs
 import torch
 from PIL import Image
-from specs import a_liif, fixed_scale, liif, lte, metasr, pixel
-from test_predict import RCAN, RDN, SWINIR
+from specs import RCAN, RDN, SWINIR, a_liif, fixed_scale, liif, lte, metasr, pixel
 from upscaling import picture
 
 import models
@@ -175,7 +174,7 @@ def test_a_box_that_is_not_inside_the_image_is_an_error(image, box):
 
 
 def test_a_size_without_pixels_is_an_error(image):
-    with pytest.raises(UserError, match='size must be at least 1x1, not 0x10'):
+    with pytest.raises(UserError, match='size must be at least 1x1, not 10x0'):
         upscale_region(make(pixel()), image, (0, 0, 5, 5), (0, 10))
 
 

@@ -1,4 +1,4 @@
-"""The committed results are those of the shipped weights, and how the scripts make them, their table and pictures."""
+"""The committed results are those of the shipped weights, and how the scripts make them and their table."""
 
 import contextlib
 import hashlib
@@ -9,24 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from specs import a_liif
+from small_repository import PAGE, ROOT, fill, write_weights
 
 import models
 from errors import UserError
 from evaluation import evaluate
-from scripts import figures, results
+from scripts import results
 
-ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT.parent / 'shared' / 'data' / 'benchmark'
 COMMITTED = json.loads((ROOT / 'results/results.json').read_text())
 SCALES = ['2', '2.5', '3', '3.7', '4', '6', '8']
 TITLES = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'urban100': 'Urban100', 'div2k': 'DIV2K',
           'photos2k': 'photos2k'}
-PAGE = '# Title\n\nbefore\n\n<!-- results -->\nold\n<!-- /results -->\n\nafter \\1\n'
 
 
 def read_table(text):
@@ -51,7 +48,7 @@ def expected_table(rows):
             for row in rows}
 
 
-# --- what is committed ---------------------------------------------------------------------------------------------
+# --- what is committed -----------------------------------------------------------------------------------------------
 
 
 def test_readme_shows_the_committed_results():
@@ -84,29 +81,7 @@ def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monke
     assert found['ssim'] == pytest.approx(row['ssim'], abs=2e-4)
 
 
-# --- how it is made ------------------------------------------------------------------------------------------------
-
-
-def write_weights(path, seed):
-    torch.manual_seed(seed)
-    spec = a_liif()
-    models.checkpoint.write({'model': {**spec, 'sd': models.make(spec).state_dict()}}, path)
-
-
-def fill(folder):
-    """Puts into `folder` the repository's configs, a small model, Set5, a part of Set14, and a page."""
-    for name in ('configs', 'scripts'):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / 'pretrained').mkdir()
-    write_weights(folder / 'pretrained/small.pth', seed=0)
-    for name, count in (('Set5', 5), ('Set14', 3)):
-        images = folder / f'load/benchmark/{name}/HR'
-        images.mkdir(parents=True)
-        for i in range(count):
-            noise = Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8))
-            noise.resize((60, 50), Image.BICUBIC).save(images / f'{i}.png')
-    (folder / 'docs').mkdir()
-    (folder / 'docs/results.md').write_text(PAGE)
+# --- how it is made --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -119,14 +94,6 @@ def made(tmp_path_factory):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A filled folder as the working directory."""
-    fill(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(monkeypatch, *args, psnr=20., last=None):
@@ -272,71 +239,3 @@ def test_sets_that_are_named_are_measured_alone(work, monkeypatch):
 def test_page_without_one_place_for_the_table_is_an_error(text):
     with pytest.raises(UserError, match='docs/results.md: must have <!-- results --> and <!-- /results --> once'):
         results.insert(text, 'results', 'table')
-
-
-# --- pictures ------------------------------------------------------------------------------------------------------
-
-
-def panel(sheet, column, row):
-    """The crop in a sheet whose panels are 20 pixels long, 8 apart, above a caption of 28."""
-    left, top = 28 * column, 56 * row
-    return np.asarray(sheet, dtype=float)[top:top + 20, left:left + 20]
-
-
-def parts(photos):
-    return [figures.Part(str(photos), 2, 24, 16, 10, scale) for scale in (4, 3.7)]
-
-
-def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work):
-    photos = work / 'load/benchmark/Set5/HR'
-    sheet = figures.crops(['bicubic', 'small'], parts(photos), 20, torch.device('cpu'))
-    photo = Image.open(photos / '2.png')
-    for row, (width, height, scale) in enumerate(((15, 12, 4), (16, 13, 3.7))):
-        size = round(width * scale), round(height * scale)
-        low = photo.crop((0, 0, *size)).resize((width, height), Image.BICUBIC)
-        bicubic = low.resize(size, Image.BICUBIC)
-        for column, image in ((1, bicubic), (3, photo)):
-            expected = image.crop((24, 16, 34, 26)).resize((20, 20), Image.NEAREST)
-            np.testing.assert_allclose(panel(sheet, column, row), np.asarray(expected), atol=1)
-        shown = panel(sheet, 0, row)
-        assert np.array_equal(shown[6, 6], np.asarray(low)[int(19.5 / scale), int(27.5 / scale)])
-        assert np.ptp(panel(sheet, 2, row)) < 255 and not np.array_equal(panel(sheet, 2, row), shown)
-
-
-def test_a_part_that_is_larger_than_it_is_shown_is_reduced(work):
-    photos = work / 'load/benchmark/Set5/HR'
-    part = figures.Part(str(photos), 2, 0, 0, 40, 4)
-    sheet = figures.crops(['bicubic'], [part], 20, torch.device('cpu'))
-    truth = Image.open(photos / '2.png').crop((0, 0, 40, 40)).resize((20, 20), Image.LANCZOS)
-    np.testing.assert_allclose(panel(sheet, 2, 0), np.asarray(truth), atol=1)
-
-
-def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
-    captions = []
-    monkeypatch.setattr(figures, 'sheet', lambda panels, columns: captions.extend(c for c, *_ in panels))
-    photos = work / 'load/benchmark/Set5/HR'
-    figures.crops(['bicubic', 'small'], parts(photos), 20, torch.device('cpu'))
-    photo = Image.open(photos / '2.png').crop((0, 0, 60, 48))
-    images = photo, photo.resize((15, 12), Image.BICUBIC).resize((60, 48), Image.BICUBIC)
-    y = [np.asarray(image, float)[16:26, 24:34] @ [65.738, 129.057, 25.064] / 256 for image in images]
-    psnr = 20 * np.log10(255) - 10 * np.log10(np.mean((y[0] - y[1]) ** 2))
-    assert captions[0] == 'LR, x4' and captions[3] == 'truth' and captions[4] == 'LR, x3.7'
-    assert captions[1] == f'bicubic {psnr:.2f}' and captions[2].startswith('small ')
-
-
-def test_mixing_weights_are_shown_at_the_size_of_the_reduced_photo(work, monkeypatch):
-    monkeypatch.setattr(figures, 'MIXED', (str(work / 'load/benchmark/Set5/HR'), 0, 2))
-    monkeypatch.setattr(figures, 'OURS', 'pretrained/small.pth')
-    sheet = figures.weights(torch.device('cpu'))
-    assert sheet.size == (4 * 30 + 3 * 8, 2 * (25 + 28) + 8)  # input, which rules, and three functions
-    reduced = Image.open(work / 'load/benchmark/Set5/HR/0.png').resize((30, 25), Image.BICUBIC)
-    assert np.array_equal(np.asarray(sheet)[:25, :30], np.asarray(reduced))
-
-
-def test_pictures_of_photos_that_are_absent_are_told_and_not_made(work, monkeypatch, capsys):
-    shutil.rmtree('load')
-    monkeypatch.setattr(sys, 'argv', ['figures.py', '--gpu', 'cpu'])
-    figures.main()
-    assert [line.split(':')[0] for line in capsys.readouterr().err.splitlines()] == [
-        f'results/{name}.png is not made' for name in ('photos', 'crops', 'weights')]
-    assert not Path('results').exists()

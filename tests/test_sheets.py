@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
 
-from pictures import compare
+from demos import compare
+from models.pretrained import DEFAULT, load_pretrained
+from pictures import sheets
 
+ROOT = Path(__file__).resolve().parents[1]
 # Panels are 640 pixels long, above a caption of 28, 8 apart.
 
 
@@ -76,33 +79,47 @@ def test_what_is_hidden_is_no_detail():
     assert compare.most_detailed(Image.fromarray(values), (2, 2)) == (0, 0)
 
 
-def test_weights_map_of_known_weights(cli, weights, tmp_path):
+def test_weights_map_of_constant_weights_is_white(cli, weights, tmp_path):
     picture().save('small.png')
-    colours = []
-    for k in range(3):
-        weights = torch.tensor([0.1, 0.1, 0.1])
-        weights[k] = -1
-        make_checkpoint(tmp_path / f'{k}.pth', RANDOM, lambda model, weights=weights: set_weights(model, weights))
-        assert cli('--input', 'small.png', '--scale', 2, '--output', f'{k}.png', '--weights-map',
-                   model=tmp_path / f'{k}.pth')[0] == 0
-        sheet = Image.open(f'{k}-weights.png')
-        assert sheet.size == (4 * 640 + 3 * 8, 2 * (533 + 28) + 8)
-        ruler = panel(sheet, 1, 0, 533)
-        assert (ruler == ruler[0, 0]).all()
-        colours.append(tuple(ruler[0, 0]))
-        assert np.ptp(panel(sheet, 2, 0, 533).mean(axis=(0, 1))) < 2  # what is constant is white
-    assert len(set(colours)) == 3
+    constant = tmp_path / 'constant.pth'
+    make_checkpoint(constant, RANDOM, lambda model: set_weights(model, torch.tensor([0.1, -1, 0.1])))
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'a.png', '--weights-map', model=constant)[0] == 0
+    sheet = Image.open('a-weights.png')
+    assert sheet.size == (4 * 640 + 3 * 8, 2 * (533 + 28) + 8)
+    for column, row in ((1, 0), (2, 0), (3, 0), (0, 1)):
+        assert panel(sheet, column, row, 533).min() > 240
 
 
-def test_weights_map_shows_where_which_function_rules(monkeypatch):
-    weights = torch.zeros(2, 640, 640)
-    weights[0, :, :320], weights[1, :, 320:] = -0.9, 0.8
+def test_weights_map_shows_which_weight_is_furthest_from_its_mean_where(monkeypatch):
+    weights = torch.full((3, 640, 640), 0.01)
+    weights[0] += 7  # the largest everywhere, but always the same
+    weights[1, :, :160], weights[2, :, 400:] = 0.5, -0.2
     monkeypatch.setattr(compare, 'mixing_weights', lambda *_: weights)
+    captions = []
+    monkeypatch.setattr(compare, 'sheet', lambda panels, columns: captions.extend(p[0] for p in panels)
+                        or sheets.sheet(panels, columns))
     sheet = compare.weights_map(None, Image.new('L', (5, 5)), (10, 10))
 
-    ruler, first, second = (panel(sheet, column, 0, 640) for column in (1, 2, 3))
-    left, right = ruler[:, :320], ruler[:, 320:]
-    assert (left == left[0, 0]).all() and (right == right[0, 0]).all() and (left[0, 0] != right[0, 0]).any()
-    for heat in first, second:
-        blue, red = heat[:, :320].mean(axis=(0, 1)), heat[:, 320:].mean(axis=(0, 1))
-        assert blue[2] > blue[0] + 30 and red[0] > red[2] + 30
+    furthest, *heat = (panel(sheet, column, row, 640) for column, row in ((1, 0), (2, 0), (3, 0), (0, 1)))
+    left, middle, right = furthest[:, :160], furthest[:, 160:400], furthest[:, 400:]
+    for part in left, middle, right:
+        assert (part == part[0, 0]).all()
+    # the hues of 1 (green) and 2 (blue) of three; paler where the weight is nearer to its mean
+    assert left[0, 0].argmax() == middle[0, 0].argmax() == 1 and right[0, 0].argmax() == 2
+    assert left[0, 0].min() < middle[0, 0].min() < 250
+    assert captions[2:] == [
+        '0: furthest 0%, 7.01 ± 0.00', '1: furthest 62%, 0.13 ± 0.21', '2: furthest 38%, -0.07 ± 0.10']
+    assert heat[0].min() > 240
+    blue, red = heat[1][:, 160:].mean(axis=(0, 1)), heat[1][:, :160].mean(axis=(0, 1))
+    assert blue[2] > blue[0] + 10 and red[0] > red[2] + 30
+
+
+def test_weights_map_of_the_shipped_model_has_structure(monkeypatch):
+    photo = Image.open(ROOT / 'examples/lighthouse.png').crop((100, 60, 200, 160))
+    panels = []
+    monkeypatch.setattr(compare, 'sheet', lambda shown, columns: panels.extend(shown))
+    compare.weights_map(load_pretrained(DEFAULT), photo, (200, 200), (100, 100))
+    first = np.asarray(panels[1][2], dtype=float)
+    assert first.std(axis=(0, 1)).min() > 20
+    detail = [np.asarray(image.convert('L').filter(ImageFilter.FIND_EDGES), float).mean() for _, _, image in panels[:2]]
+    assert min(detail) > 5

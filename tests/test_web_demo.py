@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import specs
-import test_report
 import torch
+from photos import write_images
 from PIL import Image
 from projects import ENVIRONMENT
 
@@ -27,7 +27,6 @@ from web import upscaling
 SCRIPT = Path(__file__).resolve().parents[1] / 'web_demo.py'
 SIZE = 60, 44  # width and height of the photo
 CLEAR = 'button[aria-label="Remove Image"], button[aria-label="Clear"]'  # it has both names, by Gradio's version
-chromium = test_report.chromium  # the fixture
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +36,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     spec = specs.pixel(residual='bilinear')
     models.checkpoint.write({'model': {**spec, 'sd': models.make(spec).state_dict()}}, folder / 'model.pth')
-    test_report.write_images(folder, ['photo.png'], SIZE)
+    write_images(folder, ['photo.png'], SIZE)
     return folder
 
 

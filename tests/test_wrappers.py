@@ -1,8 +1,4 @@
-"""The wrappers that make samples of images: bit for bit, by chance, and their errors.
-
-The `plain_` functions make a sample the obvious way: the whole image as floats, the whole grid of queries, and
-then a choice among them.
-"""
+"""The wrappers that make samples of images: bit for bit, by chance, and their errors."""
 
 import random
 from pathlib import Path
@@ -10,79 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import photo, save_photos
+from photos import photo, same_items, save_photos
 from PIL import Image
+from plain_samples import plain_bytes, plain_downsampled, plain_item, plain_paired, plain_resize, plain_tensor
 
 import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders
 from datasets.wrappers import Draw, SRImplicitDownsampled, SRImplicitPaired, SRImplicitUniformVaried
 from errors import UserError
-from utils import make_coord
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 CACHES = ['none', 'bin', 'in_memory']
 
 
-def same_items(one, other):
-    assert one.keys() == other.keys()
-    for key in one:
-        assert one[key].dtype == other[key].dtype, key
-        assert torch.equal(one[key], other[key]), key
-
-
-# --- samples ---------------------------------------------------------------------------------------
-
-
-def plain_tensor(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-def plain_resize(image, h, w):
-    pil = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
-    return plain_tensor(pil.resize((w, h), Image.BICUBIC))
-
-
-def plain_flips(rng, *images):
-    dims = [dim for dim in (1, 2) if rng.random() < 0.5]
-    transpose = rng.random() < 0.5
-    return [image.flip(dims).transpose(1, 2) if transpose else image.flip(dims) for image in images]
-
-
-def plain_bytes(image):
-    return (image * 255).round().byte()
-
-
-def plain_item(inp, target, sample_q, rng):
-    if sample_q is None:
-        return {'inp': plain_bytes(inp), 'gt': plain_bytes(target)}
-    h, w = target.shape[1:]
-    coord, gt = make_coord((h, w)), target.permute(1, 2, 0).reshape(-1, 3)
-    cell = torch.tensor([2 / h, 2 / w]).repeat(h * w, 1)
-    chosen = rng.choice(h * w, sample_q, replace=False)
-    return {'inp': inp, 'coord': coord[chosen], 'cell': cell[chosen], 'gt': gt[chosen]}
-
-
-def plain_downsampled(image, rng, inp_size, scale_min, scale_max, augment, sample_q, scale_rng=None):
-    image = plain_tensor(image)
-    size = round(inp_size * (scale_rng or rng).uniform(scale_min, scale_max))
-    y = rng.integers(0, image.shape[1] - size + 1)
-    x = rng.integers(0, image.shape[2] - size + 1)
-    target = image[:, y:y + size, x:x + size]
-    inp = plain_resize(target, inp_size, inp_size)
-    if augment:
-        inp, target = plain_flips(rng, inp, target)
-    return plain_item(inp, target, sample_q, rng)
-
-
-def plain_paired(lr, hr, rng, scale, inp_size, augment, sample_q):
-    lr, hr = plain_tensor(lr), plain_tensor(hr)
-    y = rng.integers(0, lr.shape[1] - inp_size + 1)
-    x = rng.integers(0, lr.shape[2] - inp_size + 1)
-    inp = lr[:, y:y + inp_size, x:x + inp_size]
-    target = hr[:, y * scale:(y + inp_size) * scale, x * scale:(x + inp_size) * scale]
-    if augment:
-        inp, target = plain_flips(rng, inp, target)
-    return plain_item(inp, target, sample_q, rng)
+# --- samples ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('cache', CACHES)
@@ -166,7 +103,7 @@ def test_no_query_comes_twice(folder):
     assert len(wrapper[0]['coord'].unique(dim=0)) == 256
 
 
-# --- chance ----------------------------------------------------------------------------------------
+# --- chance ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -205,82 +142,7 @@ def test_global_random_states_are_left_alone(wrapper):
     assert (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()) == states
 
 
-# --- images too small for the largest crop ---------------------------------------------------------
-
-
-@pytest.fixture
-def mixed(tmp_path):
-    """Of three images two have no room for a crop of 16 * 4 pixels."""
-    return ImageFolder(str(save_photos(tmp_path / 'mixed', a=(70, 64), b=(100, 40), c=(63, 90))), repeat=2)
-
-
-def test_small_images_are_an_error_when_the_wrapper_is_made(mixed):
-    with pytest.raises(UserError, match=r'b.png: 40x100 pixels, .*64x64 \(2 of 3 .*: skip .*: fit '):
-        SRImplicitDownsampled(mixed, inp_size=16, scale_max=4)
-
-
-def test_small_images_are_skipped_on_demand_in_one_line(mixed, capsys):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='skip')
-    assert capsys.readouterr().out == '2 of 3 images, smaller than 64x64 pixels, are left out\n'
-    assert len(wrapper) == 2
-    assert [path.name for path in mixed.files] == ['a.png']
-
-
-def test_of_several_processes_the_first_says_what_is_skipped(mixed, capsys, monkeypatch):
-    monkeypatch.setenv('RANK', '1')
-    SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='skip')
-    assert capsys.readouterr().out == ''
-
-
-def test_skipping_all_images_is_an_error(mixed):
-    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3'):
-        SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='skip')
-
-
-def test_small_images_get_a_scale_that_fits_on_demand(mixed):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, sample_q=50, small_images='fit')
-    sides = [(2 / wrapper[Draw(1, 0, 0, p)]['cell'][0, 0]).round().int().item() for p in range(40)]
-    assert 35 < max(sides) <= 40
-    assert min(sides) >= 16
-
-
-def test_fit_leaves_the_samples_of_large_images_as_they_are(mixed):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, sample_q=50, small_images='fit')
-    plain = plain_downsampled(mixed[0], np.random.default_rng((1, 2, 3)), 16, 1, 4, False, 50)
-    same_items(wrapper[Draw(0, 1, 2, 3)], plain)
-
-
-def test_fit_is_an_error_where_not_even_the_smallest_crop_fits(mixed):
-    with pytest.raises(UserError, match=r'b.png: 40x100 pixels, .*48x48 \(1 of 3'):
-        SRImplicitDownsampled(mixed, inp_size=16, scale_min=3, scale_max=4, sample_q=50, small_images='fit')
-
-
-def test_without_sample_q_all_samples_of_a_batch_have_one_scale_and_batches_differ(mixed):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_max=4, small_images='fit')
-    sides = [{wrapper[Draw(p % 6, 0, 0, p, batch)]['gt'].shape[1] for p in range(24)} for batch in range(20)]
-    assert all(len(side) == 1 for side in sides)
-    assert min(map(min, sides)) < 24 and max(map(max, sides)) > 56
-
-
-def test_without_sample_q_large_images_take_the_place_of_those_too_small_for_the_scale(mixed):
-    wrapper = SRImplicitDownsampled(mixed, inp_size=16, scale_min=4, small_images='fit')
-    whole = torch.tensor(mixed[0]).permute(2, 0, 1)
-    for i in range(3):
-        gt = wrapper[Draw(i, 0, 0, i)]['gt']
-        assert any(torch.equal(gt, whole[:, y:y + 64]) for y in range(7))
-
-
-def test_without_sample_q_one_image_must_be_large_enough_for_the_largest_scale(mixed):
-    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3'):
-        SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='fit')
-
-
-def test_an_image_with_no_input_pixel_at_a_test_scale_is_an_error(mixed):
-    with pytest.raises(UserError, match='b.png: 40x100'):
-        SRImplicitDownsampled(mixed, scale_min=41)
-
-
-# --- errors of arguments ---------------------------------------------------------------------------
+# --- errors of arguments ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('args', [{'scale_min': 0.5}, {'scale_min': 3, 'scale_max': 2}, {'scale_max': float('nan')}])

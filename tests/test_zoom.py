@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageSequence
 from upscaling import assert_close, interpolated, picture
 
+from demos import zoom
 from models import upscale_region
 from models.regions import Encoded
-from pictures import zoom
 
 WIDTH, HEIGHT = 60, 45  # of the pictures; 1/30 of it is 2 x 1.5
 

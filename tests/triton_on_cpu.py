@@ -1,15 +1,21 @@
-"""Triton's kernels where there is no GPU: its interpreter runs them on the CPU.
-
-Import the module of a kernel while TRITON_INTERPRET is 1 in the environment, and call `interpret` before each test.
+"""Triton's kernels without the GPU that they are made for: its interpreter runs them on the CPU, and its compiler, for
+which no GPU is needed, gives their code. Tests that import this are skipped where Triton is not installed.
 """
 
 import contextlib
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import triton
-import triton.language as tl
-from triton.runtime.interpreter import InterpretedFunction
+
+triton = pytest.importorskip('triton', reason='Triton is not installed')
+
+import triton.language as tl  # noqa: E402
+from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
 
 CAPABILITY = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
 
@@ -40,3 +46,30 @@ def interpret(monkeypatch, module):
     monkeypatch.setattr(module, 'dot', dot_of_floats)
     monkeypatch.setattr('triton.runtime.interpreter._convert_float', convert)
     monkeypatch.setattr(torch.cuda, 'device_of', lambda tensor: contextlib.nullcontext())
+
+
+def kernel_module(name, on_gpu):
+    """The module models.`name`, the device on which its kernels run, and a fixture that lets them run there.
+
+    That is the GPU if `on_gpu`, otherwise the CPU, by the interpreter.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not on_gpu:
+            patch.setenv('TRITON_INTERPRET', '1')
+        module = importlib.import_module(f'models.{name}')
+
+    @pytest.fixture(autouse=True)
+    def interpreter(monkeypatch):
+        if not on_gpu:
+            interpret(monkeypatch, module)
+
+    return module, torch.device('cuda' if on_gpu else 'cpu'), interpreter
+
+
+def compiled(program, cache, *args):
+    """The JSON that the Python `program` prints, in a process without the interpreter, with `args` and a `cache`."""
+    environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(cache), 'OMP_NUM_THREADS': '1'}
+    run = subprocess.run([sys.executable, '-c', program, *args], env=environment, capture_output=True, text=True,
+                         cwd=Path(__file__).resolve().parents[1])
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)

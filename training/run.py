@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ FLAGS = 'seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile', 'cuda_grap
 # keys that may differ on --resume; data may have moved
 FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
         'root_path_1', 'root_path_2', 'shown'}
+# the test configs that `next_step` may name
+TESTS = [f'configs/{name}-4.yaml' for name in ('test/test-set5', 'test/test-div2k', 'quickstart/test-sample')]
 
 
 @dataclasses.dataclass
@@ -196,14 +200,31 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
     return held
 
 
-def next_step(folder: Path, config: Config, n_colors: int) -> str:
-    """What to do next with the finished run in `folder`, whose model has `n_colors` channels."""
+def next_step(folder: Path, config: Config, n_colors: int, args: argparse.Namespace) -> str:
+    """What to do next with the finished run in `folder`, whose model has `n_colors` channels: commands to copy.
+
+    `args`: the options of train_liif.py, of which these commands need the same `--gpu` and `--import`.
+    """
     model = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
-    if n_colors not in (1, 3):
+    options = ['--model', model, *(word for name in args.imports for word in ('--import', name))]
+    options += [] if args.gpu == '0' else ['--gpu', args.gpu]
+    root = Path(sys.argv[0]).parent  # of the repository, as the user has written it
+    tests = [path for path in (root / name for name in TESTS) if has_images(path)]
+    commands = []
+    if tests and n_colors in (1, 3) and not config.weights_from:
+        grey = ['--set', 'test_dataset.dataset.args.channels=grey'] if n_colors == 1 else []
+        commands.append([root / 'test.py', '--config', tests[0], *grey, *options])
+    if n_colors == 3:
+        commands.append([root / 'demo.py', root / 'examples/lighthouse.png', '--output', folder / 'lighthouse-x4.png',
+                         '--overwrite', *options])
+    if not commands:
         return f"next: models.upscale(models.load('{model}'), ARRAY, scale=4) in Python, of a NumPy array"
-    grey = '--set test_dataset.dataset.args.channels=grey ' if n_colors == 1 else ''
-    test = f'python test.py --config configs/test/test-set5-4.yaml {grey}--model {model}, or '
-    return f'next: {"" if config.weights_from else test}python demo.py PHOTO --model {model}'
+    return 'next: ' + '\n   or: '.join(shlex.join(['python', *map(str, command)]) for command in commands)
+
+
+def has_images(path: Path) -> bool:
+    """Whether there is a test config at `path`, and the folder of its images."""
+    return path.exists() and Path(load_yaml(path)['test_dataset']['dataset']['args']['root_path']).is_dir()
 
 
 class Log:

@@ -19,11 +19,13 @@ from evaluation import eval_images, image_names
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.decoder import USUAL_NORM
-from models.predict import check_channels, normalisations, same_normalisation
+from models.normalisation import normalisations, same_normalisation
+from models.predict import check_channels
 from models.registry import load_state, make_model, with_n_colors
 from training.graphs import StepGraphs
 from training.losses import Losses
 from training.optim import make_optimizer
+from training.resume import check_progress, restore_optimizer
 from training.run import Config
 from utils import say, to_float
 
@@ -65,6 +67,7 @@ class Trainer:
         self.graphs = StepGraphs(self.differentiate, self.model) if graphs else None
         self.inp_norm, self.gt_norm = normalisations(config.data_norm, parallel.device)
         self.best = -math.inf
+        self.start_psnr = None  # validation PSNR of the weights that fine-tuning started from
         self.start_epoch(0)
         self.start = time.monotonic()
         self.seconds = 0.  # that the run had taken when this process started
@@ -252,6 +255,8 @@ class Trainer:
             state['scale_max'] = self.config.scale_max
         if self.config.minutes:
             state['seconds'] = self.elapsed()
+        if self.start_psnr is not None:
+            state['start_psnr'] = self.start_psnr
         for name in names:
             checkpoints.write(state, self.folder / f'epoch-{name}.pth')
 
@@ -284,21 +289,12 @@ class Trainer:
         if 'iteration' not in state:
             say('this checkpoint has weights and an epoch, but no optimizer state of ours: the optimizer starts anew')
             return
-        if state['optimizer']['name'] != self.config.optimizer['name']:
-            raise UserError(f"its optimizer is {state['optimizer']['name']}, not {self.config.optimizer['name']}: keep "
-                            'it, or start from the weights alone (weights_from)')
-        groups = self.optimizer.param_groups
-        own = [{k: v for k, v in group.items() if k not in ('params', 'lr')} for group in groups]
-        saved = state['optimizer']['sd']
-        if len(saved['param_groups']) == len(own):  # weight decay and the like are the config's, not the checkpoint's
-            saved = {**saved, 'param_groups': [{**a, **b} for a, b in zip(saved['param_groups'], own, strict=True)]}
-        self.optimizer.load_state_dict(saved)
-        for parameter, values in self.optimizer.state.items():  # in the parameter's memory format, as fused Adam needs
-            values.update({k: torch.empty_like(parameter).copy_(v) for k, v in values.items()
-                           if getattr(v, 'shape', None) == parameter.shape})
-        for key in ('iteration', 'best', 'loss_sum', 'loss_count') if same_run else ():
-            setattr(self, key, state[key])
-        self.seconds = state.get('seconds', 0.) if same_run else 0.
+        restore_optimizer(self.optimizer, self.config.optimizer, state.get('optimizer'))
+        if same_run:
+            check_progress(state, len(self.loss.names))
+            for key in 'iteration', 'best', 'loss_sum', 'loss_count':
+                setattr(self, key, state[key])
+            self.seconds, self.start_psnr = state.get('seconds', 0.), state.get('start_psnr')
 
     def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
         """Raises a UserError if the weights' `data_norm` differs from the config's in one of `keys` ('inp', 'gt')."""

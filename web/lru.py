@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable
 from typing import Any
 
 
@@ -33,27 +33,15 @@ class LRU:
                 self.used -= self.size_of(self.values.popitem(last=False)[1])
 
 
-class Share(MutableMapping):
-    """The entries of one `owner` in a cache, as a mapping of their own without those of other owners."""
+class Share:
+    """The values of one `owner` in a cache, under keys of their own: `get` and `share[key] = value`, as in a dict."""
 
     def __init__(self, cache: LRU, owner: str):
         self.cache, self.owner = cache, owner
 
-    def __getitem__(self, key: Hashable) -> Any:
-        value = self.cache.get((self.owner, key))
-        if value is None:
-            raise KeyError(key)
-        return value
+    def get(self, key: Hashable) -> Any:
+        """The value of `key`, or None."""
+        return self.cache.get((self.owner, key))
 
     def __setitem__(self, key: Hashable, value: Any) -> None:
         self.cache.put((self.owner, key), value)
-
-    def __delitem__(self, key: Hashable) -> None:
-        raise TypeError('only the cache itself removes entries')
-
-    def __iter__(self):
-        with self.cache.lock:
-            return iter([key for owner, key in self.cache.values if owner == self.owner])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.image_file import image_size
 from devices import pick_device, set_precision
-from errors import UserError
+from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
 from models.pretrained import DEFAULT, target_size
 from pictures.io import read, save
@@ -72,7 +72,7 @@ def upscale(model, path, choice, scale, height, width, folder):
     size = target_size((image.height, image.width), None if size else scale, size)
     check_pixels('the result', size)
     big = upscale_pil(model, image, size=size)
-    target = Path(tempfile.mkdtemp(dir=folder)) / f'{Path(path).stem}-{size[1]}x{size[0]}.png'
+    target = Path(tempfile.mkdtemp(dir=folder)) / f'{Path(path).stem}-{size_text(size)}.png'
     save(big, target)
     return *comparison(image, big), str(target)
 

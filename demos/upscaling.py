@@ -11,16 +11,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.image_file import image_size
+from demos.compare import compare, weights_map
+from demos.jobs import Job, beside, check_apart, find_jobs
+from demos.jpeg import suggest_web
 from devices import pick_device, picture_precision, set_precision
 from errors import UserError, located, size_text
 from models.decoder import Decoder
 from models.predict import set_tile
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
-from pictures.compare import compare, weights_map
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, writing_errors, written_mode
-from pictures.jobs import Job, beside, check_apart, find_jobs
-from pictures.jpeg import suggest_web
 from pictures.modes import note
 from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text

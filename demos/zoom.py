@@ -9,18 +9,18 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from demos.compare import most_detailed
+from demos.jobs import Job, check_apart
+from demos.upscaling import find_done, open_model
 from devices import picture_precision
 from errors import UserError, size_text
 from models.decoder import Decoder
 from models.regions import Encoded
-from pictures.compare import most_detailed
 from pictures.deep import Deep
 from pictures.frames import ANIMATED, Timing, holds_frames, save_animation
 from pictures.io import check_fits, check_room, format_name, read, writing_errors
-from pictures.jobs import Job, check_apart
 from pictures.modes import note
 from pictures.sheets import shown
-from pictures.upscaling import find_done, open_model
 from pictures.video import MUXERS, is_video, write_video
 from utils import time_text
 

@@ -1,4 +1,4 @@
-"""Sheets that show what a model does: compared with bicubic interpolation, and which function dominates where."""
+"""Sheets that show what a model does: compared with bicubic interpolation, and how it mixes its functions."""
 
 import colorsys
 import math
@@ -53,23 +53,32 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
 
 
 def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
-    """A sheet of the input, the dominant function of each pixel (with the largest absolute weight), and all weights.
+    """A sheet of the input, the function of each pixel whose weight is furthest from its mean, and all weights.
 
-    Weights are blue below their mean over the image and red above. `size` (H, W) is the size of the output, `view`
-    (W, H) that of the panels.
+    Means are over the image: one function may have the largest weight everywhere, which shows nothing. The colour of
+    the function is pale where its weight is near its mean; a weight's own map is blue below the mean and red above.
+    `size` (H, W) is the size of the output, `view` (W, H) that of the panels.
     """
     view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(model_colours(image)), size, view[::-1]).numpy()
-    colours = [colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))]
-    colours = (np.array(colours) * 255).round().astype(np.uint8)
-    ruler = np.abs(weights).argmax(axis=0)
+    means = weights.mean(axis=(1, 2))
+    deviations = weights - means[:, None, None]
+    furthest, scale = np.abs(deviations).argmax(axis=0), max(3 * deviations.std(), 1e-3)
+    colours = np.array([colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))])
+    strength = np.abs(deviations).max(axis=0).clip(0, scale)[..., None] / scale
     panels = [('input', 'black', shown(image, view)),
-              ('the dominant function', 'black', Image.fromarray(colours[ruler]))]
-    for k, weight in enumerate(weights):
-        mean, deviation = weight.mean(), weight.std()
-        caption = f'{k}: largest {(ruler == k).mean():.0%}, {mean:.2f} ± {deviation:.2f}'
-        panels.append((caption, tuple(colours[k].tolist()), heat_map((weight - mean) / max(3 * deviation, 1e-3))))
+              ('furthest from its mean', 'black', painted(1 - strength * (1 - colours[furthest])))]
+    for k, deviation in enumerate(deviations):
+        spread = deviation.std()
+        caption = f'{k}: furthest {(furthest == k).mean():.0%}, {means[k]:.2f} ± {spread:.2f}'
+        colour = tuple((colours[k] * 255).round().astype(int).tolist())
+        panels.append((caption, colour, heat_map(deviation / max(3 * spread, 1e-3))))
     return sheet(panels, 4)
+
+
+def painted(colours: np.ndarray) -> Image.Image:
+    """Colours (H, W, 3) in [0, 1] as a picture."""
+    return Image.fromarray((colours * 255).round().astype(np.uint8))
 
 
 def heat_map(values: np.ndarray) -> Image.Image:

@@ -1,0 +1,171 @@
+"""Mistakes in how a run is started, and what it meets: one line on stderr that says what is wrong, and where."""
+
+import os
+import re
+
+import pytest
+import torch
+from projects import Project, before_step, error, forked, only_line
+
+from cli import run_cli
+from errors import UserError
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+def with_two_gpus(project, monkeypatch, capsys, gpu):
+    """The error that a machine with two GPUs would give."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(SystemExit) as end:
+        run_cli(lambda: project.train('--gpu', gpu))
+    assert end.value.code == 2
+    return only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('gpu, index', [('2', 2), ('0,5', 5), ('-1', -1)])
+def test_a_gpu_that_is_not_there(project, monkeypatch, capsys, gpu, index):
+    assert with_two_gpus(project, monkeypatch, capsys, gpu) == f'error: --gpu: there is no GPU {index} (known: 0, 1)'
+
+
+def test_a_gpu_that_is_named_twice(project, monkeypatch, capsys):
+    assert with_two_gpus(project, monkeypatch, capsys, '0,0') == 'error: --gpu 0,0 names a GPU twice'
+
+
+@pytest.mark.parametrize('gpu', ['all', '0;1', ''])
+def test_a_gpu_that_is_no_index(project, monkeypatch, capsys, gpu):
+    line = with_two_gpus(project, monkeypatch, capsys, gpu)
+    assert line == f"error: --gpu must be 'cpu' or indices such as 0 or 0,1, not {gpu!r}"
+
+
+def test_a_gpu_without_memory_left(project, capsys):
+    def exhaust(trainer):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has ...')
+    with before_step(2, exhaust), pytest.raises(SystemExit) as end:
+        run_cli(project.train)
+    assert end.value.code == 2
+    assert only_line(capsys.readouterr().err).startswith('error: out of GPU memory: lower batch_size or sample_q')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA is available')
+@pytest.mark.parametrize('gpu', ['0', '0,1', '7'])
+def test_without_cuda_training_runs_on_the_cpu_and_says_so_in_one_line(project, gpu):
+    project.change({'epoch_max': 1})
+    done = forked(project.folder, 'train_liif.py', '--config', 'tiny.yaml', '--gpu', gpu)
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if 'CPU' in line] == [
+        'running on the CPU (CUDA is not available)']
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(project):
+    project.train()
+    for flags in ([], ['--resume'], ['--overwrite']):
+        assert error(project, '--name', '_tiny', *flags, config='large.yaml') == (
+            'large.yaml: cannot be read (No such file or directory)')
+
+
+@pytest.mark.parametrize('link', ['save', 'save/_tiny'])
+def test_a_save_folder_on_a_disk_that_is_not_mounted(project, link):
+    (project.folder / link).parent.mkdir(exist_ok=True)
+    (project.folder / link).symlink_to('/nowhere/disk')
+    assert error(project) == (f'{link}: is a link to /nowhere/disk, which does not exist; mount its disk, or '
+                              'change the link')
+
+
+def test_a_save_folder_may_be_a_link_to_another_disk(project):
+    (project.folder / 'disk').mkdir()
+    (project.folder / 'save').symlink_to('disk')
+    project.train()
+    assert (project.folder / 'disk/_tiny/epoch-last.pth').exists()
+
+
+@pytest.mark.parametrize('rank, world', [('0', '2'), ('1', '2'), ('3', '1')])
+def test_several_processes_that_torchrun_did_not_start(project, monkeypatch, rank, world):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('WORLD_SIZE', world)
+    with pytest.raises(UserError, match=f'RANK is {rank} and WORLD_SIZE {world}, but not by torchrun: start several'):
+        project.train()
+
+
+def test_one_process_whose_environment_says_so_trains(project, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    project.change({'epoch_max': 1})
+    project.train()
+    assert project.checkpoint()['epoch'] == 1
+
+
+def test_a_run_that_is_there_already(project):
+    project.train()
+    assert error(project) == 'save/_tiny holds a run: continue it with --resume, or replace it with --overwrite'
+
+
+def test_epoch_max_already_reached(project):
+    project.train()
+    assert error(project, '--resume') == 'tiny.yaml: epoch_max 3 is already reached (epoch 3)'
+
+
+@pytest.mark.parametrize('changes, flags, key', [
+    ({'train_dataset.batch_size': 4}, [], 'train_dataset.batch_size'),
+    ({'train_dataset.wrapper.args.inp_size': 9}, [], 'train_dataset.wrapper.args.inp_size'),
+    ({'optimizer.args.lr': 1}, [], 'optimizer.args.lr'),
+    ({'model.args.imnet_spec.args.hidden_list': [9]}, [], 'model.args.imnet_spec.args.hidden_list'),
+    ({'data_norm': None}, [], 'data_norm'), ({'ema': 0.9}, [], 'ema'), ({'seed': 1}, [], 'seed'),
+    ({}, ['--seed', '1'], 'seed'), ({}, ['--amp', 'bf16'], 'amp'), ({}, ['--tf32'], 'tf32')])
+def test_resuming_with_another_config(project, changes, flags, key):
+    project.train()
+    project.change({**changes, 'epoch_max': 4})
+    assert error(project, '--resume', *flags).startswith(
+        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); restore it")
+
+
+def test_resuming_a_cosine_schedule_with_another_epoch_max(tmp_path):
+    project = Project(tmp_path, {'cosine_lr': {}})
+    project.train()
+    project.change({'cosine_lr': {}, 'epoch_max': 4})
+    assert error(project, '--resume').startswith("tiny.yaml: epoch_max differs from the run's own")
+
+
+@pytest.mark.parametrize('obstacle', ['save', 'save/_tiny', 'save/_tiny/tensorboard'])
+def test_a_save_folder_that_cannot_be_written(project, obstacle):
+    (project.folder / obstacle).parent.mkdir(parents=True, exist_ok=True)
+    (project.folder / obstacle).write_text('in the way')
+    assert re.fullmatch(r'save(/_tiny(/tensorboard)?)?: cannot be written \(.*\); .* write elsewhere', error(project))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_save_folder_without_permission(project):
+    (project.folder / 'save').mkdir(mode=0o500)
+    assert error(project) == 'save/_tiny: cannot be written (Permission denied); free space, or write elsewhere'
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    changes = {'epoch_val': None, 'model.args.imnet_spec.args.hidden_list': [64]}  # the checkpoint is the largest file
+    project = Project(tmp_path, {**changes, 'epoch_max': 1})
+    project.train()
+    before = (project.run / 'epoch-last.pth').read_bytes()
+    project.change(changes)
+    assert error(project, '--resume', largest_file=len(before) // 2) == (
+        'save/_tiny/epoch-last.pth: cannot be written (File too large); free space, or write elsewhere')
+    assert (project.run / 'epoch-last.pth').read_bytes() == before
+    assert sorted(path.name for path in project.run.iterdir()) == [
+        'config.yaml', 'epoch-last.pth', 'lock', 'log.txt', 'tensorboard']
+
+
+def test_a_loss_that_is_not_finite(project):
+    project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1e30}}})
+    assert re.fullmatch('the loss is (inf|nan) in epoch 1/3, iteration [23]: lower lr or set grad_clip; save/_tiny '
+                        'keeps what was saved before', error(project))
+
+
+# --- the programs themselves -----------------------------------------------------------------------------------------
+
+
+def test_a_program_of_its_own_ends_the_same(project):
+    project.change({'epoch_mx': 1})
+    assert project.start().wait() == 2
+    assert project.output().splitlines()[-1].startswith("error: tiny.yaml: unknown key 'epoch_mx', did you mean")
+    assert 'Traceback' not in project.output()
