@@ -1,6 +1,7 @@
 """scripts/ablations.py: its variants, a real small run, and its table."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -16,17 +17,30 @@ from scripts import ablations
 PAGE = 'before\n<!-- ablations -->\n<!-- /ablations -->\nafter\n'
 
 
-def run_small(tmp_path, monkeypatch, variant='K = 1'):
-    """Runs the script for one variant in a project that takes no time."""
-    Project(tmp_path)
-    (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
-    (tmp_path / 'docs').mkdir(exist_ok=True)
-    (tmp_path / 'docs/results.md').write_text(PAGE)
-    monkeypatch.chdir(tmp_path)
+def run_small(folder, monkeypatch, variant='K = 1'):
+    """Runs the script for one variant in `folder`, where training takes no time."""
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
     monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.ONE, 'bicubic': None})
     monkeypatch.setattr(sys, 'argv', ['ablations.py', '--gpu', 'cpu', '--only', variant])
     ablations.main()
+
+
+def project(folder):
+    Project(folder)
+    (folder / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1}))
+    (folder / 'docs').mkdir()
+    (folder / 'docs/results.md').write_text(PAGE)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder in which one variant is trained and measured."""
+    folder = project(tmp_path_factory.mktemp('ablations'))
+    with pytest.MonkeyPatch.context() as patch:
+        run_small(folder, patch)
+    return folder
 
 
 MODELS = {name: changes for name, changes in ablations.VARIANTS.items() if changes is not None}
@@ -41,29 +55,28 @@ def test_every_variant_is_a_model_of_its_own(changes):
     assert pred.shape == (1, 5, 3) and pred.isfinite().all()
 
 
-def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tmp_path, monkeypatch):
-    run_small(tmp_path, monkeypatch)
-    rows = json.loads((tmp_path / 'results/ablations.json').read_text())
+def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(trained, monkeypatch):
+    rows = json.loads((trained / 'results/ablations.json').read_text())
     assert [(row['variant'], row['seed']) for row in rows] == [('K = 1', 0), ('K = 1', 1)]
-    assert f'val: psnr={rows[0]["psnr"]:.4f}' in (tmp_path / 'save/ablations/K=1-0/log.txt').read_text()
+    assert f'val: psnr={rows[0]["psnr"]:.4f}' in (trained / 'save/ablations/K=1-0/log.txt').read_text()
     assert 5 < rows[1]['psnr'] != rows[0]['psnr']  # on the crops of seed 0, too
     apart = abs(rows[0]['psnr'] - rows[1]['psnr'])
     cells = ' | '.join(f'{number:.2f}' for number in (rows[0]['psnr'], rows[1]['psnr'], apart))
-    assert f'| K = 1 | {cells} | – |' in (tmp_path / 'docs/results.md').read_text()
+    assert f'| K = 1 | {cells} | – |' in (trained / 'docs/results.md').read_text()
     monkeypatch.setattr(ablations.subprocess, 'run', None)
-    ablations.main()
+    run_small(trained, monkeypatch)
 
 
-def test_a_run_of_another_budget_is_not_taken_for_this_one(tmp_path, monkeypatch):
-    run_small(tmp_path, monkeypatch)
+def test_a_run_of_another_budget_is_not_taken_for_this_one(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'base.yaml').write_text(yaml.safe_dump({**CONFIG, 'epoch_max': 1, 'ema': 0.5}))
     (tmp_path / 'results/ablations.json').unlink()
     with pytest.raises(UserError, match='K=1-0/config.yaml.*another budget.*ema'):
-        ablations.main()
+        run_small(tmp_path, monkeypatch)
 
 
 def test_bicubic_is_measured_on_the_same_crops(tmp_path, monkeypatch):
-    run_small(tmp_path, monkeypatch, 'bicubic')
+    run_small(project(tmp_path), monkeypatch, 'bicubic')
     rows = json.loads((tmp_path / 'results/ablations.json').read_text())
     assert [row['seed'] for row in rows] == [0, 1] and rows[0]['psnr'] == rows[1]['psnr'] > 15
 
