@@ -89,7 +89,7 @@ def test_training_on_from_a_checkpoint_of_another_optimizer(project):
     project.train()
     project.change({'resume': 'save/_tiny/epoch-last.pth'})
     assert error(project, '--name', 'new') == (
-        'save/_tiny/epoch-last.pth: its optimizer is sgd, not adam: keep it, or start from the weights alone '
+        "save/_tiny/epoch-last.pth: its optimizer is 'sgd', not 'adam': keep it, or start from the weights alone "
         '(weights_from)')
 
 

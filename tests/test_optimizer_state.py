@@ -35,6 +35,7 @@ MUST_LIST = "its optimizer's param_groups must list this model's 14 parameters i
 OF_FIRST = "its optimizer's state of parameter 0"
 BAD = {
     'no optimizer': (lambda s: s.pop('optimizer'), 'its optimizer must be a name and the state sd, not None'),
+    'another name': (lambda s: s['optimizer'].update(name='a\nb'), "its optimizer is 'a\\nb', not 'adam': keep it"),
     'a list': (lambda s: s.update(optimizer=[1]), 'its optimizer must be a name and the state sd, not [1]'),
     'no state': (lambda s: s['optimizer'].update(sd={}), f'{MUST_LIST}0 parameters in 0 groups'),
     'state of a wrong type': (lambda s: s['optimizer']['sd'].update(state=[]),
@@ -59,6 +60,7 @@ BAD = {
     'learning rate': (lambda s: groups(s)[0].update(lr='1'), "its optimizer's lr is '1', not a finite number"),
     'endless': (lambda s: values(s).update(more=nested(60)), 'is nested more than 50 levels deep'),
     'best': (lambda s: s.update(best='x'), "its best is 'x', which no run has"),
+    'several best': (lambda s: s.update(best=torch.zeros(2)), 'its best is tensor([0., 0.]), which no run has'),
     'other losses': (lambda s: s.update(loss_sum=[1., 2.]), 'its loss_sum is [1.0, 2.0], which no run has'),
     'no samples': (lambda s: s.update(loss_count=0), 'its loss_count is 0, which no run has'),
 }

@@ -10,19 +10,19 @@ from models.checkpoint import check_state
 from training.optim import make_optimizer
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, saved: object) -> None:
-    """Continues `optimizer`, made from `spec`, with a checkpoint's optimizer `saved`: a spec with the state as `sd`.
+def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, parameters: list, saved: object) -> None:
+    """Continues `optimizer`, made from `spec` for `parameters`, with a checkpoint's `saved`: a spec, the state as `sd`.
 
     Its settings, such as weight decay, remain those of `spec`. UserError if the state is not one of this optimizer.
     """
     if not isinstance(saved, dict) or not isinstance(saved.get('name'), str) or not isinstance(saved.get('sd'), dict):
         raise UserError(f'its optimizer must be a name and the state sd, not {shown(saved)}')
     if saved['name'] != spec['name']:
-        raise UserError(f"its optimizer is {saved['name']}, not {spec['name']}: keep it, or start from the weights "
-                        'alone (weights_from)')
+        raise UserError(f"its optimizer is {shown(saved['name'])}, not {spec['name']!r}: keep it, or start from the "
+                        'weights alone (weights_from)')
     check_extent(saved['sd'], lambda node: [*node, *node.values()] if isinstance(node, dict) else
                  node if isinstance(node, list | tuple) else ())
-    state, example = saved['sd'], stepped(optimizer, spec)
+    state, example = saved['sd'], stepped(spec, parameters)
     check_groups(state.get('param_groups'), example['param_groups'])
     check_values(state.get('state'), example['state'], sum(len(group['params']) for group in example['param_groups']))
     groups = [{**group, **{key: value for key, value in own.items() if key not in ('params', 'lr')}}
@@ -33,18 +33,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, saved: objec
                        if getattr(v, 'shape', None) == parameter.shape})
 
 
-def stepped(optimizer: torch.optim.Optimizer, spec: dict) -> dict:
-    """The state dict of an optimizer like `optimizer`, made from `spec`, after a step: an example of what it holds.
+def stepped(spec: dict, parameters: list) -> dict:
+    """The state dict of an optimizer made from `spec` after a step: an example of what it holds.
 
-    The step is made on copies of the parameters, with gradients of zero.
+    The step is made on copies of the `parameters`, with gradients of zero.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
     copies = [parameter.detach().clone().requires_grad_(parameter.requires_grad) for parameter in parameters]
     for copy in copies:
         copy.grad = torch.zeros_like(copy) if copy.requires_grad else None
-    other = make_optimizer(spec, copies)
-    other.step()
-    return other.state_dict()
+    optimizer = make_optimizer(spec, copies)
+    optimizer.step()
+    return optimizer.state_dict()
 
 
 def check_groups(groups: object, example: list[dict]) -> None:
@@ -111,7 +110,7 @@ def check_like(where: str, value: object, example: object) -> None:
 def check_progress(state: dict, losses: int) -> None:
     """Raises a UserError unless the checkpoint `state` of a run with so many `losses` says sensibly how far it is."""
     best, sums, count = (state.get(key) for key in ('best', 'loss_sum', 'loss_count'))
-    known = {'best': is_number(best) or best == -math.inf,
+    known = {'best': is_number(best) or type(best) is float and best == -math.inf,
              'loss_sum': isinstance(sums, list) and len(sums) == losses and all(map(is_number, sums)),
              'loss_count': type(count) is int and count >= bool(state['iteration']),
              'seconds': is_number(state.get('seconds', 0.)) and state.get('seconds', 0.) >= 0,

@@ -289,7 +289,7 @@ class Trainer:
         if 'iteration' not in state:
             say('this checkpoint has weights and an epoch, but no optimizer state of ours: the optimizer starts anew')
             return
-        restore_optimizer(self.optimizer, self.config.optimizer, state.get('optimizer'))
+        restore_optimizer(self.optimizer, self.config.optimizer, list(self.model.parameters()), state.get('optimizer'))
         if same_run:
             check_progress(state, len(self.loss.names))
             for key in 'iteration', 'best', 'loss_sum', 'loss_count':
