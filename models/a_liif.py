@@ -34,6 +34,7 @@ class ALIIF(Decoder):
         if expansion_spec is not None:
             self.expansion = make_net('expansion_spec', expansion_spec, self.in_dim, ExpansionNet)
         self.pixel_space = self.expansion is not None and self.expansion.space == 'pixel'
+        self.width = max(self.imnet.dims[1:-1], default=1)
         weights = 1 if self.expansion is None else self.expansion.out_dim
         if weights != self.imnet.K:
             raise UserError(f'expansion_spec gives {weights} weights (out_dim), imnet_spec has K = {self.imnet.K}: '
@@ -103,7 +104,7 @@ class ALIIF(Decoder):
 
 def decode_by_layers(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, start: torch.Tensor, rel_y: torch.Tensor,
                      rel_x: torch.Tensor) -> torch.Tensor:
-    """Colours (P, C, n * m) of P pixels' queries by the functions that `c` (P, K) mixes.
+    """Colours (P, n * m, C) of P pixels' queries by the functions that `c` (P, K) mixes.
 
     coord (K, H, 2): the columns for rel_coord of the first layer. start (P, H): its output at rel_coord 0. rel_y
     (P, n), rel_x (P, m).

@@ -88,10 +88,10 @@ class Decoder(nn.Module):
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
         if self.pixelwise and not self.residual:
-            return decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
+            return decode_grid(self, features, y, x, cell)
         coord = grid(kept(y, cell.device), kept(x, cell.device), len(features.feat))
         if self.pixelwise:
-            pred = decode_grid(self, features, y, x, cell).permute(0, 2, 3, 1)
+            pred = decode_grid(self, features, y, x, cell)
             return pred + features.sample_input(coord).view_as(pred)
         return self.query(features, coord, cell.expand_as(coord)).unflatten(1, (len(y), len(x)))
 
@@ -143,8 +143,8 @@ class Decoder(nn.Module):
     width = 16
 
     def decode_pixels(self, hoisted: dict[str, torch.Tensor], rel_cell: torch.Tensor, rel_y: torch.Tensor,
-                  rel_x: torch.Tensor) -> torch.Tensor:
-        """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, n_colors, n * m).
+                      rel_x: torch.Tensor) -> torch.Tensor:
+        """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, n * m, n_colors).
 
         hoisted: (p, ...), of these pixels; rel_cell (2,), rel_y (p, n), rel_x (p, m).
         """

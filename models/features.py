@@ -51,6 +51,13 @@ class Features:
         """The same with these `hoisted` tensors added."""
         return dataclasses.replace(self, hoisted={**self.hoisted, **hoisted})
 
+    def pixels(self, count: int) -> list['Features']:
+        """The latent pixels of all images in parts of `count` each, as images of one row; the last may have fewer."""
+        feats = self.feat.transpose(0, 1).flatten(1)[None, :, None].split(count, dim=3)
+        parts = {name: self.rows(name)[None, None].split(count, dim=2) for name in self.hoisted}
+        return [Features(feat, self.inp, self.window, {name: parts[name][i] for name in parts})
+                for i, feat in enumerate(feats)]
+
     def split(self, images: int) -> list['Features']:
         """The batch in parts of `images` images each; the last may have fewer."""
         feats, inps = self.feat.split(images), self.inp.split(images)

@@ -74,7 +74,7 @@ def worst_error(imnet: MLPMixture, device: torch.device) -> float:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             out = path(imnet, *given, rel_y, rel_x).float()
         parameters = [p for p in (*imnet.weights[1:], *imnet.biases[1:]) if p.requires_grad]  # frozen ones do not
-        return [out, *torch.autograd.grad(out, [*given, *parameters], weight)]
+        return [out, *torch.autograd.grad(out, [*given, *parameters], weight.transpose(1, 2))]
 
     with torch.inference_mode(False), torch.enable_grad():
         kernels, rounded = (trial(path, torch.bfloat16) for path in (decode, decode_by_layers))
@@ -95,7 +95,7 @@ def pack(imnet: MLPMixture, coord: torch.Tensor) -> torch.Tensor:
 
 
 class Functions(torch.autograd.Function):
-    """Colours (P, C, n * m), float32, of each pixel's n x m queries.
+    """Colours (P, n * m, C), float32, of each pixel's n x m queries.
 
     start (P, H): the first layer's output at rel_coord 0. functions (P, S): mixtures of the rows of `pack`. rel_y
     (P, n), rel_x (P, m). `count`: C.
@@ -105,7 +105,7 @@ class Functions(torch.autograd.Function):
     def forward(ctx, start, functions, rel_y, rel_x, count):
         start, functions, rel_y, rel_x = (x.contiguous() for x in (start, functions, rel_y, rel_x))
         queries = rel_y.shape[1] * rel_x.shape[1]
-        out = start.new_empty(len(start), count, queries, dtype=torch.float32)
+        out = start.new_empty(len(start), queries, count, dtype=torch.float32)
         ctx.save_for_backward(start, functions, rel_y, rel_x)
         launch(forward_kernel, out, start, functions, rel_y, rel_x, count)
         return out
@@ -116,7 +116,7 @@ class Functions(torch.autograd.Function):
         start, functions, rel_y, rel_x = ctx.saved_tensors
         grad_start, grad_params = torch.empty_like(start), torch.empty_like(functions)
         grad_params[:, -8:] = 0  # the padding is among these
-        launch(backward_kernel, grad.contiguous(), start, functions, rel_y, rel_x, grad.shape[1],
+        launch(backward_kernel, grad.contiguous(), start, functions, rel_y, rel_x, grad.shape[2],
                grad_start, grad_params)
         return grad_start, grad_params, None, None, None
 
@@ -181,7 +181,7 @@ def forward_kernel(out, start, functions, rel_y, rel_x, n, m, C: tl.constexpr, P
         y, x = load_coord(rel_y, rel_x, q, n, m)
         h = layer(layer(layer(first(s, ly, lx, y, x), w1, b1), w2, b2), w3, b3)
         h = dot(h.to(w4.dtype), tl.trans(w4)) + b4[None, :]
-        tl.store(out + (pixel * C + c[None, :]) * (n * m) + q[:, None], h, mask=(c[None, :] < C) & (q[:, None] < n * m))
+        tl.store(out + (pixel * n * m + q[:, None]) * C + c[None, :], h, mask=(c[None, :] < C) & (q[:, None] < n * m))
 
 
 @triton.jit(do_not_specialize=['n', 'm'])
@@ -205,7 +205,7 @@ def backward_kernel(grad, start, functions, rel_y, rel_x, grad_start, grad_param
         h1 = layer(h0, w1, b1).to(dtype)
         h2 = layer(h1, w2, b2).to(dtype)
         h3 = layer(h2, w3, b3).to(dtype)
-        g = tl.load(grad + (pixel * C + c[None, :]) * (n * m) + q[:, None],
+        g = tl.load(grad + (pixel * n * m + q[:, None]) * C + c[None, :],
                     mask=(c[None, :] < C) & (q[:, None] < n * m), other=0).to(tl.float32)
         g4 += tl.sum(g, axis=0)
         g = g.to(dtype)

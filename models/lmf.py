@@ -82,6 +82,7 @@ class Modulated(Decoder):
         if not isinstance(hypernet, MLP):
             raise UserError(f"hypernet_spec: {hypernet_spec['name']} is none for this decoder: it must be an MLP")
         self.hypernet = hypernet
+        self.width = self.imnet.hidden_dim
 
     def hoist_cell(self, features, cell):
         if self.cell_decode:
@@ -159,7 +160,6 @@ class LMLTE(Modulated, Estimator):
             self.imphase = nn.Linear(2, width // 2, bias=False)
         self.gathered = ('modulation', 'codes') if mod_input else ('modulation', 'coef', 'freq')
         self.make_nets(imnet_spec, hypernet_spec, width, hidden_dim, 2 * width if mod_input else 0)
-        self.width = self.imnet.hidden_dim
 
     def hypernet_start(self, features, cell):
         coef, freq = features.rows('coef'), pairs(features.rows('freq'))

@@ -110,8 +110,8 @@ class Estimator(Decoder):
         raise NotImplementedError
 
     def render_pixels(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Colours (p, n_colors, n) of n Fourier features (p, n, D) around each of p codes; `hoisted`: (p, ...)."""
-        return self.render(waves.flatten(0, 1), hoisted).view(len(waves), -1, self.n_colors).transpose(1, 2)
+        """Colours (p, n, n_colors) of n Fourier features (p, n, D) around each of p codes; `hoisted`: (p, ...)."""
+        return self.render(waves.flatten(0, 1), hoisted).view(len(waves), -1, self.n_colors)
 
 
 @register('lte')

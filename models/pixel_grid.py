@@ -15,7 +15,7 @@ from torch import nn
 from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
-CHUNK = 1 << 19  # numbers between two layers (pixels times their queries times `width`) at a time: they stay in cache
+CHUNK = 1 << 19  # numbers between two layers (pixels times queries times `width`) per thread: they stay in cache
 CUDA_CHUNK = 1 << 27  # so many that the time to launch the products is negligible
 CUDA_PIXELS = 1 << 15  # at a time: CUDA limits the number of products in a batch
 RECORDED = []  # what CUDA graphs read
@@ -82,7 +82,7 @@ def for_good(value: torch.Tensor | Runs) -> torch.Tensor | Runs:
 
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
-    """Colours (B, n_colors, H, W) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
+    """Colours (B, H, W, n_colors) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
 
     Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
@@ -93,19 +93,19 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
               for runs, start in ((rows, top), (cols, left))]
     features = Features(features.feat[:, :, *inside], features.inp, (rows.first, cols.first, height, width),
                         {name: maps[:, *inside] for name, maps in features.hoisted.items()})
-    features = model.hoist_cell(features, cell.expand(batch, 1, 2))  # for the pixels needed, not for the whole band
-    pixels = {name: maps.flatten(0, 2) for name, maps in features.hoisted.items()}
     rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 
     rel_cell = relative_cell(cell, (height, width))
-    step = max(1, (CUDA_CHUNK if cell.is_cuda else CHUNK) // (rows.length * cols.length * model.width))
-    if cell.is_cuda:
-        step = min(step, CUDA_PIXELS)
-    chunks = zip(rel_y.split(step), rel_x.split(step), *(maps.split(step) for maps in pixels.values()), strict=True)
-    values = torch.cat([model.decode_pixels(dict(zip(pixels, maps, strict=True)), rel_cell, some_y, some_x)
-                        for some_y, some_x, *maps in chunks])
-    return Combine.apply(values.view(batch, len(rows.rel), len(cols.rel), -1, rows.length, cols.length), rows, cols)
+    chunk, most = (CUDA_CHUNK, CUDA_PIXELS) if cell.is_cuda else (CHUNK * torch.get_num_threads(), rel_y.shape[0])
+    step = min(most, max(1, chunk // (rows.length * cols.length * model.width)))
+    values = []
+    for pixels, some_y, some_x in zip(features.pixels(step), rel_y.split(step), rel_x.split(step), strict=True):
+        pixels = model.hoist_cell(pixels, cell.expand(1, 1, 2))
+        hoisted = {name: pixels.rows(name) for name in pixels.hoisted}
+        values.append(model.decode_pixels(hoisted, rel_cell, some_y, some_x))
+    return Combine.apply(torch.cat(values).view(batch, len(rows.rel), len(cols.rel), rows.length, cols.length, -1),
+                         rows, cols)
 
 
 def affine(start: torch.Tensor, local: torch.Tensor, rel_y: torch.Tensor, rel_x: torch.Tensor) -> torch.Tensor:
@@ -113,19 +113,24 @@ def affine(start: torch.Tensor, local: torch.Tensor, rel_y: torch.Tensor, rel_x:
 
     rel_y (p, n), rel_x (p, m).
     """
-    h = start.unsqueeze(2) + local[..., :1] * rel_y.unsqueeze(1)
-    return (h.unsqueeze(3) + (local[..., 1:2] * rel_x.unsqueeze(1)).unsqueeze(2)).flatten(2)
+    y, x = torch.broadcast_tensors(rel_y.unsqueeze(2), rel_x.unsqueeze(1))
+    queries = torch.stack((torch.ones_like(y), y, x), dim=1).flatten(2)
+    with torch.autocast(start.device.type, enabled=False):  # coordinates need more digits than bf16 has
+        return torch.bmm(torch.cat((start.unsqueeze(2), local), dim=2).to(queries.dtype), queries)
 
 
 def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Applies to h (p, in, N), for each weight (p, out, in) and bias (p, out) of `parameters`, ReLU and that layer."""
+    """Applies to h (p, in, N), for each weight (p, out, in) and bias (p, out) of `parameters`, ReLU and that layer.
+
+    Returns (p, N, out).
+    """
     for weight, bias in parameters:
-        h = torch.baddbmm(bias.unsqueeze(2), weight, h.relu_())
-    return h
+        h = torch.bmm(weight, h.relu_()).add_(bias.unsqueeze(2))  # on a CPU faster than baddbmm
+    return h.transpose(1, 2)
 
 
 class Combine(torch.autograd.Function):
-    """The local ensemble's sum (B, C, H, W) of the pixels' `values` (B, Py, Px, C, n, m).
+    """The local ensemble's sum (B, H, W, C) of the pixels' `values` (B, Py, Px, n, m, C).
 
     Forward, a target pixel gathers from its codes; backward, a code gathers from its run of target pixels, which is
     much faster than PyTorch's own scattering.
@@ -134,16 +139,16 @@ class Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: torch.Tensor, rows: Runs, cols: Runs) -> torch.Tensor:
         ctx.rows, ctx.cols, ctx.dtype = rows, cols, values.dtype
-        _, _, px, channels, n, m = values.shape
-        at_row = rows.index * (px * channels * n * m) + rows.slot * m
-        at_col = cols.index * (channels * n * m) + cols.slot
-        areas = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
-        values = values.flatten(1)
+        _, _, px, n, m, _ = values.shape
+        at_row = rows.index * (px * n * m) + rows.slot * m
+        at_col = cols.index * (n * m) + cols.slot
+        areas = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1)).unsqueeze(-1)
+        values = values.flatten(1, 4)
         result = 0
         for i, row in enumerate(at_row):
             for j, col in enumerate(at_col):
-                index = row.view(1, -1, 1) + col + torch.arange(channels, device=col.device).view(-1, 1, 1) * (n * m)
-                result = result + values[:, index] * areas[i, j]
+                index = row.unsqueeze(1) + col
+                result = result + values.index_select(1, index.flatten()).unflatten(1, index.shape) * areas[i, j]
         return result
 
     @staticmethod
@@ -152,13 +157,14 @@ class Combine(torch.autograd.Function):
         (py, n), (px, m) = rows.positions.shape, cols.positions.shape
 
         def runs(images):
-            """(..., H, W) -> (..., Py * n, Px * m): the target pixels in the codes' runs."""
-            return images.index_select(-2, rows.positions.flatten()).index_select(-1, cols.positions.flatten())
+            """(A, H, W, C) -> (A, Py * n, Px * m, C): the target pixels in the codes' runs."""
+            return images.index_select(1, rows.positions.flatten()).index_select(2, cols.positions.flatten())
 
         areas = ensemble_weights(rows.rel_coord.unsqueeze(2), cols.rel_coord.unsqueeze(1))
-        shares = torch.einsum('iy,jx,ijyx->yx', own(rows, areas), own(cols, areas), runs(areas))
-        grad = (runs(grad) * shares).view(len(grad), -1, py, n, px, m)
-        return grad.permute(0, 2, 4, 1, 3, 5).to(ctx.dtype), None, None
+        areas = runs(areas.flatten(0, 1).unsqueeze(-1)).view(*areas.shape[:2], py * n, px * m)
+        shares = torch.einsum('iy,jx,ijyx->yx', own(rows, areas), own(cols, areas), areas)
+        grad = (runs(grad) * shares.unsqueeze(-1)).view(len(grad), py, n, px, m, -1)
+        return grad.transpose(2, 3).to(ctx.dtype), None, None
 
 
 def own(runs: Runs, like: torch.Tensor) -> torch.Tensor:
