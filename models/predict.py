@@ -44,6 +44,11 @@ def widen(start: int, end: int, margin: int, length: int, step: int = 1) -> tupl
     return max(0, (start - margin) // step * step), min(length, -(-(end + margin) // step) * step)
 
 
+def cut(feat: torch.Tensor, rows: tuple, columns: tuple, top: int, left: int) -> torch.Tensor:
+    """The part in `rows` and `columns` (start, end) of a feature map (B, C, h, w) that begins at `top` and `left`."""
+    return feat[:, :, rows[0] - top:rows[1] - top, columns[0] - left:columns[1] - left]
+
+
 def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
     """The size of a target pixel as the network sees it: 2 / n, or at scales above `max_scale` as at `max_scale`."""
     return [2 / n * max(1, n / old / max_scale if max_scale else 1) for n, old in zip(size, shape, strict=True)]
@@ -124,9 +129,7 @@ class Latents:
         feat = self.model.encoder(self.inp(*seen))
         if feat.shape[-2:] != tuple(end - start for start, end in seen):  # by its own upsampler
             return feat
-        (top, bottom), (left, right) = ((start - first, end - first)
-                                        for (start, end), (first, _) in zip((rows, columns), seen, strict=True))
-        return feat[:, :, top:bottom, left:right]
+        return cut(feat, rows, columns, *(start for start, _ in seen))
 
 
 class Tiles(Protocol):
@@ -156,11 +159,9 @@ class KeptLatents(Latents):
         if missing:
             tiles |= self.encode_tiles(*([min(key), max(key) + 1] for key in zip(*missing, strict=True)))
         feat = torch.cat([torch.cat([tiles[y, x] for x in xs], dim=3) for y in ys], dim=2)
-        if self.whole:  # its map may be of any size
-            return feat if feat.shape[-2:] != self.shape else feat[:, :, slice(*rows), slice(*columns)]
-        (top, bottom), (left, right) = ((start - grid.start * self.side, end - grid.start * self.side)
-                                        for (start, end), grid in ((rows, ys), (columns, xs)))
-        return feat[:, :, top:bottom, left:right]
+        if self.whole and feat.shape[-2:] != self.shape:  # by its own upsampler
+            return feat
+        return cut(feat, rows, columns, ys.start * self.side, xs.start * self.side)
 
     def encode_tiles(self, ys: tuple, xs: tuple) -> dict[tuple[int, int], torch.Tensor]:
         """Encodes and keeps, in one call, the tiles in the rows `ys` and columns `xs` (start, end) of tiles."""

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 import test_web_demo
 import tifffile
-import torch
 from PIL import Image
 from test_web_demo import element, wait
 
 from models import upscale_region
-from web.lru import LRU, Share
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
-
 folder, model, url = test_web_demo.folder, test_web_demo.model, test_web_demo.url  # fixtures
 
 
@@ -45,35 +42,7 @@ def pixels(response):
     return np.asarray(Image.open(io.BytesIO(response.raise_for_status().content))).astype(int)
 
 
-# --- what is kept --------------------------------------------------------------------------------------------------
-
-
-def test_a_cache_over_its_limit_forgets_what_was_used_least_recently():
-    cache = LRU(10, len)
-    for key, value in ('a', 'aaaa'), ('b', 'bbbb'):
-        cache.put(key, value)
-    cache.get('a')
-    cache.put('c', 'cccc')
-    assert [cache.get(key) for key in 'abc'] == ['aaaa', None, 'cccc'] and cache.used == 8
-
-
-def test_a_value_that_is_put_again_counts_once_and_one_over_the_limit_is_not_kept():
-    cache = LRU(10, len)
-    for _ in range(5):
-        cache.put('a', 'aaaa')
-    assert cache.get('a') == 'aaaa' and cache.used == 4
-    cache.put('b', 'b' * 11)
-    assert cache.get('b') is None and cache.get('a') == 'aaaa' and cache.used == 4
-
-
-def test_of_a_shared_cache_each_owner_has_their_own():
-    cache = LRU(1000, lambda tensor: tensor.nbytes)
-    mine, yours = Share(cache, 'me'), Share(cache, 'you')
-    mine[0, 0] = torch.zeros(10)
-    assert mine.get((0, 0)) is not None and yours.get((0, 0)) is None
-
-
-# --- the server ----------------------------------------------------------------------------------------------------
+# --- the server ------------------------------------------------------------------------------------------------------
 
 
 def test_a_view_is_that_region_by_the_model(web, model, photo):
@@ -173,7 +142,7 @@ def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, photo):
     assert response.headers['cache-control'] == 'no-store' and 'access-control-allow-origin' not in response.headers
 
 
-# --- the page in a browser -----------------------------------------------------------------------------------------
+# --- the page in a browser -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
