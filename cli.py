@@ -6,6 +6,7 @@ how to activate it.
 
 import argparse
 import importlib
+import importlib.util
 import io
 import re
 import signal
@@ -28,6 +29,13 @@ def runtime_message(error: RuntimeError) -> str | None:
     return None
 
 
+def check_environment() -> None:
+    """Raises a ModuleNotFoundError for the first package that is missing, without importing any."""
+    for name in ENVIRONMENT:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Runs `main`; a UserError, or an equivalent exception, ends it with one line on stderr and exit code 2.
 
@@ -38,6 +46,7 @@ def run_cli(main: Callable[[], None]) -> None:
             stream.reconfigure(errors='backslashreplace')
     try:
         main()
+        check_environment()  # commands import PyTorch after this; --help has ended them before
     except UserError as error:
         # An error from a data worker arrives wrapped in the worker's traceback; its last line is the error's own.
         message = str(error).strip().splitlines()[-1].removeprefix('errors.UserError: ')

@@ -101,7 +101,9 @@ def test_the_commands_are_those_of_the_repository():
     assert len(COMMANDS) >= 23
 
 
-def test_without_the_environment_one_line_says_how_to_enter_it(tmp_path):
-    result = run('-S', 'demo.py', str(tmp_path))  # -S: without the packages of .venv
+@pytest.mark.parametrize('args', [('demo.py', 'a.png'), ('test.py', '--config', 'a.yaml', '--model', 'bicubic'),
+                                  ('train_liif.py', '--config', 'a.yaml'), ('scripts/edges.py',)])
+def test_without_the_environment_one_line_says_how_to_enter_it(args):
+    result = run('-S', *args)  # -S: without the packages of .venv
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
     assert 'source .venv/bin/activate' in result.stderr
