@@ -28,7 +28,8 @@ def results(model, inp, size, monkeypatch, kernels):
     return [out.detach(), *(param.grad for param in model.parameters())]
 
 
-@pytest.mark.parametrize('size', [(5, 6), (11, 9), (21, 28)], ids=['x1', 'x2', 'x4'])
+@pytest.mark.parametrize('size', [(5, 6), (11, 9), pytest.param((21, 28), marks=pytest.mark.slow)],
+                         ids=['x1', 'x2', 'x4'])
 @pytest.mark.parametrize('args', [{}, {'width': 32}, {'K': 16}, {'local_ensemble': False}, {'cell_decode': False}],
                          ids=['small', 'wide', 'sixteen-functions', 'no-ensemble', 'no-cell'])
 def test_in_float32_colours_and_gradients_equal_those_of_single_layers(args, size, monkeypatch):

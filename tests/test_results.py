@@ -67,8 +67,13 @@ def test_committed_results_are_those_of_the_shipped_weights():
     assert {row['model']: row['sha256'] for row in COMMITTED if row['sha256']} == shipped
 
 
-@pytest.mark.parametrize('row', [row for row in COMMITTED if row['config'].endswith(('set5-3.7.yaml', 'set5-4.yaml'))],
-                         ids=lambda row: f'{Path(row["config"]).stem}-{row["model"]}')
+QUICK = 'bicubic', 'edsr-baseline-A-liif-pixel'  # the others take half a minute each
+
+
+@pytest.mark.parametrize('row', [
+    pytest.param(row, id=f'{Path(row["config"]).stem}-{row["model"]}',
+                 marks=[] if row['model'] in QUICK else pytest.mark.slow)
+    for row in COMMITTED if row['config'].endswith(('set5-3.7.yaml', 'set5-4.yaml'))])
 def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monkeypatch):
     if not BENCHMARK.is_dir():
         pytest.skip(f'{BENCHMARK} is absent')
