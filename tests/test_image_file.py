@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import image_fuzz
 import numpy as np
@@ -109,6 +110,12 @@ def test_no_file_starts_ghostscript(tmp_path, monkeypatch, name):
 def test_what_is_not_opened_is_told_what_would_help(tmp_path, name, told):
     Image.new('RGB', (16, 12)).save(tmp_path / name, 'TIFF')  # as the preview in many a RAW file
     assert told in refusal(tmp_path / name)
+
+
+def test_a_heic_is_refused_only_without_pillow_heif(monkeypatch):
+    for package, refused in ((None, True), ('installed', False)):
+        monkeypatch.setattr(image_file, 'pillow_heif', package)
+        assert bool(image_file.why_not(Path('a.HEIC'))) == refused
 
 
 @pytest.mark.skipif(image_file.pillow_heif is not None, reason='pillow-heif is installed')

@@ -15,6 +15,7 @@ from models import load_pretrained, predict, upscale_pil
 from pictures.io import read
 from pictures.modes import plain
 from pictures.sheets import shown
+from pictures.transparency import filled, rim
 from web import upscaling
 
 BACKGROUNDS = 0, 128, 255
@@ -185,3 +186,13 @@ def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
     small.paste((0, 0), (0, 0, 15, 20))
     for side in upscaling.comparison(small, small.resize((120, 80)))[0]:
         assert set(np.unique(np.asarray(side)[:, :50])) == {204, 255} and np.asarray(side)[:, 70:].min() == 255
+
+
+@pytest.mark.parametrize('scale', [4, 0.5], ids=['enlarged', 'reduced'])
+def test_a_part_of_the_rim_is_that_part_of_the_whole(scale):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 4), np.uint8)
+    colours = filled(pixels)
+    whole = rim(pixels, colours, (int(20 * scale), int(24 * scale)), (0, 0, 20, 24))
+    part = rim(pixels, colours, (int(8 * scale), int(10 * scale)), (6, 8, 14, 18))
+    inside = whole[:, int(8 * scale):int(18 * scale), int(6 * scale):int(14 * scale)]
+    np.testing.assert_allclose(part, inside, atol=1e-5)
