@@ -104,6 +104,13 @@ def test_a_photo_that_nobody_uploaded_is_refused_under_any_name(web, folder, pri
     assert answer(web, {'path': None, **rest})[0] == 'error'
 
 
+def test_an_upload_that_became_a_link_is_refused(web, folder, private):
+    photo = Path(upload(web, folder / 'photo.png', 'replaced.png'))
+    photo.unlink()
+    photo.symlink_to(private)
+    assert answer(web, {'path': str(photo), **META})[0] == 'error'
+
+
 @pytest.mark.parametrize('data', ['PATH', ['PATH'], {'path': ['PATH']}, {'path': {'path': 'PATH', **META}}, {}, 3])
 def test_a_photo_that_is_no_file_is_refused(web, private, data):
     data = json.loads(json.dumps(data).replace('PATH', str(private)))
