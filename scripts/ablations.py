@@ -2,7 +2,7 @@
 
     python scripts/ablations.py [--gpu cpu] [--only 'K = 4' softmax]
 
-The budget is that of configs/train-photos/ablation.yaml; each variant changes some keys of its model. Each variant is
+The budget is that of configs/train-photos/ablation.yaml; each variant changes some of its keys. Each variant is
 trained with each of SEEDS, in save/ablations; existing runs are continued. Writes results/ablations.json, and the table
 between the markers in docs/results.md: PSNR on the config's validation crops (RGB, x1 to x4), also of bicubic
 interpolation, and which differences exceed the spread over the seeds. Variants in the JSON are not trained again; it
@@ -24,20 +24,43 @@ sys.path.insert(0, str(ROOT))
 from cli import run_cli
 from errors import UserError
 
-# --- the variants: which keys of the base's model they replace (None: remove) ----------------------------------------
+# --- the variants: which keys of the config they set, or remove ------------------------------------------------------
 
-NET, MIXTURE = 'args.expansion_spec.args', 'args.imnet_spec.args'
-PIXEL, LAYER, RESIDUAL = {f'{NET}.space': 'pixel'}, {f'{MIXTURE}.init': 'layer'}, {'args.residual': 'bilinear'}
-LIIF = {'name': 'liif', 'args.expansion_spec': None, 'args.imnet_spec.name': 'mlp', f'{MIXTURE}.K': None,
-        f'{MIXTURE}.hidden_list': [256, 256, 256, 256]}
+REMOVED = object()
+ARGS, NET, MIXTURE = 'model.args', 'model.args.expansion_spec.args', 'model.args.imnet_spec.args'
+PIXEL, LAYER = {f'{NET}.space': 'pixel'}, {f'{MIXTURE}.init': 'layer'}
+RESIDUAL, NO_RESIDUAL = {f'{ARGS}.residual': 'bilinear'}, {f'{ARGS}.residual': None}
+EVERY_PIXEL = {'train_dataset.wrapper.args.sample_q': REMOVED}
 
 
 def functions(count):
     return {f'{NET}.out_dim': count, f'{MIXTURE}.K': count}
 
 
-ONE = {f'{MIXTURE}.K': 1, 'args.expansion_spec': None}
+def width(number):
+    return {f'{MIXTURE}.hidden_list': [number] * 4}
+
+
+def sibling(name, imnet, **args):
+    """The published decoder `name`, with the network `imnet` and other `args`."""
+    return {'model.name': name, f'{ARGS}.expansion_spec': REMOVED, f'{ARGS}.imnet_spec': imnet,
+            **{f'{ARGS}.{key}': value for key, value in args.items()}}
+
+
+def mlp(*widths):
+    return {'name': 'mlp', 'args': {'hidden_list': list(widths)}}
+
+
+def modulated(depth):
+    return {'name': 'lmmlp', 'args': {'hidden_dim': 16, 'hidden_depth': depth}}
+
+
+ONE = {f'{MIXTURE}.K': 1, f'{ARGS}.expansion_spec': REMOVED}
 SOFTMAX = {f'{NET}.norm': 'softmax'}
+LIIF = sibling('liif', mlp(256, 256, 256, 256))
+LTE = sibling('lte', mlp(256, 256, 256))
+LM_LIIF = sibling('lmliif', modulated(6), hypernet_spec=mlp(208), mod_input=True)
+LM_LTE = sibling('lmlte', modulated(8), hypernet_spec=mlp(288), mod_input=True)
 BICUBIC = 'bicubic'  # nothing to train
 VARIANTS = {
     'A-LIIF (K = 10)': {},
@@ -56,9 +79,19 @@ VARIANTS = {
     'pixel space, residual': {**PIXEL, **RESIDUAL},
     'pixel space, layer init, residual': {**PIXEL, **LAYER, **RESIDUAL},
     'pixel space, layer init, residual, K = 32, width 32': {
-        **PIXEL, **LAYER, **RESIDUAL, **functions(32), f'{MIXTURE}.hidden_list': [32] * 4},
+        **PIXEL, **LAYER, **RESIDUAL, **functions(32), **width(32)},
+    'pixel space, layer init, residual, K = 16, width 32, every pixel': {
+        **PIXEL, **LAYER, **RESIDUAL, **functions(16), **width(32), **EVERY_PIXEL},
+    'pixel space, layer init, residual, K = 16, width 64, every pixel': {
+        **PIXEL, **LAYER, **RESIDUAL, **functions(16), **width(64), **EVERY_PIXEL},
     'LIIF': LIIF,
     'LIIF, residual': {**LIIF, **RESIDUAL},
+    'LTE (has the residual)': LTE,
+    'LTE, no residual': {**LTE, **NO_RESIDUAL},
+    'LM-LIIF': LM_LIIF,
+    'LM-LIIF, residual': {**LM_LIIF, **RESIDUAL},
+    'LM-LTE (has the residual)': LM_LTE,
+    'LM-LTE, no residual': {**LM_LTE, **NO_RESIDUAL},
     BICUBIC: None,
 }
 
@@ -88,19 +121,19 @@ BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablati
 SEEDS = 0, 1
 
 
-def changed(spec, changes):
-    """A copy of `spec` with the values of some dotted keys replaced."""
-    spec = copy.deepcopy(spec)
+def changed(config, changes):
+    """A copy of `config` in which the dotted keys of `changes` have the given values, or are removed."""
+    config = copy.deepcopy(config)
     for key, value in changes.items():
         *parents, last = key.split('.')
-        node = spec
+        node = config
         for parent in parents:
             node = node[parent]
-        if value is None:
+        if value is REMOVED:
             del node[last]
         else:
-            node[last] = value
-    return spec
+            node[last] = copy.deepcopy(value)
+    return config
 
 
 # --- training and comparing ------------------------------------------------------------------------------------------
@@ -108,8 +141,7 @@ def changed(spec, changes):
 
 def trained(variant, seed, gpu):
     """The checkpoint of a variant, trained to the end of the budget."""
-    config = load_yaml(BASE)
-    config['model'] = changed(config['model'], VARIANTS[variant])
+    config = changed(load_yaml(BASE), VARIANTS[variant])
     name = f'ablations/{variant.replace(" ", "")}-{seed}'
     path, checkpoint = Path('save', f'{name}.yaml'), Path('save', name, 'epoch-last.pth')
     path.parent.mkdir(parents=True, exist_ok=True)

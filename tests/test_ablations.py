@@ -48,10 +48,10 @@ MODELS = {name: changes for name, changes in ablations.VARIANTS.items() if chang
 
 @pytest.mark.parametrize('changes', MODELS.values(), ids=MODELS)
 def test_every_variant_is_a_model_of_its_own(changes):
-    base = load_yaml(ablations.BASE)['model']
-    spec = ablations.changed(base, changes)
-    assert (spec != base) == bool(changes)
-    pred = models.make(spec)(torch.rand(1, 3, 6, 7), torch.rand(1, 5, 2) * 2 - 1, torch.full((1, 5, 2), 0.1))
+    base = load_yaml(ablations.BASE)
+    config = ablations.changed(base, changes)
+    assert (config != base) == bool(changes)
+    pred = models.make(config['model'])(torch.rand(1, 3, 6, 7), torch.rand(1, 5, 2) * 2 - 1, torch.full((1, 5, 2), 0.1))
     assert pred.shape == (1, 5, 3) and pred.isfinite().all()
 
 
