@@ -113,6 +113,15 @@ def test_finetuning_goes_on_from_the_demos_weights(path):
     assert (weights['name'], weights['args']) == (config['model']['name'], config['model']['args'])
 
 
+def test_decoders_are_compared_after_equal_training():
+    names = [f'train_edsr-baseline-{decoder}.yaml' for decoder in ('A-liif', 'liif', 'lte')]
+    ours, published = ([load_yaml(CONFIGS / folder / name) for name in names]
+                       for folder in ('train-photos', 'train-div2k'))
+    ours[0]['model']['args']['imnet_spec']['args'].pop('init')
+    assert [config.pop('model') for config in ours] == [config['model'] for config in published]
+    assert ours[0] == ours[1] == ours[2]
+
+
 @pytest.mark.parametrize('count', [2, 9, 10, 30])
 def test_finetuning_validates_on_every_tenth_photo_and_trains_on_the_others(tmp_path, monkeypatch, count):
     (tmp_path / 'load/own').mkdir(parents=True)
