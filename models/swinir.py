@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """x: windows (B * windows, N, C). mask: (windows, N, N), or None."""
         count, n, c = x.shape
-        windows = 1 if mask is None else len(mask)
+        windows = 1 if mask is None else mask.shape[0]  # not len: it fixes the number in exported graphs
         q, k, v = self.qkv(x).view(-1, windows, n, 3, self.heads, c // self.heads).permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.index].view(n, n, -1).permute(2, 0, 1)
         if mask is not None:

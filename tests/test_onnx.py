@@ -17,6 +17,8 @@ from scripts import export_onnx
 MODELS = {'liif': specs.liif(encoder_spec=specs.RDN), 'a-liif': specs.a_liif(), 'metasr': specs.metasr(),
           'pixel': specs.pixel(encoder_spec=specs.RCAN, residual='bilinear'),
           'grey': with_n_colors(specs.pixel(residual='bilinear'), 1), 'five': with_n_colors(specs.liif(), 5),
+          'swinir': specs.liif(encoder_spec={
+              'name': 'swinir', 'args': {'embed_dim': 6, 'depths': [2, 2], 'num_heads': [2, 3]}}),
           'lte': specs.lte(), 'lmliif': specs.lmliif(), 'lmlte': specs.lmlte(),
           'plain': specs.a_liif(local_ensemble=False, feat_unfold=False, cell_decode=False)}
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
@@ -76,10 +78,3 @@ def test_without_the_packages_the_error_says_how_to_install_them(monkeypatch):
     monkeypatch.setattr('sys.argv', ['export_onnx.py', '--output', 'onnx'])
     with pytest.raises(UserError, match='onnx and onnxscript missing: pip install -r requirements-onnx.txt'):
         export_onnx.main()
-
-
-def test_swinir_is_refused_for_its_windows_at_other_sizes_do_not_export(tmp_path):
-    encoder = {'name': 'swinir', 'args': {'embed_dim': 4, 'depths': [2], 'num_heads': [2]}}
-    with pytest.raises(UserError, match='swinir cannot be exported'):
-        export_onnx.export_model(models.make(specs.lte(encoder_spec=encoder)), tmp_path)
-    assert not list(tmp_path.iterdir())
