@@ -33,7 +33,7 @@ def window_partition(x: torch.Tensor, window: int) -> torch.Tensor:
 
 
 def window_reverse(x: torch.Tensor, window: int, size: tuple[int, int]) -> torch.Tensor:
-    """The map (B, H, W, C) of `size` (H, W) that was `cut`."""
+    """The map (B, H, W, C) of `size` (H, W) whose windows `window_partition` has made."""
     h, w = size
     x = x.view(-1, h // window, w // window, window, window, x.shape[-1])
     return x.transpose(2, 3).reshape(-1, h, w, x.shape[-1])

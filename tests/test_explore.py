@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import time
 
@@ -237,16 +238,27 @@ def test_b_shows_bicubic_interpolation_instead_then_beside(browser):
         wait(browser, lambda browser, expected=expected: [tag.is_displayed() for tag in tags] == expected)
 
 
-def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser):
-    before = box(browser)
+def sizes_asked_for(browser, milliseconds):
+    """Width and height of what is requested for a view on which the model is expected to spend `milliseconds`."""
+    before, screen = box(browser), browser.find_element('id', 'view').size
+    width, height = screen['width'], screen['height']
     browser.get_log('performance')
-    wheel(browser, -900)
+    browser.execute_script(f'pace = {milliseconds / (width * height)}')
+    browser.find_element('css selector', 'body').send_keys('+')
     box(browser, before)
     events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
     urls = [e['params']['request']['url'] for e in events if e['method'] == 'Network.requestWillBeSent']
-    assert 1 <= len(urls) <= 3  # the wheel may move in steps, each with a pause
-    canvas = browser.find_element('id', 'view').size
-    assert f'size={canvas["width"]},{canvas["height"]}&by=model' in urls[-1]
+    return [tuple(map(int, re.search(r'size=(\d+),(\d+)&by=model', url).groups())) for url in urls], (width, height)
+
+
+def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser):
+    asked, screen = sizes_asked_for(browser, 100)
+    assert asked == [screen]
+
+
+def test_where_the_model_takes_long_a_smaller_view_that_takes_a_quarter_of_a_second_comes_first(browser):
+    (first, second), screen = sizes_asked_for(browser, 2250)
+    assert second == screen and first == pytest.approx([n / 3 for n in screen], abs=1)
 
 
 @pytest.mark.parametrize('width', [360, 400])

@@ -1,10 +1,12 @@
-// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server.
+// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server,
+// where the model is slow first a smaller one.
 'use strict';
 
 const $ = id => document.getElementById(id);
 const canvas = $('view'), context = canvas.getContext('2d');
 const MODES = ['Model', 'Bicubic', 'Beside'];
 const PAUSE = 60;         // ms without movement before a view is requested
+const SOON = 250;         // ms in which the model's view is wanted: where it takes longer, a smaller one comes first
 const DEEPEST = 1e5;      // screen pixels per pixel of the photo
 const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 
@@ -14,6 +16,7 @@ let mode = 0;
 let pictures = {};  // by 'base', 'model', 'bicubic': {image, box}, the latest ones received
 let pending = null; // AbortController of the pending requests
 let timer = null, opening = 0;
+let pace = 1e-3;    // ms that the model took for a pixel of its latest view; at first a guess
 
 // --- geometry
 
@@ -62,7 +65,7 @@ function draw() {
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (!photo) return;
   for (const name of ['model', 'bicubic'])
-    if (pictures[name]) pictures[name].now = pictures[name].key === String(visible().box);
+    if (pictures[name]) pictures[name].now = pictures[name].key === keyOf(visible());
   const half = Math.round(canvas.width / 2);
   paint(pictures.base);
   if (mode !== 1) paint(pictures.model);
@@ -98,10 +101,17 @@ async function get(url, options) {
 
 const send = async file => (await get('explore/photos', {method: 'POST', body: file})).json();
 
+const keyOf = ({box, size}) => `${box} ${size}`;
+
 async function receive(by, {box, size}, signal) {
   const url = `explore/photos/${photo.id}/view?box=${box}&size=${size}&by=${by}`;
   const image = await createImageBitmap(await (await get(url, {signal})).blob());
-  return {image, box, key: String(box)};
+  return {image, box, key: keyOf({box, size})};
+}
+
+function sizes(kind, size) {  // in which to request a view, one after another
+  const factor = Math.min(Math.sqrt(size[0] * size[1] * pace / SOON), at.scale / 2);
+  return kind === 'model' && factor > 1.5 ? [size.map(n => Math.ceil(n / factor)), size] : [size];
 }
 
 function ask() {
@@ -124,10 +134,15 @@ async function view() {
   $('status').textContent = `${describe()} · …`;
   try {
     await Promise.all(kinds.map(async kind => {
-      const picture = await receive(reduced ? 'bicubic' : kind, target, signal);
-      if (signal.aborted) return;
-      pictures[kind] = picture;
-      draw();
+      let begin;
+      for (const size of sizes(kind, target.size)) {
+        begin = performance.now();
+        const picture = await receive(reduced ? 'bicubic' : kind, {...target, size}, signal);
+        if (signal.aborted) return;
+        pictures[kind] = picture;
+        draw();
+      }
+      if (kind === 'model' && !reduced) pace = (performance.now() - begin) / (target.size[0] * target.size[1]);
     }));
     if (signal.aborted) return;
     $('error').hidden = true;
