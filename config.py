@@ -129,7 +129,7 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
             return value
     names = ' or '.join(
         ' | '.join(map(repr, typing.get_args(o))) if typing.get_origin(o) is typing.Literal
-        else 'nothing' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
+        else 'null' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
     raise UserError(f'{key} must be {names}, not {shown(value)}')
 
 

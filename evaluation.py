@@ -94,8 +94,8 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
         similarity = None
         if ssim:
             try:
-                similarity = calc_ssim(pred[None], gt[None], **convention).item()
-            except UserError:  # samples, or too few pixels
+                similarity = calc_ssim(pred[None], gt[None], **convention).item() if gt.dim() == 3 else math.nan
+            except UserError:  # too few pixels
                 similarity = math.nan
     return Scored(psnr, similarity, pred, gt)
 

@@ -59,6 +59,7 @@ from evaluation import eval_images
 from models.predict import check_channels
 from training.progress import Progress
 from training.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
+from training.start import start_run
 from training.trainer import Stopped, Trainer
 from utils import say, time_text
 
@@ -167,7 +168,7 @@ def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> N
         if config.eval_type and getattr(val_loader.dataset, 'sample_q', None):
             raise UserError(f'{path}: eval_type {config.eval_type} needs whole images: take it out, or sample_q of '
                             'val_dataset')
-    if config.minutes and trainer.elapsed() >= 60 * config.minutes:
+    if config.minutes and not trainer.iteration and trainer.elapsed() >= 60 * config.minutes:
         raise UserError(f'{folder}: the {config.minutes:g} minutes are over')
     if not config.minutes and trainer.epoch >= config.epoch_max:
         raise UserError(f'{path}: epoch_max {config.epoch_max} is already reached (epoch {trainer.epoch})')
@@ -184,7 +185,7 @@ def main() -> None:
         train_loader = make_loader(config, 'train_dataset', parallel, config.seed, shuffle=True)
         val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False)  # the same samples for every seed
         trainer = Trainer(config, parallel, folder, train_loader.dataset.n_colors)
-    trainer.begin(source)
+    start_run(trainer, source)
     check_start(trainer, val_loader, args.config)
     if parallel.rank == 0:
         held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end

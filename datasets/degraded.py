@@ -76,7 +76,8 @@ def compress(image: np.ndarray, quality: int, subsampling: str = '4:2:0', corner
 class SRImplicitDegraded(SRImplicitDownsampled):
     """Samples of sr-implicit-downsampled with randomly degraded inputs, in the order below; targets stay unchanged.
 
-    Crops, flips and queries are the same as that wrapper's, and if all probabilities are 0, so are the inputs.
+    Crops, flips and queries are the same as that wrapper's, and if all probabilities are 0, so are the inputs. For RGB
+    images of 8 bits only.
 
     Args:
         blur: probability of a Gaussian blur with a standard deviation of up to 0.75 input pixels.
@@ -91,6 +92,8 @@ class SRImplicitDegraded(SRImplicitDownsampled):
     def __init__(self, dataset, blur: float = 0, filters: float = 0, noise: float = 0, jpeg: float = 0,
                  quality: int | list[int] = (40, 95), **downsampled):
         super().__init__(dataset, **downsampled)
+        if (self.n_colors, self.dtype) != (3, np.uint8):
+            raise UserError('sr-implicit-degraded is for RGB images of 8 bits (channels: rgb)')
         self.probabilities = {'blur': blur, 'filters': filters, 'noise': noise, 'jpeg': jpeg}
         for key, value in self.probabilities.items():
             if not 0 <= value <= 1:

@@ -90,8 +90,8 @@ class ImplicitWrapper(Dataset):
                                                   'image-folder, or another with single images'))
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
-        first = dataset[0]
-        self.n_colors = (first[1] if self.paired else first).shape[2]
+        first = dataset[0][1] if self.paired else dataset[0]
+        self.n_colors, self.dtype = first.shape[2], first.dtype
         self.shown = shown_channels(getattr(dataset, 'shown', None), self.n_colors)
 
     def cut(self, images: np.ndarray | tuple, i: int, rng: np.random.Generator,

@@ -26,8 +26,8 @@ class Normalisation:
         """The model's colours, converted back and clamped to [0, 1]; UserError if they are not finite."""
         colours = self.undo(x)
         if not torch.stack(colours.aminmax()).isfinite().all():  # one pass, no copies
-            raise UserError('the prediction is not finite (NaN or infinity), because of the weights or, with --amp, '
-                            'the precision')
+            raise UserError('the prediction is not finite (NaN or infinity): the weights are bad, or too coarse in '
+                            'bf16')
         return colours.clamp_(0, 1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from config import Registry
+from config import Registry, parameters
 from errors import UserError
 from files import free_memory
 from models.convert import from_published
@@ -47,7 +47,19 @@ def with_n_colors(spec: dict, n_colors: int) -> dict:
     own = (encoder.get('args') or {}) if isinstance(encoder, dict) else None
     if n_colors == 3 or not isinstance(own, dict):  # `make` reports what is not a spec
         return spec
+    encoder_class = registry.classes.get(encoder.get('name'))
+    if encoder_class and 'n_colors' not in parameters(encoder_class):  # one's own, for three channels
+        return spec
     return {**spec, 'args': {**args, 'encoder_spec': {**encoder, 'args': {'n_colors': n_colors, **own}}}}
+
+
+def with_defaults(spec: dict) -> dict:
+    """A model's `spec` in which arguments that are left out have their defaults; without its state dict."""
+    known = parameters(registry.classes[spec['name']])
+    args = {**{key: p.default for key, p in known.items() if p.default is not p.empty}, **(spec.get('args') or {})}
+    return {'name': spec['name'], 'args': {
+        key: with_defaults(value) if isinstance(value, dict) and value.get('name') in registry.classes else value
+        for key, value in args.items()}}
 
 
 @contextlib.contextmanager

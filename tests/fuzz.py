@@ -27,6 +27,7 @@ from errors import UserError, located
 from models import checkpoint
 from models.registry import make_model
 from training.run import Config, read_config
+from training.start import restore
 from training.trainer import Trainer
 
 SNIPPETS = [
@@ -207,7 +208,7 @@ def resume(path, optimizer):
     """Continues the run in the checkpoint at `path` for a step."""
     trainer, state = new_trainer(OPTIMIZERS[optimizer], path.parent), checkpoint.read(path)
     with located(path):
-        trainer.restore(state, same_run=True)
+        restore(trainer, state, same_run=True)
     train_step(trainer)
 
 

@@ -20,7 +20,7 @@ from evaluation import score
 from models import load_pretrained, upscale, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.pretrained import mixing_weights
-from models.registry import with_n_colors
+from models.registry import registry, with_n_colors
 from pictures.deep import Deep
 from pictures.modes import plain, to_tensor
 
@@ -186,6 +186,14 @@ def test_what_does_not_fit_the_data_is_told(project, changes, told):
         config['val_dataset']['dataset']['args'] = {'root_path': 'grey', 'channels': 'grey'}
     (project.folder / 'tiny.yaml').write_text(yaml.safe_dump(config))
     assert told in error(project)
+
+
+def test_an_encoder_of_ones_own_that_takes_no_n_colors_is_told_to_be_for_three(project, monkeypatch):
+    encoder = models.make({'name': 'edsr-baseline', 'args': {'n_resblocks': 1, 'n_feats': 4, 'no_upsampling': True}})
+    monkeypatch.setitem(registry.classes, 'own', lambda: encoder)
+    prepare(project, 'grey', **{'model.args.encoder_spec': {'name': 'own'}})
+    with pytest.raises(UserError, match='the model is for images of 3 channels, not 1'):
+        project.train()
 
 
 def test_data_of_other_channels_than_the_models_is_told_by_test_py(project, weights):

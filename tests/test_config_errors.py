@@ -40,7 +40,7 @@ from projects import error
     ({'optimizer.args.betas': [0.9, 'x']}, "tiny.yaml: optimizer adam: betas[1] must be float, not 'x'"),
     ({'optimizer.args.betas': [0.9]}, 'tiny.yaml: optimizer adam: betas must be two numbers, not [0.9]'),
     ({'multi_step_lr': {'milestones': 200}}, 'tiny.yaml: multi_step_lr: milestones must be list, not 200'),
-    ({'amp': 'fp16'}, "tiny.yaml: amp must be 'bf16' or nothing, not 'fp16'"),
+    ({'amp': 'fp16'}, "tiny.yaml: amp must be 'bf16' or null, not 'fp16'"),
     # unknown names, with the list
     ({'model.name': 'aliif'}, "tiny.yaml: unknown model 'aliif', did you mean 'a-liif'? (known: a-liif, "),
     ({'model.args.encoder_spec.name': 'edsr-base'}, "unknown model 'edsr-base', did you mean 'edsr-baseline'?"),
@@ -65,7 +65,7 @@ from projects import error
     ({'cosine_lr': {'warmup': -1}}, 'tiny.yaml: cosine_lr: warmup and hold must be 0 or more, not -1'),
     ({'optimizer.args.lr': float('nan')}, 'tiny.yaml: optimizer adam: lr must be float, not nan'),
     ({'data_norm.inp.sub': [float('inf')]}, 'tiny.yaml: data_norm.inp: sub and div must hold a number or one for each'),
-    ({'data_norm': [1]}, 'tiny.yaml: data_norm must be dict or nothing, not [1]'),
+    ({'data_norm': [1]}, 'tiny.yaml: data_norm must be dict or null, not [1]'),
     ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: hold must be below epoch_max, 3, not 3'),
 ])
 def test_a_mistake_in_the_config(project, changes, message):

@@ -199,8 +199,16 @@ def test_its_keys_are_its_own_and_those_of_the_wrapper_that_it_extends(folder):
     assert make(inp_size=16, scale_max=2, jpeg=0.5)[0]['inp'].shape == (3, 16, 16)
     with pytest.raises(UserError, match="unknown key 'jpg', did you mean 'jpeg'.*inp_size"):
         make(jpg=1)
-    with pytest.raises(UserError, match="inp_size must be int or nothing, not 'wide'"):
+    with pytest.raises(UserError, match="inp_size must be int or null, not 'wide'"):
         make(inp_size='wide')
+
+
+@pytest.mark.parametrize('shape, dtype', [((9, 9, 1), np.uint8), ((9, 9, 5), np.uint8), ((9, 9, 3), np.uint16),
+                                          ((9, 9, 3), np.float32)])
+def test_images_other_than_rgb_of_8_bits_are_refused(tmp_path, shape, dtype):
+    np.save(tmp_path / 'a.npy', np.zeros(shape, dtype))
+    with pytest.raises(UserError, match=r'sr-implicit-degraded is for RGB images of 8 bits \(channels: rgb\)'):
+        SRImplicitDegraded(ImageFolder(str(tmp_path), channels='all'), jpeg=1)
 
 
 @pytest.mark.parametrize('key', ALWAYS)

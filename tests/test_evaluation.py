@@ -55,6 +55,10 @@ def psnr(pred, gt, shave=0):
 # --- batched_predict -------------------------------------------------------------------------------------------------
 
 
+def test_samples_of_many_channels_have_no_ssim():
+    assert np.isnan(score(torch.rand(20, 16), torch.rand(20, 16), ssim=True).ssim)
+
+
 @pytest.mark.parametrize('bsize', [1, 10, 100, 1000])
 def test_batched_predict_equals_one_call(bsize):
     batch = batch_of(9, 11, batch=2)

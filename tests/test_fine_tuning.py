@@ -91,6 +91,15 @@ def test_a_run_stopped_while_they_are_validated_validates_them_when_it_is_resume
     assert sum('epoch 0, the weights of start.pth' in line for line in project.log()) == 1
 
 
+@pytest.mark.parametrize('start_key', ['weights_from', 'resume'])
+def test_weights_of_a_model_that_computes_something_else_are_told_though_they_fit(tuning, capsys, start_key):
+    tuning({start_key: 'start.pth', 'epoch_max': 2, 'model.args.residual': 'bilinear',
+            'model.args.expansion_spec.args.norm': 'softmax', 'model.args.imnet_spec.args.init': 'layer'}).train()
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
+    assert [re.match(r"note: start.pth: its model's (\S+) is not the config's", note)[1] for note in notes] == [
+        'args.expansion_spec.args.norm', 'args.residual']
+
+
 @pytest.mark.parametrize('changes', [{**TUNE, 'epoch_val': None}, {'encoder_from': 'start.pth', 'epoch_max': 2}, {}])
 def test_nothing_is_told_without_validation_or_without_weights_to_start_from(tuning, changes):
     project = tuning(changes)

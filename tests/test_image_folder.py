@@ -115,7 +115,7 @@ def test_counts_below_1_are_errors(folder, key):
 @pytest.mark.parametrize('args, message', [
     ({'root_path': 'x', 'cash': 'bin'}, "unknown key 'cash', did you mean 'cache'"),
     ({'root_path': 'x', 'cache': 'disk'}, "cache must be 'none' | 'bin' | 'in_memory', not 'disk'"),
-    ({'root_path': 'x', 'first_k': 'ten'}, "first_k must be int or nothing, not 'ten'"),
+    ({'root_path': 'x', 'first_k': 'ten'}, "first_k must be int or null, not 'ten'"),
     ({}, "missing key 'root_path'"),
 ])
 def test_a_spec_is_checked(args, message):

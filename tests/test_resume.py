@@ -15,6 +15,7 @@ from devices import Parallel
 from errors import UserError
 from models import checkpoint
 from training import run, trainer
+from training.start import restore
 
 FEATURES = {
     'plain': {}, 'ema': {'ema': 0.9}, 'saved epochs': {'epoch_save': 2},
@@ -272,7 +273,7 @@ def test_adam_goes_on_as_this_config_has_it_from_another_memory_format(tmp_path,
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, 'Adam', lambda *args, **options: adam(*args, **{**options, 'fused': True}))
     second = trainer_with(channels_last=True)
-    second.restore(checkpoint.read(tmp_path / 'epoch-last.pth'), same_run=True)
+    restore(second, checkpoint.read(tmp_path / 'epoch-last.pth'), same_run=True)
     assert second.optimizer.param_groups[0]['fused']
     for parameter, state in second.optimizer.state.items():
         assert state['exp_avg'].stride() == parameter.stride()

@@ -12,6 +12,7 @@ from projects import CONFIG, Project, assert_same
 
 import models
 from errors import UserError
+from training import trainer
 from training.trainer import Trainer
 from utils import make_coord
 
@@ -64,6 +65,15 @@ def test_the_best_checkpoint_is_of_the_epoch_with_the_best_psnr_also_after_a_res
     with mock.patch.object(Trainer, 'validate', side_effect=[23., 24.]):
         project.train('--resume')
     assert (project.checkpoint('best')['epoch'], project.checkpoint('best')['best']) == (2, 25)
+
+
+def test_an_image_that_is_predicted_exactly_counts_100_db(tmp_path):
+    project = Project(tmp_path, {'epoch_max': 1})
+    with mock.patch.object(trainer, 'eval_images', return_value=[mock.Mock(psnr=math.inf), mock.Mock(psnr=20.)]):
+        project.train()
+    assert project.checkpoint()['best'] == 60
+    project.change({'epoch_max': 2})
+    project.train('--resume')
 
 
 @pytest.mark.parametrize('data_norm', [None, {'inp': {'sub': [0.25], 'div': [0.5]}, 'gt': {'sub': [0], 'div': [2]}}])

@@ -9,30 +9,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from config import check_norm
 from devices import Parallel, mixed_precision
-from errors import UserError, located
+from errors import UserError
 from evaluation import eval_images, image_names
 from models import checkpoint as checkpoints
-from models.convert import from_published
-from models.decoder import USUAL_NORM
-from models.normalisation import normalisations, same_normalisation
+from models.normalisation import normalisations
 from models.predict import check_channels
-from models.registry import load_state, make_model, with_n_colors
+from models.registry import make_model, with_n_colors
 from training.graphs import StepGraphs
 from training.losses import Losses
 from training.optim import make_optimizer
-from training.resume import check_progress, restore_optimizer
 from training.run import Config
-from utils import say, to_float
+from utils import to_float
 
 if TYPE_CHECKING:  # which imports this module
     from training.progress import Progress
 
 SIGNALS = signal.SIGTERM, signal.SIGINT
+BEST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
 
 
 class Stopped(Exception):
@@ -172,7 +169,7 @@ class Trainer:
 
         for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
                                  verbose=rank == 0, where=where):
-            psnr.append(image.psnr)
+            psnr.append(min(image.psnr, BEST_PSNR))
             if self.signal is not None:
                 break
         if self.stopped():
@@ -263,53 +260,3 @@ class Trainer:
     def weights(self) -> list[torch.Tensor]:
         """All tensors of the model and of its averaged weights."""
         return [*self.model.state_dict().values(), *(self.ema.state_dict().values() if self.ema else ())]
-
-    def begin(self, source: str | Path | None) -> None:
-        """Continues the run of the checkpoint `source`, or starts from the weights that the config names."""
-        if source:
-            state = checkpoints.read(source)
-            with located(source):
-                self.restore(state, same_run=source != self.config.resume)
-        elif start := self.config.weights_from or self.config.encoder_from:
-            other = checkpoints.load(start)
-            with located(start):
-                self.init_from(other)
-
-    def restore(self, state: dict, same_run: bool) -> None:
-        """Restores the state written by `save`; if another run wrote it, the position is the beginning of its epoch.
-
-        From checkpoints of other programs only the model, and the epoch if there is one, are used.
-        """
-        spec = from_published(state['model'])
-        load_state(self.model, spec['sd'])
-        if self.ema:
-            load_state(self.ema, state.get('ema') or spec['sd'])
-        self.epoch = state.get('epoch', 0)
-        self.check_normalisation(state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
-        if 'iteration' not in state:
-            say('this checkpoint has weights and an epoch, but no optimizer state of ours: the optimizer starts anew')
-            return
-        restore_optimizer(self.optimizer, self.config.optimizer, list(self.model.parameters()), state.get('optimizer'))
-        if same_run:
-            check_progress(state, len(self.loss.names))
-            for key in 'iteration', 'best', 'loss_sum', 'loss_count':
-                setattr(self, key, state[key])
-            self.seconds, self.start_psnr = state.get('seconds', 0.), state.get('start_psnr')
-
-    def check_normalisation(self, data_norm: dict | None, keys: tuple[str, ...]) -> None:
-        """Raises a UserError if the weights' `data_norm` differs from the config's in one of `keys` ('inp', 'gt')."""
-        check_norm(data_norm, self.model.n_colors)
-        for key in keys:
-            if not same_normalisation(data_norm, self.config.data_norm, key):
-                theirs, ours = ((norm or {}).get(key) for norm in (data_norm, self.config.data_norm))
-                raise UserError(f"its data_norm.{key} is {theirs}, the config's {ours}: they must be the same")
-
-    def init_from(self, other: nn.Module) -> None:
-        """Initialises the model with the weights of another one: all, or with `encoder_from` only the encoder's."""
-        norm = getattr(other, 'data_norm', USUAL_NORM)
-        self.check_normalisation(norm, ('inp',) if self.config.encoder_from else ('inp', 'gt'))
-        for model in filter(None, (self.model, self.ema)):
-            if self.config.encoder_from:
-                load_state(model.encoder, other.encoder.state_dict())
-            else:
-                load_state(model, other.state_dict())
