@@ -8,6 +8,7 @@ import argparse
 import importlib
 import importlib.util
 import io
+import os
 import re
 import signal
 import sys
@@ -22,7 +23,7 @@ def runtime_message(error: RuntimeError) -> str | None:
     """What a user can do about an `error` raised by PyTorch; None if it is a mistake of ours."""
     if type(error).__name__ == 'OutOfMemoryError':  # torch's
         return ('out of GPU memory: lower batch_size or sample_q in training, eval_bsize in validation on samples, or '
-                'TILE in models/predict.py for whole images; or use more GPUs')
+                'TILE in models/predict.py for whole images; or use more GPUs, or --gpu cpu')
     if re.search(r'shared memory|unable to (write to|open|mmap|resize) .*torch_', str(error)):  # a worker's
         return ('shared memory is full (/dev/shm, 64 MB in Docker unless --shm-size gives more): set num_workers: 0 '
                 'in the config')
@@ -58,10 +59,13 @@ def run_cli(main: Callable[[], None]) -> None:
         message = runtime_message(error)
         if message is None:
             raise
-    except OSError as error:  # for files that cannot be read, a UserError was raised already
+    except BrokenPipeError:  # nobody reads the output any more, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the end would fail, too
+        sys.exit(141)  # 128 + SIGPIPE
+    except OSError as error:
         if error.filename is None:
             raise
-        message = f'{error.filename}: cannot be written ({error.strerror}); free space, or write elsewhere'
+        message = f'{error.filename}: cannot be read or written ({error.strerror})'
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb this
         print('interrupted', file=sys.stderr)

@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
-    source.add_argument('--input', type=Path, help='the same, as an option')
+    source.add_argument('--input', type=Path, help='the same, as in LIIF')
     made = parser.add_mutually_exclusive_group()
     made.add_argument('--output', help='the file to write, or a folder (a new one ends in /); by default the result '
                                        'is put beside the picture, as photo-x4.png')

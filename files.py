@@ -10,15 +10,17 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from errors import UserError, one_line
+
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Adds the file name `path` to an OSError raised inside that has none, such as that of a full disk."""
+def writing(path: str | os.PathLike, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an OSError, such as that of a full disk, or an error of another of `kinds` into a UserError on `path`."""
     try:
         yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+    except (OSError, *kinds) as error:
+        name, reason = (getattr(error, key, None) for key in ('filename', 'strerror'))
+        raise UserError(f'{name or path}: cannot be written ({reason or one_line(error):.200})') from None
 
 
 @contextlib.contextmanager

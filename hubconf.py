@@ -8,7 +8,7 @@ modules are therefore imported without replacing any that have these names alrea
 which is only imported when it is first used, is not found in that case; PyTorch's own operations are used instead.
 """
 
-dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
+dependencies = ['torch', 'torchvision', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
 
 import contextlib
 import importlib

@@ -4,7 +4,7 @@ One GPU, or the CPU where there is none:
     python train_liif.py --config configs/train-div2k/train_edsr-baseline-A-liif.yaml
 Several GPUs of one machine, in one process (nn.DataParallel):
     python train_liif.py --config ... --gpu 0,1
-One process per GPU (DistributedDataParallel), which is faster; the results do not depend on their number:
+One process per GPU (DistributedDataParallel), which is faster; samples and loss do not depend on their number:
     torchrun --nproc_per_node=4 train_liif.py --config ...
     torchrun --nnodes=2 --node_rank=0 --master_addr=10.0.0.1 --nproc_per_node=8 train_liif.py --config ...
 To continue an interrupted, preempted or killed run: the same command with --resume.

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from datasets.arrays import Reader
 from datasets.image_file import reading
 from errors import UserError
-from files import atomic_write, file_name, sweep
+from files import atomic_write, file_name, sweep, writing
 
 
 def bin_path(path: Path, reader: Reader) -> Path:
@@ -42,28 +42,28 @@ def make_bin(path: Path, reader: Reader) -> Path:
     copy, expected = bin_path(path, reader), stamp(path)
     if not has_stamp(copy, expected):
         image = reader.read(path)
-        try:
-            with atomic_write(copy) as file:
-                np.save(file, image, allow_pickle=False)
-                file.write(expected)
-        except OSError as error:
-            raise bin_error(copy.parent, error) from None
+        with writing_bin(), atomic_write(copy) as file:
+            np.save(file, image, allow_pickle=False)
+            file.write(expected)
     return copy
 
 
-def bin_error(folder: Path, error: OSError) -> UserError:
-    return UserError(f'{folder}: cannot be written ({error.strerror}), but cache: bin keeps its files there; '
-                     'make it writable, link the images from another folder, or use cache: in_memory')
+@contextlib.contextmanager
+def writing_bin() -> Iterator[None]:
+    """Adds to an error of `writing` what to do."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{error}, but cache: bin keeps its files there; make it writable, link the images from '
+                        'another folder, or use cache: in_memory') from None
 
 
 def make_bins(paths: list[Path], reader: Reader) -> list[Path]:
     """The paths of the decoded copies of the images `paths`; removes temporary files of killed processes."""
     for folder in {bin_path(path, reader).parent for path in paths}:
-        try:
+        with writing_bin(), writing(folder):
             folder.mkdir(exist_ok=True, parents=True)
             sweep(folder)
-        except OSError as error:
-            raise bin_error(folder, error) from None
     return in_parallel(lambda path: make_bin(path, reader), paths, 'decoding to _bin_ folders')
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageFilter
 from models.decoder import Decoder
 from models.pretrained import mixing_weights
 from pictures.modes import as_mode, model_colours, to_tensor
-from pictures.sheets import sheet, shown, zoomed_sheet
+from pictures.sheets import flat, sheet, zoomed_sheet
 
 PANEL = 640  # longest side of a panel
 ZOOM = 3  # side of an output pixel in the zoomed crop
@@ -66,7 +66,7 @@ def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | N
     furthest, scale = np.abs(deviations).argmax(axis=0), max(3 * deviations.std(), 1e-3)
     colours = np.array([colorsys.hsv_to_rgb(k / len(weights), 0.9, 0.75) for k in range(len(weights))])
     strength = np.abs(deviations).max(axis=0).clip(0, scale)[..., None] / scale
-    panels = [('input', 'black', shown(image, view)),
+    panels = [('input', 'black', flat(image, view)),
               ('furthest from its mean', 'black', painted(1 - strength * (1 - colours[furthest])))]
     for k, deviation in enumerate(deviations):
         spread = deviation.std()
@@ -84,4 +84,4 @@ def painted(colours: np.ndarray) -> Image.Image:
 def heat_map(values: np.ndarray) -> Image.Image:
     """`values` (H, W) as a picture, from blue (-1) through white (0) to red (1)."""
     ends = (33, 247, 178), (102, 247, 24), (172, 247, 43)
-    return Image.fromarray(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1).round().astype(np.uint8))
+    return painted(np.stack([np.interp(values, (-1, 0, 1), e) for e in ends], -1) / 255)

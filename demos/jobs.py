@@ -31,7 +31,8 @@ def beside(source: Path, ending: str) -> str:
     It is a folder or a PNG; videos and files with several frames keep their suffix if it can be written.
     """
     if source.is_dir():
-        return f'{source.resolve().parent / file_name(source.resolve().name, ending)}{os.sep}'
+        folder = Path(os.path.abspath(source))  # which, unlike `resolve`, follows no link
+        return f'{folder.with_name(file_name(folder.name, ending))}{os.sep}'
     if is_video(source):
         return str(source.with_name(file_name(source.stem, f'{ending}{video_suffix(source)}')))
     kept = source.is_file() and holds_frames(source) and count_frames(source) > 1
@@ -60,7 +61,9 @@ def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> li
     taken.update(kept.values())
     jobs = []
     for path in sources:
-        name = (kept.get(path) or free(path.name, '.png')) if into_folder else target.name
+        name = target.name
+        if into_folder:
+            name = f'{path.stem}{video_suffix(path)}' if is_video(path) else kept.get(path) or free(path.name, '.png')
         folder = target if into_folder else target.parent
         stem = name if source.is_dir() else Path(name).stem  # a folder may have an a.jpg and an a.png
         extras = [folder / free(stem, f'-{kind}.png') if wanted else None

@@ -16,11 +16,12 @@ from demos.jobs import Job, beside, check_apart, find_jobs
 from demos.jpeg import suggest_web
 from devices import pick_device, picture_precision, set_precision
 from errors import UserError, located, size_text
+from files import writing
 from models.decoder import Decoder
 from models.predict import set_tile
 from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
-from pictures.io import check_fits, check_room, format_name, read, save, writing_errors, written_mode
+from pictures.io import check_fits, check_room, format_name, read, save, written_mode
 from pictures.modes import note
 from pictures.video import check_video, describe, is_video, upscale_video
 from utils import time_text
@@ -98,8 +99,9 @@ def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
         return []
     if not args.input.is_dir() or job.target not in there:
         raise UserError(f'{there[0]}: exists already; --overwrite replaces it')
-    size = image_size(job.target)
-    if sorted(size) != sorted(asked_size(job.source, args)):
+    size, asked = image_size(job.target), asked_size(job.source, args)
+    swapped = () if isinstance(args.resolution, tuple) else asked[::-1]  # by the orientation in the EXIF data
+    if size not in (asked, swapped):
         raise UserError(f'{job.target}: exists already, with {size_text(size)} pixels; --overwrite replaces it')
     return there
 
@@ -132,7 +134,7 @@ def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
         size = target_size(shape, args.scale, args.resolution)
     tell_stretch(job.source, shape, size)
     size = tuple(n + n % 2 for n in size)  # H.264 halves the resolution of colour
-    with writing_errors(job.target.parent):
+    with writing(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     upscale_video(job.source, job.target, size, enlarger(model, args, eight_bits=True))
     tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
@@ -146,7 +148,8 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
         return False
     if is_video(job.source):
         return process_video(job, model, args)
-    check_room(job.target, math.prod(asked_size(job.source, args)), 'L')  # before it is decoded
+    # before it is decoded; the ensemble holds the result three times in float32
+    check_room(job.target, math.prod(asked_size(job.source, args)), 'L', extra=36 * bool(args.self_ensemble))
     count = count_frames(job.source)
     several = count > 1 and holds_frames(job.target)
     if count > 1 and not several:
@@ -155,7 +158,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     shape = image.height, image.width
     with located(job.source):
         size = target_size(shape, args.scale, args.resolution)
-    with writing_errors(job.target.parent):
+    with writing(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     check_fits(job.target, size, image.mode)
     if several and format_name(job.target) != 'TIFF':  # all frames of an animation are held in memory

@@ -14,13 +14,14 @@ from demos.jobs import Job, check_apart
 from demos.upscaling import find_done, open_model
 from devices import picture_precision
 from errors import UserError, size_text
+from files import writing
 from models.decoder import Decoder
 from models.regions import Encoded
 from pictures.deep import Deep
 from pictures.frames import ANIMATED, Timing, holds_frames, save_animation
-from pictures.io import check_fits, check_room, format_name, read, writing_errors
+from pictures.io import check_fits, check_room, format_name, read
 from pictures.modes import note
-from pictures.sheets import shown
+from pictures.sheets import flat
 from pictures.video import MUXERS, is_video, write_video
 from utils import time_text
 
@@ -59,7 +60,7 @@ def zoom(args: argparse.Namespace) -> None:
     if film is ANIMATION:
         check_fits(target, size, 'RGB')
         check_room(target, count * size[0] * size[1], 'RGB')  # all frames are held in memory
-    with writing_errors(target.parent):
+    with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
 
     frames = views(open_model(args), image, boxes(image.size, at, count), size, not args.float32)
@@ -74,6 +75,8 @@ def zoom(args: argparse.Namespace) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raises a UserError for inputs and options that --zoom does not support."""
+    if not args.input.exists():
+        raise UserError(f'{args.input}: no such file')
     if args.input.is_dir() or is_video(args.input):
         raise UserError(f'--zoom: {args.input} must be a picture')
     for option in ('--scale', '--compare', '--weights-map', '--self-ensemble'):
@@ -138,9 +141,8 @@ def views(model: Decoder, image: Image.Image | Deep, parts: list[tuple], size: t
     photo, device = Encoded(model, image), next(model.parameters()).device  # its features are shared by all parts
     for box in tqdm(parts, unit='frame', disable=None):
         if box[2] - box[0] > size[1]:
-            view = shown(photo.image, size[::-1], box=box)
+            yield flat(photo.image, size[::-1], box=box)
         else:
             with picture_precision(device, eight_bits):
-                view = shown(photo.region(box, size))
-        view.info = {'icc_profile': image.info.get('icc_profile')}  # the meaning of its colours
-        yield view
+                view = flat(photo.region(box, size))
+            yield view

@@ -1,11 +1,11 @@
-"""An encoder, a decoder, a dataset and a loss of one's own, in one file: copy it and put yours in their places.
+"""An encoder, a decoder, a dataset and a loss of your own, in one file: copy it and replace them.
 
     python train_liif.py --config examples/own_model.yaml --import examples.own_model
     python test.py --config configs/test/test-set5-2.yaml --model save/_own_model/epoch-last.pth \
         --import examples.own_model
 
-`--import` reads this file, which registers the classes; from then on configs and checkpoints may name them. What
-stands behind a class's parameters (`: int = 32`) is what the config's `args` are checked by.
+`--import` reads this file, which registers the classes; from then on configs and checkpoints may name them. A config's
+`args` are checked against the annotations of the class's parameters (`: int = 32`).
 """
 
 import numpy as np

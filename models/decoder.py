@@ -78,7 +78,10 @@ class Decoder(nn.Module):
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
-        """Colours (B, Q, n_colors) at `coord` (B, Q, 2) for target pixels of size `cell` (B, Q, 2), in [-1, 1]."""
+        """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
+
+        cell: (B, Q, 2), the size (2 / H, 2 / W) of the target's pixels.
+        """
         pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(features, coord, cell)
         return pred + features.sample_input(coord) if self.residual else pred
 

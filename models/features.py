@@ -1,4 +1,4 @@
-"""What encoding hands to decoding, as one value that is passed on: models keep none of it."""
+"""What encoding hands to decoding, as one value. Models keep none of it, except for LIIF's interface (`gen_feat`)."""
 
 import dataclasses
 

@@ -50,12 +50,18 @@ class Region:
         blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))
         return pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
 
+    def blank(self, size: tuple) -> Image.Image | Deep:
+        """An empty picture of `size` (H, W), of the picture's mode and with its ICC profile, for the `blocks`."""
+        result = blank(self.image.mode, size[::-1])
+        result.info = {key: value for key, value in self.image.info.items() if key == 'icc_profile'}
+        return result
+
     def region(self, box: tuple, size: tuple) -> Picture:
         """The part `box` at `size` (H, W), see `upscale_region`."""
         blocks = self.blocks(box, size)
         if self.image is None:
             return joined(blocks, size)
-        result = blank(self.image.mode, size[::-1])
+        result = self.blank(size)
         for left, top, block in blocks:
             result.paste(block, (left, top))
         return result

@@ -8,11 +8,11 @@ from PIL import Image, TiffImagePlugin
 
 from datasets.image_file import opened
 from errors import UserError
-from files import atomic_write
+from files import atomic_write, writing
 from pictures.deep import Deep
-from pictures.io import FORMATS, format_name, tell_losses, write, writing_errors, written_mode, written_suffixes
+from pictures.io import FORMATS, format_name, prepared, tell_losses, write, written_mode, written_suffixes
 from pictures.metadata import save_options
-from pictures.modes import as_mode, plain
+from pictures.modes import plain
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
 REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
@@ -81,7 +81,7 @@ def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) 
 
 def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
     """Writes the pages of a TIFF; without EXIF data, whose places in the file only a first page can have."""
-    with writing_errors(path), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
+    with writing(path, ValueError), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
         for frame in frames:
             kept = save_options({**frame.info, 'exif': b''}, 'TIFF', written_mode('TIFF', frame.mode))
             write(frame, pages, 'TIFF', kept)
@@ -97,13 +97,15 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
     def alike(frame):
         if frame.size != first.size:
             raise UserError(f'{path}: frames that differ in size cannot form an animation: choose .tif')
-        return as_mode(frame, mode)
+        return prepared(frame, name, mode)
 
-    if timing.loop is not None:
+    if name != 'GIF':  # where a count is needed: without one Pillow writes 0, forever
+        options['loop'] = 1 if timing.loop is None else timing.loop
+    elif timing.loop is not None:
         options['loop'] = timing.loop
     if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
-    with writing_errors(path), atomic_write(path) as file:
+    with writing(path, ValueError), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
                           duration=timing.durations,
                           **{**FORMATS[name].options, **save_options(first.info, name, mode), **options})

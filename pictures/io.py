@@ -1,8 +1,6 @@
 """Reading and writing picture files: what each format can hold, and what is lost in it."""
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -10,10 +8,10 @@ from PIL import Image
 
 from datasets.image_file import opened
 from errors import UserError, size_text
-from files import atomic_write, free_memory
+from files import atomic_write, free_memory, writing
 from pictures.deep import Deep, write_png, write_tiff
 from pictures.metadata import save_options
-from pictures.modes import as_mode, note, plain
+from pictures.modes import as_mode, in_srgb, note, plain
 
 
 class Format(NamedTuple):
@@ -59,15 +57,6 @@ def read(path: str | Path) -> Image.Image | Deep:
         return plain(image)
 
 
-@contextlib.contextmanager
-def writing_errors(path: str | Path) -> Iterator[None]:
-    """Turns errors raised inside into a UserError that names `path`."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # Pillow's encoders raise both
-        raise UserError(f'{path}: cannot be written ({getattr(error, "strerror", None) or error})') from None
-
-
 def written_mode(name: str, mode: str) -> str:
     """The mode in which a `plain` picture of `mode` is written in the format `name`."""
     return next(m for m in NEAREST_MODES[mode] if m in FORMATS[name].modes)
@@ -78,11 +67,14 @@ def pixel_bytes(mode: str) -> int:
     return len(mode.removesuffix(';16')) * (2 if ';16' in mode else 1)
 
 
-def check_room(path: Path, pixels: int, mode: str) -> None:
-    """Raises a UserError if a `plain` picture with this number of pixels is too large for the memory or the disk."""
+def check_room(path: Path, pixels: int, mode: str, extra: int = 0) -> None:
+    """Raises a UserError if a `plain` picture with this number of pixels is too large for the memory or the disk.
+
+    `extra`: bytes per pixel that are needed in memory besides the picture's own.
+    """
     written = written_mode(format_name(path), mode)
     stored = pixels * pixel_bytes(written)
-    held = pixels * (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4)  # as Pillow stores it
+    held = pixels * ((pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4) + extra)  # as Pillow stores it
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
                               (held, free_memory(), 'of memory are free')):
@@ -122,8 +114,14 @@ def save(image: Image.Image | Deep, path: Path) -> None:
     if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
         note('JPEG holds only 64 KB of EXIF data: it is left out (PNG, TIFF, WebP and AVIF hold more)')
         kept.pop('exif')
-    with writing_errors(path), atomic_write(path) as file:
+    with writing(path, ValueError), atomic_write(path) as file:  # Pillow's encoders raise both
         write(image, file, name, kept)
+
+
+def prepared(image: Image.Image | Deep, name: str, mode: str) -> Image.Image:
+    """A `plain` picture in `mode`, and in sRGB if the format `name` holds no ICC profile."""
+    image = as_mode(image, mode)
+    return in_srgb(image) if name in ('GIF', 'BMP') and mode != 'L' else image
 
 
 def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> None:
@@ -132,4 +130,4 @@ def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> N
     if mode in Deep.MODES.values():
         {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)
     else:
-        as_mode(image, mode).save(file, name, **FORMATS[name].options, **kept)
+        prepared(image, name, mode).save(file, name, **FORMATS[name].options, **kept)

@@ -1,10 +1,11 @@
 """Converts pictures of any mode to the few modes used here, and to tensors."""
 
 import functools
+import io
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from tqdm import tqdm
 
 from datasets.deep_colour import deep_pixels, has_deep_colour, stored_mode, with_transparent
@@ -103,6 +104,17 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
     pixels = (colours * top).round().cpu().numpy().astype(dtype)
     pixels = pixels if alpha is None else np.dstack([pixels, alpha])
     return Deep(pixels) if dtype == np.uint16 and pixels.ndim == 3 else Image.fromarray(pixels)
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """An RGB or RGBA `image` in sRGB instead of the colours of its ICC profile: for formats that hold no profile."""
+    profile = image.info.get('icc_profile')
+    if not profile:
+        return image
+    try:
+        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile('sRGB'))
+    except ImageCms.PyCMSError:  # a damaged profile, which viewers ignore, too
+        return image
 
 
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:

@@ -4,19 +4,24 @@ import math
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pictures.deep import Deep
+from pictures.metadata import without_foreign_profile
 from pictures.modes import as_mode
 from pictures.transparency import checkerboard
 
 
-def shown(image: Image.Image, size: tuple | None = None, resample: int = Image.BICUBIC,
-          box: tuple | None = None) -> Image.Image:
-    """The part `box` (left, top, right, bottom) of a `plain` picture at `size` (W, H), as RGB.
+def flat(image: Image.Image | Deep, size: tuple | None = None, resample: int = Image.BICUBIC,
+         box: tuple | None = None) -> Image.Image:
+    """The part `box` (left, top, right, bottom) of a `plain` picture at `size` (W, H), as RGB with its ICC profile.
 
     Transparency shows a checkerboard behind the picture. `size` and `box` default to the whole picture's.
     """
+    info = without_foreign_profile(image.info, 'RGB')
     image = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB').resize(size or image.size, resample, box)
-    return Image.composite(image.convert('RGB'), checkerboard(image.size), image.getchannel('A')) \
-        if image.mode == 'RGBA' else image
+    if image.mode == 'RGBA':
+        image = Image.composite(image.convert('RGB'), checkerboard(image.size), image.getchannel('A'))
+    image.info = {key: value for key, value in info.items() if key == 'icc_profile'}  # the meaning of its colours
+    return image
 
 
 def sheet(panels: list[tuple], columns: int) -> Image.Image:
@@ -42,11 +47,11 @@ def zoomed_sheet(pictures: list[tuple], size: tuple, box: tuple, view: tuple) ->
     frame = [edge * n // m for edge, n, m in zip(box, view * 2, size * 2, strict=True)]
     panels, enlarged = [], f'{view[0] / part[0]:.2g} times enlarged'
     for caption, picture, resample in pictures:
-        whole = shown(picture, view, resample)
+        whole = flat(picture, view, resample)
         ImageDraw.Draw(whole).rectangle(frame, outline='red', width=2)
         panels.append((caption, 'black', whole))
     for _, picture, resample in pictures:
         source = [edge * n / m for edge, n, m in zip(box, picture.size * 2, size * 2, strict=True)]
-        crop = shown(picture, part, resample, source).resize(view, Image.NEAREST)
+        crop = flat(picture, part, resample, source).resize(view, Image.NEAREST)
         panels.append((enlarged, 'black', crop))
     return sheet(panels, len(pictures))

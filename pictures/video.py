@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from errors import UserError, one_line
 from files import atomic_write
+from pictures.modes import in_srgb
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
 SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
-COPIED = 'aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus', 'flac'  # audio codecs that MP4 can hold
+COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
+COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
 QUALITY = '-crf', '16', '-preset', 'medium'
 COLOURS = ('-vf', 'scale=out_color_matrix=bt709:out_range=tv', '-colorspace', 'bt709', '-color_primaries', 'bt709',
            '-color_trc', 'bt709')  # without these, players guess
@@ -38,7 +40,8 @@ def check_video(path: Path) -> None:
 def read_video(path: Path, options: tuple = ()) -> Iterator:
     """Yields imageio-ffmpeg's description of the video `path` (a dict), then its frames (RGB bytes)."""
     try:
-        yield from imageio_ffmpeg.read_frames(str(path), output_params=list(options))
+        # absolute, since ffmpeg takes what precedes a colon for a protocol
+        yield from imageio_ffmpeg.read_frames(str(path.absolute()), output_params=list(options))
     except (OSError, RuntimeError) as error:
         raise UserError(f'{path}: cannot be read as a video ({one_line(error)[-200:]})') from None
 
@@ -64,6 +67,7 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
 
     `rate`: frames per second. `sound`: the audio arguments of `imageio_ffmpeg.write_frames`.
     """
+    stopped = UserError(f'{target}: cannot be written; ffmpeg says why above')
     with atomic_write(target) as file:
         writer = imageio_ffmpeg.write_frames(
             file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
@@ -72,12 +76,15 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
         writer.send(None)
         try:
             for frame in frames:
-                writer.send(frame.tobytes())
-        except OSError as error:
-            raise UserError(f'{target}: cannot be written ({one_line(error)[:100]})') from None
+                writer.send(in_srgb(frame).tobytes())
+        except OSError:
+            raise stopped from None
         finally:
             writer.close()
-        describe(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
+        try:
+            describe(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
+        except UserError:
+            raise stopped from None
 
 
 def upscale_video(source: Path, target: Path, size: tuple[int, int],
@@ -88,13 +95,13 @@ def upscale_video(source: Path, target: Path, size: tuple[int, int],
     """
     about = describe(source)
     rate, sound = frame_rate(about['fps']), about.get('audio_codec')
-    copied = target.suffix.lower() == '.mkv' or sound in COPIED
+    codec = 'copy' if target.suffix.lower() == '.mkv' or sound in COPIED[target.suffix.lower()] else 'aac'
     frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
     next(frames)
     bar = tqdm(frames, unit='frame', total=round(about['duration'] * rate), disable=None)
     enlarged = (enlarge(Image.frombytes('RGB', about['size'], frame), size) for frame in bar)
     try:
         write_video(target, enlarged, size, rate,
-                    **({'audio_path': str(source), 'audio_codec': 'copy' if copied else 'aac'} if sound else {}))
+                    **({'audio_path': str(source.absolute()), 'audio_codec': codec} if sound else {}))
     finally:
         frames.close()

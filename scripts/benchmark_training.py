@@ -125,7 +125,8 @@ def main() -> None:
             rates[f'batch {size}'] = rate
             print(f'batch {size}: {rate:.1f} samples/s', flush=True)
     rates['loader'] = loader_rate(config)
-    print(f'loader: {rates["loader"] and round(rates["loader"])} samples/s')
+    if rates['loader']:
+        print(f'loader: {round(rates["loader"])} samples/s')
     if args.json:
         with atomic_write(args.json) as file:
             file.write(json.dumps(rates, indent=1).encode())

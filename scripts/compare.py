@@ -44,7 +44,13 @@ def read_results(out, names):
     for name in names:
         if not (out / f'{name}.json').exists():
             raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it with --json')
-    return {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8'))['results'] for name in names}
+    results = {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8'))['results'] for name in names}
+    first, *others = ([(row['config'], [image['image'] for image in row['images']]) for row in rows]
+                      for rows in results.values())
+    for name, other in zip(names[1:], others, strict=True):
+        if other != first:
+            raise UserError(f'{out / f"{name}.json"} has other configs or images than {out / f"{names[0]}.json"}')
+    return results
 
 
 def number(value, digits):
@@ -68,6 +74,13 @@ def find_truth(truth, stem):
     raise UserError(f'{truth} has no image {stem}')
 
 
+def find_picture(path):
+    """The picture that test.py has saved as `path`."""
+    if not path.exists():
+        raise UserError(f'{path} is missing: test.py writes it with --save-dir')
+    return Image.open(path)
+
+
 def make_sheet(truth, scale, models):
     """A sheet of `truth`, reduced by `scale`, restored by `models` ({caption: picture}, of one size), and as it is."""
     size = next(iter(models.values())).size
@@ -87,9 +100,12 @@ def compare(out, truth, names):
     (out / 'compare').mkdir(exist_ok=True)
     for rows in zip(*results.values(), strict=True):
         config, scale = rows[0]['name'], rows[0]['scale']
+        if scale is None:
+            raise UserError(f'{rows[0]["config"]}: has no scale (neither eval_type nor scale_min), so there is no low '
+                            'resolution to show')
         for images in zip(*(row['images'] for row in rows), strict=True):
             stem = Path(images[0]['image']).stem
-            models = {f'{name} {number(image["psnr"], 2)} dB': Image.open(out / name / config / f'{stem}.png')
+            models = {f'{name} {number(image["psnr"], 2)} dB': find_picture(out / name / config / f'{stem}.png')
                       for name, image in zip(names, images, strict=True)}
             picture = Image.fromarray(read_image(find_truth(truth, stem)))
             make_sheet(picture, scale, models).save(out / 'compare' / f'{config.replace("/", "-")}-{stem}.png')

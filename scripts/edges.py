@@ -116,11 +116,12 @@ def row(name, model, dataset, scale, title):
     wrapped, sums, profiles = SRImplicitDownsampled(dataset, scale_min=scale), 0, 0
     for i in range(len(dataset)):
         (pred, truth), = predictions([default_collate([wrapped[i]])], model, model.data_norm)
+        height, width = truth.shape[-2:]  # cut to a multiple of the scale
         pred, truth = luma(pred, truth, scale)
         sums = sums + measure(pred, truth, scale)
         if isinstance(dataset, Edges):
             shave = math.ceil(scale)
-            distance = dataset.distance(i)[shave:-shave, shave:-shave]
+            distance = dataset.distance(i)[:height, :width][shave:-shave, shave:-shave]
             profiles = profiles + np.stack([profile(pred, distance), profile(truth, distance)])
     error, overshoot, ringing = (sums[:, 1:] / np.maximum(sums[:, :1], 1)).T.round(4).tolist()
     pixels, _, _, rings = sums.sum(axis=0)

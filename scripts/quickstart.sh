@@ -16,7 +16,7 @@ evaluate() {  # MODEL NAME
 
 .venv/bin/python scripts/prepare_data.py sample > /dev/null
 echo '1. A photo, enlarged four times by the shipped model'
-.venv/bin/python demo.py --input load/sample/train/chelsea.png --scale 4 --output $out/cat-x4.png --model $shipped \
+.venv/bin/python demo.py load/sample/train/chelsea.png --scale 4 --output $out/cat-x4.png --model $shipped \
     --gpu cpu --compare --overwrite
 echo '2. A small A-LIIF is trained on six other photos'
 run=--resume
@@ -34,6 +34,6 @@ cat << END
 
 Look at $out/cat-x4-compare.png, then at $out/compare/test-sample-4-*.png. Next:
     source .venv/bin/activate
-    python demo.py --input PHOTO --scale 4 --output big.png
+    python demo.py PHOTO --scale 4 --output big.png
     python train_liif.py --config configs/finetune.yaml    # with your own photos in load/own
 END

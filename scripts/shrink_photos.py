@@ -1,10 +1,10 @@
-"""Copies folders of photos as AVIF into one of at most a given number of megabytes, to send it to another machine.
+"""Copies folders of photos as AVIF into one of about a given number of megabytes, to send it to another machine.
 
     python scripts/shrink_photos.py load/photos2k/train_HR load/photos/OPEN240 load/photos/BSD400 \
         --output load/small --megabytes 38
 
-Each folder is copied to one of the same name in --output. All photos get the same quality, the highest that fits, which
-is determined on every tenth of them; their sizes in pixels are unchanged. Colours keep the full resolution: WebP, which
+Each folder is copied to one of the same name in --output. All photos get the same quality, the highest at which they
+fit as far as every tenth of them tells; their sizes in pixels are unchanged. Colours keep the full resolution: WebP, which
 halves it, is 3 dB further from the photos in files of nearly the same size.
 """
 

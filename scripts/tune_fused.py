@@ -2,7 +2,7 @@
 
     python scripts/tune_fused.py
 
-The best ones belong into STEP and TILES there. Times are those of decoding, including geometry; FLOP/s count the
+Put the best ones into STEP and TILES there. Times are those of decoding, including geometry; FLOP/s count the
 products after the first layers and are compared with a product of two large bf16 matrices.
 """
 

@@ -133,4 +133,4 @@ def test_results_go_to_a_folder_that_is_made_on_the_way(testing):
 
 def test_results_that_cannot_be_written(testing):
     assert error(testing, '--model', 'good.pth', '--save-dir', 'text.pth', script='test.py', config='test.yaml') == (
-        'text.pth/test: cannot be written (Not a directory); free space, or write elsewhere')
+        'text.pth/test: cannot be read or written (Not a directory)')

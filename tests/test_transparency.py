@@ -14,7 +14,7 @@ from upscaling import picture
 from models import load_pretrained, predict, upscale_pil
 from pictures.io import read
 from pictures.modes import plain
-from pictures.sheets import shown
+from pictures.sheets import flat
 from pictures.transparency import filled, rim
 from web import upscaling
 
@@ -166,19 +166,19 @@ def test_a_tiff_of_8_or_16_bits_keeps_its_alpha(tmp_path, dtype):
 def test_transparent_parts_are_shown_on_a_checkerboard():
     image = Image.new('RGBA', (32, 32))
     image.paste('red', (16, 0, 32, 32))
-    values = np.asarray(shown(image))
+    values = np.asarray(flat(image))
     assert (values[:, 16:] == (255, 0, 0)).all()
     assert {tuple(colour) for colour in values[:, :16].reshape(-1, 3)} == {(255,) * 3, (204,) * 3}
     assert (values[0, 0] != values[0, 8]).all() and (values[0, 0] == values[8, 8]).all()
 
 
 def test_an_opaque_picture_is_shown_as_it_is():
-    assert np.array_equal(shown(picture()), picture())
+    assert np.array_equal(flat(picture()), picture())
 
 
 def test_colours_that_are_hidden_do_not_bleed_into_what_is_shown():
     image = Image.fromarray(np.dstack([np.where(disc() > 0, 255, 0)] * 3 + [disc()]).astype(np.uint8))
-    assert np.asarray(shown(image, (256, 256))).min() >= 203
+    assert np.asarray(flat(image, (256, 256))).min() >= 203
 
 
 def test_the_pages_slider_shows_a_checkerboard_on_both_sides():

@@ -52,7 +52,7 @@ class Config:
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0
-    minutes: float | None = None  # length of the run, instead of epoch_max
+    minutes: float | None = None  # length of the run, over which the schedule's epoch_max epochs are stretched
     grad_clip: float | None = None  # maximum norm of the gradient
     ema: float | None = None  # final decay of the moving average of the weights
     amp: Literal['bf16'] | None = None  # mixed precision
@@ -252,7 +252,7 @@ class Log:
         self.add([summary.scalar(name, value) for name, value in values.items()], step)
 
     def image(self, name: str, image: torch.Tensor, step: int) -> None:
-        """Adds an image (3, H, W), uint8 or float in [0, 1], to TensorBoard."""
+        """Adds an image (3 or 1, H, W), uint8 or float in [0, 1], to TensorBoard."""
         self.add([summary.image(name, image.numpy())], step)
 
     def add(self, summaries: list, step: int) -> None:

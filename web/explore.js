@@ -1,19 +1,19 @@
-// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server,
-// where the model is slow first a smaller one.
+// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server;
+// if the model is slow, a smaller one first.
 'use strict';
 
 const $ = id => document.getElementById(id);
 const canvas = $('view'), context = canvas.getContext('2d');
 const MODES = ['Model', 'Bicubic', 'Beside'];
 const PAUSE = 60;         // ms without movement before a view is requested
-const SOON = 250;         // ms in which the model's view is wanted: where it takes longer, a smaller one comes first
+const SOON = 250;         // ms in which the model should show something: of a slower view a smaller one comes first
 const DEEPEST = 1e5;      // screen pixels per pixel of the photo
 const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 
 let photo = null;   // {id, file, width, height}
 let at = null;      // the view: {x, y} of its centre in the photo, and `scale`, screen pixels per pixel of the photo
 let mode = 0;
-let pictures = {};  // by 'base', 'model', 'bicubic': {image, box}, the latest ones received
+let pictures = {};  // by 'base', 'model', 'bicubic': {image, box, key, now: it is of the present view}, the latest
 let pending = null; // AbortController of the pending requests
 let timer = null, opening = 0;
 let pace = 1e-3;    // ms that the model took for a pixel of its latest view; at first a guess
@@ -85,21 +85,24 @@ function draw() {
 }
 
 function resize() {
-  canvas.width = Math.max(1, Math.round(canvas.clientWidth * ratio()));
-  canvas.height = Math.max(1, Math.round(canvas.clientHeight * ratio()));
+  canvas.width = Math.max(1, Math.floor(canvas.clientWidth * ratio()));  // rounding up may exceed the limit
+  canvas.height = Math.max(1, Math.floor(canvas.clientHeight * ratio()));
   if (photo) move(at.x, at.y, at.scale);
 }
 
 // --- the server
 
 async function get(url, options) {
-  const response = await fetch(url, options);
+  const response = await fetch(url, options).catch(error => {
+    throw error.name === 'AbortError' ? error : new Error('The server does not answer.');
+  });
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   throw Object.assign(new Error(answer.error || `the server answers ${response.status}`), {status: response.status});
 }
 
-const send = async file => (await get('explore/photos', {method: 'POST', body: file})).json();
+const send = async file => (await get(`explore/photos?name=${encodeURIComponent(file.name ?? '')}`,
+                                      {method: 'POST', body: file})).json();
 
 const keyOf = ({box, size}) => `${box} ${size}`;
 
@@ -109,7 +112,7 @@ async function receive(by, {box, size}, signal) {
   return {image, box, key: keyOf({box, size})};
 }
 
-function sizes(kind, size) {  // in which to request a view, one after another
+function sizes(kind, size) {  // the sizes in which to request a view, one after the other
   const factor = Math.min(Math.sqrt(size[0] * size[1] * pace / SOON), at.scale / 2);
   return kind === 'model' && factor > 1.5 ? [size.map(n => Math.ceil(n / factor)), size] : [size];
 }
@@ -147,10 +150,11 @@ async function view() {
     if (signal.aborted) return;
     $('error').hidden = true;
     $('status').textContent = `${describe()} · ${((performance.now() - start) / 1000).toFixed(2)} s`;
+    $('spoken').textContent = describe();
     document.body.dataset.shown = target.box;
   } catch (error) {
     if (signal.aborted || error.status === 409) return;
-    if (error.status === 404 && photo.file) return again(photo);
+    if (error.status === 404) return again(photo);
     fail(error);
   }
 }
@@ -181,7 +185,7 @@ async function open(file) {
 }
 
 function fail(error) {  // keeps what is shown
-  $('error').textContent = error instanceof TypeError ? 'The server does not answer.' : error.message;
+  $('error').textContent = error.message;
   $('error').hidden = false;
   $('status').textContent = photo ? describe() : '';
 }
@@ -260,7 +264,7 @@ new ResizeObserver(resize).observe(canvas);
     image.src = `explore/examples/${name}`;
     image.alt = `example: ${name}`;
     button.append(image);
-    button.onclick = async () => open(await (await get(image.src)).blob());
+    button.onclick = () => get(image.src).then(async response => open(await response.blob())).catch(fail);
     $('examples').append(button);
   }
 })().catch(fail);

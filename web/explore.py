@@ -1,7 +1,7 @@
 """The Explore page: visitors open a photo and look around in it, and the model makes each view on demand.
 
     GET  /explore                     the page
-    POST /explore/photos              a file as the body; gives its id, width and height
+    POST /explore/photos?name=NAME    a file as the body; gives its id, width and height
     GET  /explore/photos/ID/view      ?box=left,top,right,bottom&size=width,height&by=model|bicubic; gives a PNG
 
 Only the visitor who has opened a photo knows its id. Photos and their features are kept in memory, up to a limit; the
@@ -22,14 +22,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from datasets.image_file import image_size
+from datasets.image_file import image_size, why_not
 from errors import UserError
 from models.decoder import Decoder
 from models.regions import Encoded, check
 from pictures.deep import Deep
 from pictures.io import read
-from pictures.modes import blank
-from pictures.sheets import shown
+from pictures.modes import as_mode
+from pictures.sheets import flat
 from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
@@ -52,9 +52,11 @@ class Photo:
     def __init__(self, model: Decoder, image: Image.Image | Deep, features: Share):
         self.encoded, self.wanted = Encoded(model, image, features), None
         self.size = image.size
+        self.eight_bits = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB')  # for bicubic interpolation
 
     def bytes(self) -> int:
-        return 8 * math.prod(self.size)  # the picture, and the model's input
+        """At most so many are in memory: the picture, its 8-bit copy, its colours without alpha, the model's input."""
+        return math.prod(self.size) * (8 + 4 + 4) + self.encoded.latents.image.nbytes
 
 
 class Explore:
@@ -75,6 +77,10 @@ class Explore:
 
     async def open(self, request: Request) -> Response:
         """Receives a photo; answers with its id and size."""
+        if request.headers.get('sec-fetch-site') == 'cross-site':  # browsers let any page send files anywhere
+            return refusal('photos are only taken from this page', 403)
+        if reason := why_not(Path(request.query_params.get('name', ''))):
+            return refusal(f'this file is not opened ({reason})')
         key = secrets.token_urlsafe(32)
         with tempfile.TemporaryDirectory() as folder:
             path, size = Path(folder) / 'photo', 0
@@ -116,14 +122,14 @@ class Explore:
     def make(self, photo: Photo, request: Request, box: tuple, size: tuple) -> Image.Image:
         """A view made by the model; raises Stale if the visitor requests another one before it is done."""
         with self.turn:
-            result = blank(photo.encoded.image.mode, size[::-1])
+            result = photo.encoded.blank(size)
             if photo.wanted is not request:
                 raise Stale
             for left, top, block in photo.encoded.blocks(box, size):
                 if photo.wanted is not request:
                     raise Stale
                 result.paste(block, (left, top))
-        return shown(result)
+        return flat(result)
 
 
 def read_photo(path: Path) -> Image.Image | Deep:
@@ -155,7 +161,7 @@ def asked_for(request: Request, photo: Photo) -> tuple[str, tuple, tuple]:
 
 def interpolated(photo: Photo, box: tuple, size: tuple) -> Image.Image:
     """A view by bicubic interpolation, which antialiases when it shrinks."""
-    return shown(photo.encoded.image, size[::-1], box=box)
+    return flat(photo.eight_bits, size[::-1], box=box)
 
 
 def png(image: Image.Image) -> bytes:

@@ -12,7 +12,7 @@ from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
 from models.pretrained import DEFAULT, target_size
 from pictures.io import read, save
-from pictures.sheets import shown
+from pictures.sheets import flat
 
 os.environ['no_proxy'] = '*'  # Gradio requests its own page, which no proxy can reach; some even break its import
 try:
@@ -47,11 +47,11 @@ def comparison(image, big):
     box = centre_box(big.size)
     source = [b * n / m for b, n, m in zip(box, image.size * 2, big.size * 2, strict=True)]
     part = big.crop(box)
-    bicubic = shown(image, part.size, box=source)
+    bicubic = flat(image, part.size, box=source)
     text = f'{image.width}x{image.height} → **{big.width}x{big.height}** pixels (width x height).'
     if part.size != big.size:
         text += f' The slider shows the centre, {part.width}x{part.height}; the download is the whole picture.'
-    return (bicubic, shown(part)), text
+    return (bicubic, flat(part)), text
 
 
 def upscale(model, path, choice, scale, height, width, folder):
