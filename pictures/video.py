@@ -94,7 +94,7 @@ def upscale_video(source: Path, target: Path, size: tuple[int, int],
     Holds one frame at a time in memory.
     """
     about = describe(source)
-    rate, sound = frame_rate(about['fps']), about.get('audio_codec')
+    rate, sound = frame_rate(about['fps']), about.get('audio_codec', '').rstrip(',')  # 'opus,'
     codec = 'copy' if target.suffix.lower() == '.mkv' or sound in COPIED[target.suffix.lower()] else 'aac'
     frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
     next(frames)

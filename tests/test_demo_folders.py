@@ -167,6 +167,13 @@ def test_a_picture_that_has_been_turned_is_skipped_too(cli):
     assert upscale(cli)[0] == 0 and times() == before
 
 
+def test_a_picture_of_a_given_size_is_not_done_by_one_on_its_side(cli):
+    make_folder('a.png')
+    assert cli('small', '--resolution', '20,30', '--output', 'big/')[0] == 0
+    code, _, err = cli('small', '--resolution', '30,20', '--output', 'big/')
+    assert code == 2 and 'big/a.png: exists already, with 30x20 pixels' in err[0]
+
+
 def test_what_has_another_size_is_not_taken_for_done(cli):
     make_folder('a.png')
     upscale(cli)

@@ -72,12 +72,12 @@ def test_the_script_compares_models_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(edges, 'ANGLES', (0, 30))
     monkeypatch.setattr(edges, 'SIDE', 20)
-    monkeypatch.setattr(sys, 'argv', ['', '--gpu', 'cpu', '--sets', '--scale', '2.5', '--models', 'bicubic',
+    monkeypatch.setattr(sys, 'argv', ['', '--gpu', 'cpu', '--sets', '--scale', '2.72', '--models', 'bicubic',
                                       'bilinear.pth'])
     edges.main()
     bicubic, bilinear = json.loads(edges.RESULTS.read_text())
     assert bicubic['ringing_of_all'] > bilinear['ringing_of_all']
-    assert sum(bicubic['pixels']) == 2 * 44 ** 2  # 50 pixels a side, without a border of 3
+    assert sum(bicubic['pixels']) == 2 * 46 ** 2  # 54 pixels a side, cut to 52 = 19 x 2.72, without a border of 3
     near = len(bicubic['profile']) // 2
     assert max(bicubic['profile'][near:near + 8]) > max(bicubic['true_profile']) + 2
     assert edges.FIGURE.stat().st_size > 10_000

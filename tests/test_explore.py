@@ -12,7 +12,9 @@ import test_web_demo
 import tifffile
 from PIL import Image
 from test_web_demo import element, wait
+from upscaling import SRGB, picture
 
+from datasets import image_file
 from models import upscale_region
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
@@ -60,6 +62,26 @@ def test_a_photo_of_16_bits_a_colour_is_seen(web, model, tmp_path):
     rounded = Image.fromarray((colours / 257).round().astype(np.uint8))
     expected = np.asarray(upscale_region(model, rounded, (10, 8, 30, 24), (64, 80))).astype(int)
     assert np.abs(seen - expected).max() <= 2
+
+
+def test_both_kinds_of_views_have_the_photos_colour_profile(web, tmp_path):
+    picture().save(tmp_path / 'photo.png', icc_profile=SRGB)
+    photo = opened(web, tmp_path / 'photo.png')['id']
+    for by in 'model', 'bicubic':
+        made = view(web, photo, '0,0,12,10', '24,20', by).content
+        assert Image.open(io.BytesIO(made)).info['icc_profile'] == SRGB
+
+
+@pytest.mark.parametrize('name, told', [('IMG_1.heic', 'HEIF: pip install pillow-heif'), ('a.NEF', 'RAW: export it')])
+def test_a_file_that_is_not_opened_is_told_with_what_would_help(web, photo, name, told, monkeypatch):
+    monkeypatch.setattr(image_file, 'pillow_heif', None)
+    response = web.post('photos', params={'name': name}, content=photo.read_bytes())
+    assert response.status_code == 400 and told in response.json()['error']
+
+
+def test_other_sites_cannot_open_photos_here(web, photo):
+    response = web.post('photos', content=photo.read_bytes(), headers={'Sec-Fetch-Site': 'cross-site'})
+    assert response.status_code == 403
 
 
 def test_a_view_by_bicubic_interpolation_is_pillows(web, photo):

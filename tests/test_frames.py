@@ -38,6 +38,9 @@ def test_every_frame_is_upscaled_and_durations_and_loop_are_kept(cli, source, ta
 def test_an_animation_that_is_shown_once_stays_so(cli):
     save('small.gif', duration=80)
     assert cli('small.gif', '--scale', 2, '--output', 'big.gif')[0] == 0
+    for target in 'big.webp', 'big.png':  # which count how often they are shown, and 0 is forever
+        assert cli('small.gif', '--scale', 2, '--output', target)[0] == 0
+        assert Image.open(target).info['loop'] == 1
     assert 'loop' not in Image.open('big.gif').info
 
 

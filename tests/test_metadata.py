@@ -2,9 +2,10 @@
 
 import struct
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
-from upscaling import SRGB, picture
+from upscaling import SRGB, SWAPPED, picture
 
 DPI = 300, 150
 MAKER, ARTIST, DATE = 'the maker', 'José', '2020:01:01 00:00:00'
@@ -123,6 +124,15 @@ def test_a_damaged_directory_costs_no_other_tags(cli):
     picture().save('small.jpg', exif=data)
     assert cli('--input', 'small.jpg', '--scale', 2, '--output', 'big.jpg')[0] == 0
     assert Image.open('big.jpg').size == (20, 24) and Image.open('big.jpg').getexif()[0x010F] == MAKER
+
+
+@pytest.mark.parametrize('target', ['big.bmp', 'big.gif'])
+def test_in_a_format_without_profiles_colours_are_those_of_srgb(cli, target):
+    picture().save('small.png', icc_profile=SWAPPED)
+    for path in 'big.png', target:
+        assert cli('small.png', '--scale', 2, '--output', path)[0] == 0
+    swapped = np.asarray(Image.open('big.png')).astype(int)[..., ::-1]
+    assert np.abs(np.asarray(Image.open(target).convert('RGB')) - swapped).mean() < 4
 
 
 def test_a_comparison_has_the_pictures_icc_profile(cli):

@@ -14,6 +14,7 @@ from PIL import Image
 from specs import a_liif
 
 import models
+from errors import UserError
 from scripts import compare
 
 SCRIPTS = Path(__file__).resolve().parents[1] / 'scripts'
@@ -120,3 +121,16 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
         np.testing.assert_allclose(part, crop.repeat(3, axis=0).repeat(3, axis=1), atol=1)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('test-2'))
     assert line.split() == ['test-2', '30.25', '0.9000', 'none', '0.9000']
+
+
+@pytest.mark.parametrize('change, told', [
+    ({'config': 'configs/test-3.yaml'}, 'ours.json has other configs or images than .*bicubic.json'),
+    ({'images': []}, 'ours.json has other configs or images than .*bicubic.json'),
+    ({}, 'bicubic/test-2/a.png is missing: test.py writes it with --save-dir')])
+def test_results_that_cannot_be_compared_are_told(tmp_path, change, told):
+    row = {'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': 30, 'ssim': 0.9,
+           'images': [{'image': 'a.png', 'psnr': 30, 'ssim': 0.9}]}
+    for name, changes in ('bicubic', {}), ('ours', change):
+        (tmp_path / f'{name}.json').write_text(json.dumps({'results': [{**row, **changes}]}))
+    with pytest.raises(UserError, match=told):
+        compare.compare(tmp_path, tmp_path / 'truth', ('bicubic', 'ours'))

@@ -7,7 +7,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
-from upscaling import picture
+from upscaling import SWAPPED, picture
+
+from errors import UserError
+from pictures.video import write_video
 
 SOUND = '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.5:sample_rate=44100'
 TAGS = '-vf', 'scale=out_color_matrix=bt709', '-colorspace', 'bt709'
@@ -55,6 +58,33 @@ def test_without_output_the_result_is_put_beside_the_video(cli):
     assert code == 0 and sorted(os.listdir()) == ['small-x2.mp4', 'small.mp4']
     assert any(line.startswith('small-x2.mp4: 128x96') for line in out)
     assert 'audio_codec' not in frames_of('small-x2.mp4')[0]
+
+
+@pytest.mark.parametrize('target, codec', [('big.mov', 'aac'), ('big.mp4', 'opus'), ('big.mkv', 'opus')])
+def test_sound_that_a_format_does_not_hold_is_encoded_anew(cli, target, codec):
+    make('small.webm', '-c:a', 'libopus')
+    assert cli('small.webm', '--scale', 2, '--output', target)[0] == 0
+    assert frames_of(target)[0]['audio_codec'].rstrip(',') == codec
+
+
+def test_names_with_a_colon_are_files_and_folders_take_videos(cli):
+    make('./12:30.mp4')
+    assert cli('12:30.mp4', '--scale', 2, '--output', 'big/')[0] == 0
+    assert os.listdir('big') == ['12:30.mp4'] and sound_of('./big/12:30.mp4') == sound_of('./12:30.mp4')
+
+
+def test_colours_of_another_space_become_those_of_srgb(tmp_path):
+    frame = Image.new('RGB', (64, 48), (200, 90, 30))
+    frame.info['icc_profile'] = SWAPPED
+    write_video(tmp_path / 'a.mp4', [frame] * 3, (48, 64), 10)
+    colour = np.mean(frames_of(tmp_path / 'a.mp4')[1], axis=(0, 1, 2))
+    np.testing.assert_allclose(colour, (30, 90, 200), atol=4)
+
+
+def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
+    with pytest.raises(UserError, match='a.mp4: cannot be written; ffmpeg says why above'):
+        write_video(tmp_path / 'a.mp4', [], (48, 64), 10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_odd_sides_become_even(cli):

@@ -9,6 +9,8 @@ from PIL import Image, ImageCms
 import models
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+# its red is sRGB's blue, and the other way round
+SWAPPED = SRGB.replace(b'rXYZ', b'....').replace(b'bXYZ', b'rXYZ').replace(b'....', b'bXYZ')
 RANDOM = specs.pixel(residual='bilinear')
 
 
