@@ -58,7 +58,7 @@ from errors import UserError, located
 from evaluation import eval_images
 from models.predict import check_channels
 from training.progress import Progress
-from training.run import Config, Log, lock, next_step, open_run, prepare_folder, run_folder
+from training.run import Config, Log, lock_run, next_step, open_run, prepare_folder, run_folder
 from training.start import start_run
 from training.trainer import Stopped, Trainer
 from utils import say, time_text
@@ -178,7 +178,7 @@ def main() -> None:
     args = parse_args()
     parallel = Parallel(args.gpu)
     folder = run_folder(args)
-    held = None if parallel.rank else lock(folder)  # before the run is read: a process that is ending may still save it
+    held = None if parallel.rank else lock_run(folder)  # before it is read: a process that is ending may still save it
     config, source = open_run(folder, args)
     set_precision(config.tf32)
     with located(args.config):

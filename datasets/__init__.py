@@ -3,13 +3,8 @@
 To add a dataset, put a class under `@register('its-name')` into a file in this folder, and import that file below.
 """
 
-from config import Registry
-
-registry = Registry('dataset')
-register = registry.register
-make = registry.make
-
-from datasets import degraded, image_folder, wrappers  # noqa: F401  (importing registers)
-from datasets.loader import GlobalBatches, make_loader  # (which uses `make`)
+from datasets import degraded, image_folder, wrappers  # noqa: F401  (registers them)
+from datasets.loader import GlobalBatches, make_loader
+from datasets.registry import make, register
 
 __all__ = ['GlobalBatches', 'make', 'make_loader', 'register']

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from datasets import register
+from datasets.registry import register
 from datasets.transforms import resize, to_tensor
 from datasets.wrappers import SRImplicitDownsampled
 from errors import UserError

@@ -26,10 +26,10 @@ except ImportError:
 
 Image.init()
 # Pixel formats only: none that runs a program (EPS would start Ghostscript) or needs one. TGA, without a signature,
-# is the last to be tried.
+# is the last to be tried. Not ICO, which Pillow decodes while it opens it, whatever its size.
 FORMATS = [name for name in (
     'PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF', 'HEIF', 'GIF', 'BMP', 'DIB', 'PPM', 'JPEG2000', 'QOI', 'PSD', 'SGI', 'SUN',
-    'PCX', 'DDS', 'ICO', 'TGA') if name in Image.OPEN]
+    'PCX', 'DDS', 'TGA') if name in Image.OPEN]
 SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items()
             if name in FORMATS or name == 'MPO'}  # MPO is opened as JPEG
 

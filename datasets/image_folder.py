@@ -8,11 +8,11 @@ from typing import Literal
 from torch.utils.data import Dataset
 
 from config import check_positive
-from datasets import register
 from datasets.arrays import RGB, Channels, Reader
 from datasets.cache import in_parallel, make_bins, open_bin, read_shared
 from datasets.image_file import SUFFIXES, why_not
 from datasets.pairs import pair_key, partners
+from datasets.registry import register
 from errors import UserError
 from utils import say
 

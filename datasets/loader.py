@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from config import check_args, check_positive
-from datasets import make
+from datasets.registry import make
 from datasets.wrappers import Draw
 from errors import UserError, located
 

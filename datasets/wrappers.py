@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from config import check_positive
-from datasets import register
 from datasets.matlab import imresize
+from datasets.registry import register
 from datasets.scales import Scale, Scales
 from datasets.transforms import contains, crop, flip_and_transpose, random_corner, resize, short_side, to_tensor
 from errors import UserError, located, size_text

@@ -13,7 +13,6 @@ import torch
 from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.features import Features
-from models.geometry import relative_cell
 from models.mlp import ExpansionNet, MLPMixture
 from models.pixel_grid import affine, layers
 from models.registry import register
@@ -68,18 +67,9 @@ class ALIIF(Decoder):
             self.first_layer(features.rows('expansion'), index, local, self.expansion.first[0]))
 
     def weigh_pixels(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
-        """The weights of the K functions for each latent pixel, (B, h, w, K); an image's queries must share one cell.
-
-        cell: (B, Q, 2).
-        """
-        rows = features.hoisted['expansion']
-        if not self.cell_decode:
-            rows = rows.clone()  # the net's ReLU works in place
-        else:
-            torch._assert_async((cell == cell[:, :1]).all(), 'space: pixel needs one cell for all queries of an image')
-            rel_cell = relative_cell(cell[:, :1], features.window[2:])
-            rows = rows + torch.matmul(rel_cell, self.expansion.first[0][:, self.feat_dim:].t()).unsqueeze(1)
-        return self.expansion.after_first(rows.flatten(0, 2)).view(*rows.shape[:-1], -1)
+        """The weights of the K functions for each latent pixel, (B, h, w, K); cell (B, Q, 2), one for each image."""
+        start = self.first_layer_on_pixels(features, 'expansion', cell, self.expansion.first[0])
+        return self.expansion.after_first(start.flatten(0, 2)).view(*start.shape[:-1], -1)
 
     # --- fast paths
 

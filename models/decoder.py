@@ -201,6 +201,22 @@ class Decoder(nn.Module):
         # in place, to avoid a copy of the rows; autocast does not change in-place products
         return rows.index_select(0, index.flatten()).addmm_(local.to(rows.dtype), part.to(rows.dtype))
 
+    def first_layer_on_pixels(self, features: Features, name: str, cell: torch.Tensor | None,
+                              weight: torch.Tensor) -> torch.Tensor:
+        """A first layer's output per latent pixel, (B, h, w, out), for input [feature, rel_cell].
+
+        It is what is hoisted as `name`, plus the part of `cell` (B, Q, 2).
+        """
+        rows = features.hoisted[name]
+        if not self.cell_decode:
+            return rows.clone()  # ReLUs work in place
+        return rows + torch.matmul(self.shared_cell(features, cell), weight[:, self.feat_dim:].t()).unsqueeze(1)
+
+    def shared_cell(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
+        """The relative cell (B, 1, 2) of each image, whose queries must all have the same `cell` (B, Q, 2)."""
+        torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
+        return relative_cell(cell[:, :1], features.window[2:])
+
 
 def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None) -> nn.Module:
     """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.

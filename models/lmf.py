@@ -14,7 +14,6 @@ from torch import nn
 from config import check_positive, convert
 from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
-from models.geometry import relative_cell
 from models.lte import Estimator, check_even, fourier, full, pairs
 from models.mlp import MLP, Linear
 from models.pixel_grid import affine, layers
@@ -85,16 +84,13 @@ class Modulated(Decoder):
         self.width = self.imnet.hidden_dim
 
     def hoist_cell(self, features, cell):
-        if self.cell_decode:
-            torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
-            cell = relative_cell(cell[:, :1], features.window[2:])
         start = self.hypernet_start(features, cell)
         made = self.hypernet.after_first(start.flatten(0, 2)).view(*start.shape[:-1], -1)
         modulation, codes = made.split((self.imnet.modulations, made.shape[-1] - self.imnet.modulations), dim=-1)
         return features.with_hoisted(modulation=full(modulation), codes=full(codes))
 
     def hypernet_start(self, features, cell: torch.Tensor | None) -> torch.Tensor:
-        """The output of the hypernet's first layer, (B, h, w, n); cell (B, 1, 2), relative."""
+        """The output of the hypernet's first layer, (B, h, w, n); cell (B, Q, 2), one for each image."""
         raise NotImplementedError
 
 
@@ -119,10 +115,7 @@ class LMLIIF(Modulated):
         return {'first': first} if self.mod_input else {'first': first, 'feat': feat.permute(0, 2, 3, 1)}
 
     def hypernet_start(self, features, cell):
-        start = features.hoisted['first']
-        if cell is None or not self.cell_decode:
-            return start.clone()  # the net's ReLU works in place
-        return start + torch.matmul(cell, self.hypernet.first[0][:, self.feat_dim:].t()).unsqueeze(1)
+        return self.first_layer_on_pixels(features, 'first', cell, self.hypernet.first[0])
 
     def decode(self, features, coord, cell):
         index, rel_coord, areas = self.neighbours(features, coord)
@@ -164,9 +157,9 @@ class LMLTE(Modulated, Estimator):
     def hypernet_start(self, features, cell):
         coef, freq = features.rows('coef'), pairs(features.rows('freq'))
         shape = features.feat.shape
-        phase = full(self.phase(cell)).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
+        phase = full(self.phase(self.shared_cell(features, cell))).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
         waves = fourier(coef, freq, phase, freq.new_ones(1, 2))
-        return self.hypernet.layers[0](waves).view(len(cell), *shape[2:], -1)
+        return self.hypernet.layers[0](waves).view(shape[0], *shape[2:], -1)
 
     def estimate(self, hoisted):
         if not self.mod_input:

@@ -57,8 +57,8 @@ def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
 class Target:
     """The output pixels, `size` (H, W), of an input of `shape` (h, w): coordinates, and which input pixel each is of.
 
-    `clip`: see `upscale`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its pixels,
-    real numbers; by default all of it.
+    `clip`: see `upscale_blocks`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its
+    pixels, real numbers; by default all of it.
     """
 
     def __init__(self, size: tuple, shape: tuple, model: Decoder, clip: bool = False, box: tuple | None = None):
@@ -196,7 +196,7 @@ def set_tile(model: Decoder, tile: int) -> None:
 
 
 @torch.no_grad()
-def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
+def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
             clip: bool = False) -> Iterator[Block]:
     """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
@@ -211,7 +211,7 @@ def upscale(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | 
 
 @torch.no_grad()
 def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tuple | None = None) -> Iterator[Block]:
-    """What `upscale` yields, from an image's `Latents`; with `box`, see `Target`, only for that part of it."""
+    """What `upscale_blocks` yields, from an image's `Latents`; with `box`, see `Target`, only for that part of it."""
     target = Target(size, latents.shape, latents.model, clip, box)
     for rows in target.parts(0, latents.largest):
         for columns in target.parts(1, latents.largest):
@@ -220,8 +220,8 @@ def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tupl
 
 def upscale_whole(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
                   clip: bool = False) -> torch.Tensor:
-    """The whole output of `upscale`, (C, H, W) on the CPU."""
-    return joined(upscale(model, image, size, data_norm, clip), size)
+    """The whole output of `upscale_blocks`, (C, H, W) on the CPU."""
+    return joined(upscale_blocks(model, image, size, data_norm, clip), size)
 
 
 def joined(blocks: Iterator[Block], size: tuple) -> torch.Tensor:
@@ -249,7 +249,7 @@ def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm
 
 
 def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) -> Iterator[Block]:
-    """Yields `upscale`'s blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
+    """Yields the blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
     xs = target.span(1, *columns)
     per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])
     if per_row == 0:  # a target smaller than the input leaves pixels out

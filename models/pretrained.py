@@ -17,7 +17,7 @@ from models.checkpoint import load
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, nearest
-from models.predict import Block, Latents, Target, upscale, upscale_ensemble, widen
+from models.predict import Block, Latents, Target, upscale_blocks, upscale_ensemble, widen
 from models.sampling import grid
 from pictures.deep import Deep
 from pictures.metadata import resized
@@ -92,8 +92,8 @@ def blocks(model: Decoder, image: Image.Image, size: tuple,
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
     source = model_colours(image)
     args = model, seen_colours(model, image, source), size, model.data_norm, True
-    colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale(*args)
-    yield from pictures(colours, image, source, (0, 0, *image.size), size)
+    colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale_blocks(*args)
+    yield from to_pictures(colours, image, source, (0, 0, *image.size), size)
 
 
 def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image | Deep) -> torch.Tensor:
@@ -110,8 +110,8 @@ def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image 
     return to_tensor(source)[:model.n_colors]  # of grey all three are the same
 
 
-def pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
-             size: tuple) -> Iterator[tuple[int, int, Image.Image | Deep]]:
+def to_pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
+                size: tuple) -> Iterator[tuple[int, int, Image.Image | Deep]]:
     """The blocks (top, left, colours) of the part `box` of `image` at `size` (H, W), as (left, top, picture).
 
     image: a `plain` one. source: its `model_colours`. Alpha is resized by bicubic interpolation.

@@ -16,7 +16,7 @@ from PIL import Image
 from errors import UserError, size_text
 from models.decoder import Decoder
 from models.predict import Block, KeptLatents, Latents, Tiles, joined, upscale_latents
-from models.pretrained import pictures, seen_colours
+from models.pretrained import seen_colours, to_pictures
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
 
@@ -48,7 +48,7 @@ class Region:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
         check(box, size, self.latents.shape)
         blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))
-        return pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
+        return to_pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
 
     def blank(self, size: tuple) -> Image.Image | Deep:
         """An empty picture of `size` (H, W), of the picture's mode and with its ICC profile, for the `blocks`."""

@@ -42,7 +42,7 @@ def samples():
         saved(rgba, 'WEBP', exif=exif), saved(rgb, 'WEBP', lossless=True, icc_profile=SRGB), several('WEBP'),
         several('GIF'), saved(palette, 'GIF', transparency=0), saved(rgb, 'BMP'), saved(palette, 'BMP'),
         saved(rgb, 'PPM'), saved(deep, 'PPM'), saved(rgb, 'JPEG2000'), saved(deep, 'JPEG2000'), saved(rgb, 'SGI'),
-        saved(rgb, 'PCX'), saved(rgba, 'DDS'), saved(rgba, 'ICO', sizes=[(12, 10)]), saved(rgba, 'TGA'),
+        saved(rgb, 'PCX'), saved(rgba, 'DDS'), saved(rgba, 'TGA'),
         saved(rgb, 'TGA', compression='tga_rle'), b'qoif\0\0\0\3\0\0\0\2\3\0\xfe\1\2\3\xc4' + bytes(8),
         saved(rgb, 'TIFF', exif=exif, dpi=(300, 300)), saved(deep, 'TIFF'), several('TIFF')]
     files += [saved(rgba, 'TIFF', compression=c) for c in ('tiff_lzw', 'tiff_deflate', 'packbits')]

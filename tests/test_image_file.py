@@ -105,6 +105,12 @@ def test_no_file_starts_ghostscript(tmp_path, monkeypatch, name):
     assert not (tmp_path / 'started').exists()
 
 
+def test_an_icon_is_refused_because_pillow_decodes_it_while_it_opens_it(tmp_path):
+    Image.new('RGBA', (16, 16)).save(tmp_path / 'a.ico')
+    with pytest.raises(UserError, match='a.ico: cannot be read as an image .its content is none of'):
+        image_size(tmp_path / 'a.ico')
+
+
 @pytest.mark.parametrize('name, told', [
     ('a.cr2', 'RAW: export'), ('a.NEF', 'RAW: export'), ('a.dng', 'RAW: export'), ('a.svg', 'export it as PNG')])
 def test_what_is_not_opened_is_told_what_would_help(tmp_path, name, told):

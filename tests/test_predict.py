@@ -21,7 +21,7 @@ from specs import (
 
 import models
 from models import predict, rdn
-from models.predict import upscale, upscale_whole
+from models.predict import upscale_blocks, upscale_whole
 from scripts.benchmark import peak_bytes
 from utils import make_coord
 
@@ -141,7 +141,7 @@ def test_without_data_norm_the_model_sees_and_paints_colours_as_they_are(make):
 
 @each_tiled
 def test_blocks_cover_each_output_pixel_once(spec):
-    blocks, covered = list(upscale(build(spec), photo(23, 19), (50, 44))), torch.zeros(50, 44)
+    blocks, covered = list(upscale_blocks(build(spec), photo(23, 19), (50, 44))), torch.zeros(50, 44)
     for top, left, block in blocks:
         assert block.shape[0] == 3
         covered[top:top + block.shape[1], left:left + block.shape[2]] += 1
@@ -171,7 +171,7 @@ def test_encoder_sees_a_tile_and_its_receptive_field(spec):
 def test_a_block_is_made_when_it_is_asked_for(spec):
     model = build(spec)
     seen = shapes_seen(model)
-    blocks = upscale(model, photo(23, 19), (46, 38))
+    blocks = upscale_blocks(model, photo(23, 19), (46, 38))
     assert len(seen) == 0
     next(blocks)
     assert len(seen) == 1
@@ -225,7 +225,7 @@ def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
         monkeypatch.setattr(predict, 'TILE', tile)
         monkeypatch.setattr(predict, 'QUERIES', 4096)
         image = torch.randint(256, (3, h, w), dtype=torch.uint8)
-        return peak_bytes(lambda: sum(block.shape[1] for *_, block in upscale(model, image, (h, w))), CPU)
+        return peak_bytes(lambda: sum(block.shape[1] for *_, block in upscale_blocks(model, image, (h, w))), CPU)
 
     assert max(peak(128, 256, tile=64), peak(768, 256, tile=64)) < 60e6
     assert peak(768, 256, tile=768) > 100e6  # the bound is below what an untiled image needs

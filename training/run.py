@@ -159,7 +159,7 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     return config, last
 
 
-def lock(folder: Path) -> object:
+def lock_run(folder: Path) -> object:
     """Keeps other processes from training in `folder` for as long as this process and the returned object exist.
 
     Raises UserError if another process already trains there. Does nothing if the folder does not exist, or where such
@@ -185,10 +185,10 @@ def lock(folder: Path) -> object:
 def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
     """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml.
 
-    Returns its `lock`: `held`, or a new one.
+    Returns its lock (`lock_run`): `held`, or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    held = held or lock(folder)
+    held = held or lock_run(folder)
     if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
     for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):
