@@ -1,7 +1,10 @@
 """Fixtures that several files of tests share."""
 
+import os
 import shutil
 import sys
+
+os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch: networks as small as the tests' are slower by several threads
 
 import pytest
 import specs
@@ -40,13 +43,9 @@ def undisturbed(tmp_path_factory):
     return checkpoints
 
 
-@pytest.fixture(scope='module')
-def one_thread():
-    """PyTorch on one thread: several on cores that also do other work wait for one another, and take far longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture
+def seeded():
+    torch.manual_seed(1)
 
 
 @pytest.fixture
