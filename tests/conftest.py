@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 import sys
 
 os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch: networks as small as the tests' are slower by several threads
@@ -17,6 +16,7 @@ from projects import Project
 from reports import report_folder  # noqa: F401  (a fixture)
 from small_repository import work  # noqa: F401  (a fixture)
 from upscaling import RANDOM, make_checkpoint, silence
+from web_server import chromium, url, web_folder, web_model, web_photo  # noqa: F401  (fixtures)
 
 import demo
 import pictures.modes
@@ -83,24 +83,6 @@ def weights(tmp_path_factory):
 def bilinear(weights):
     """A model that interpolates."""
     return load_pretrained(weights / 'bilinear.pth')
-
-
-@pytest.fixture(scope='module')
-def chromium(tmp_path_factory):
-    """Chromium, driven by selenium; without it the test is skipped."""
-    if not (shutil.which('chromium') and shutil.which('chromedriver')):
-        pytest.skip('chromium and chromedriver are not installed')
-    webdriver = pytest.importorskip('selenium.webdriver')
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which('chromium')
-    for flag in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
-                 'disable-background-networking', 'disable-component-update', 'disable-dev-shm-usage',
-                 'window-size=1280,900', f'user-data-dir={tmp_path_factory.mktemp("chromium")}'):
-        options.add_argument(f'--{flag}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
