@@ -22,6 +22,7 @@ from models.mlp import MLPMixture
 PADDED = 16  # the last layer's outputs are padded to the smallest side of a product
 OPTIONS = {'BLOCK': 32, 'num_warps': 2}  # BLOCK: queries at a time
 TRIED = {}  # results of `agrees`
+TRIAL_PIXELS = 64
 CHECKED = (9,)  # major compute capabilities of the GPUs on which this has been tried; elsewhere it is opt-in
 
 
@@ -65,7 +66,7 @@ def worst_error(imnet: MLPMixture, device: torch.device) -> float:
     """
     def trial(path, dtype):
         random = torch.Generator().manual_seed(0)
-        width, pixels = imnet.dims[1], 64
+        width, pixels = imnet.dims[1], TRIAL_PIXELS
         shapes = ((imnet.K, width, 2), 1), ((pixels, imnet.K), imnet.K ** -0.5), ((pixels, width), 1)
         given = [(torch.randn(shape, generator=random) * scale).to(device, torch.bfloat16).to(dtype).requires_grad_()
                  for shape, scale in shapes]

@@ -8,6 +8,7 @@ continued; `--fresh` measures them again. Results of other weights are dropped.
 """
 
 import argparse
+import functools
 import hashlib
 import itertools
 import json
@@ -79,6 +80,7 @@ def update_page(name, content):
 # --- what to measure -----------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def scale_in(path):
     """The scale of the test config at `path`."""
     return scale_of(read_keys(path))

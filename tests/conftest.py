@@ -1,7 +1,10 @@
 """Fixtures that several files of tests share."""
 
-import shutil
+import gc
+import os
 import sys
+
+os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch: networks as small as the tests' are slower by several threads
 
 import pytest
 import specs
@@ -13,11 +16,18 @@ from projects import Project
 from reports import report_folder  # noqa: F401  (a fixture)
 from small_repository import work  # noqa: F401  (a fixture)
 from upscaling import RANDOM, make_checkpoint, silence
+from web_server import chromium, url, web_folder, web_model, web_photo  # noqa: F401  (fixtures)
 
 import demo
 import pictures.modes
 from cli import run_cli
 from models import load_pretrained
+
+
+def pytest_collection_finish():
+    """Garbage is collected faster without a look at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -40,13 +50,9 @@ def undisturbed(tmp_path_factory):
     return checkpoints
 
 
-@pytest.fixture(scope='module')
-def one_thread():
-    """PyTorch on one thread: several on cores that also do other work wait for one another, and take far longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture
+def seeded():
+    torch.manual_seed(1)
 
 
 @pytest.fixture
@@ -77,24 +83,6 @@ def weights(tmp_path_factory):
 def bilinear(weights):
     """A model that interpolates."""
     return load_pretrained(weights / 'bilinear.pth')
-
-
-@pytest.fixture(scope='module')
-def chromium(tmp_path_factory):
-    """Chromium, driven by selenium; without it the test is skipped."""
-    if not (shutil.which('chromium') and shutil.which('chromedriver')):
-        pytest.skip('chromium and chromedriver are not installed')
-    webdriver = pytest.importorskip('selenium.webdriver')
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which('chromium')
-    for flag in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
-                 'disable-background-networking', 'disable-component-update', 'disable-dev-shm-usage',
-                 'window-size=1280,900', f'user-data-dir={tmp_path_factory.mktemp("chromium")}'):
-        options.add_argument(f'--{flag}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Specs of small models, each decoder with each switch, and images and queries for them."""
 
+import pytest
 import torch
 
 import models
@@ -83,10 +84,14 @@ VARIANTS = PLAIN | {
     'a-liif-deep': a_liif(hidden=[4, 5, 6, 7, 8], net_hidden=[5, 6, 7]),
     'a-liif-without-expansion-net': a_liif(K=1, expansion=False),
     'a-liif-softmax': a_liif(net_args={'norm': 'softmax'}),
-    'pixel-linear': a_liif(hidden=[], net_hidden=[], net_args={'space': 'pixel'}),
-    'pixel-one-hidden-layer': a_liif(hidden=[7], net_hidden=[6], net_args={'space': 'pixel'}),
-    'pixel-softmax': a_liif(net_args={'space': 'pixel', 'norm': 'softmax'}),
+    'pixel-linear': pixel(hidden=[], net_hidden=[]),
+    'pixel-one-hidden-layer': pixel(hidden=[7], net_hidden=[6]),
+    'pixel-deep': pixel(hidden=[4, 5, 6, 7], net_hidden=[5, 6]),
+    'pixel-K=1': pixel(K=1),
+    'pixel-softmax': pixel(net_args={'norm': 'softmax'}),
 }
+
+each_decoder = pytest.mark.parametrize('spec', PLAIN.values(), ids=PLAIN)
 
 
 def build(spec):
@@ -98,6 +103,11 @@ def build(spec):
     if spec['name'] == 'metasr':  # whose layers are wider than those of the other specs
         torch.nn.init.normal_(model.imnet.layers[-1].weight, std=0.05)
     return model
+
+
+def parameters(model):
+    """Copies of a model's parameters by name, for `reference`."""
+    return {name: param.detach().clone() for name, param in model.named_parameters()}
 
 
 def images(h, w, batch=2):

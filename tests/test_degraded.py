@@ -10,7 +10,6 @@ from photos import photo, same_items, save_photos
 from PIL import Image
 from projects import train_two_steps
 from scipy.ndimage import convolve
-from scipy.stats import multivariate_normal
 
 import datasets
 from datasets.degraded import SIGMA, SRImplicitDegraded, blur, draw_covariance
@@ -94,6 +93,7 @@ def test_previews_of_a_training_are_degraded_and_stay_the_same(folder):
 @pytest.mark.parametrize('covariance', [[[2, 0], [0, 2]], [[6, 0], [0, 0.5]], [[4, 2.5], [2.5, 3]]],
                          ids=['round', 'upright', 'tilted'])
 def test_blur_is_a_convolution_with_the_gaussian_of_that_covariance(covariance):
+    from scipy.stats import multivariate_normal  # a second, for all that collect tests
     image = photo(40, 50)
     offsets = np.stack(np.mgrid[-12:13, -12:13], axis=-1)
     kernel = multivariate_normal([0, 0], covariance).pdf(offsets)[..., None]

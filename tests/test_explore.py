@@ -1,24 +1,20 @@
 """The Explore page: what its server gives to whom, and how one looks around in a photo in a browser."""
 
 import io
-import json
 import re
 import threading
 import time
 
 import numpy as np
 import pytest
-import test_web_demo
 import tifffile
 from PIL import Image
-from test_web_demo import element, wait
 from upscaling import SRGB, picture
+from web_server import element, requested, visit, wait
 
-from datasets import image_file
 from models import upscale_region
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
-folder, model, url = test_web_demo.folder, test_web_demo.model, test_web_demo.url  # fixtures
 
 
 @pytest.fixture
@@ -26,11 +22,6 @@ def web(url):
     """A visitor, who sends requests to the server."""
     with httpx.Client(base_url=f'{url}explore/', timeout=60, trust_env=False) as client:
         yield client
-
-
-@pytest.fixture
-def photo(folder):
-    return folder / 'photo.png'  # 60x44
 
 
 def opened(web, path):
@@ -48,19 +39,19 @@ def pixels(response):
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
-def test_a_view_is_that_region_by_the_model(web, model, photo):
-    answer = opened(web, photo)
+def test_a_view_is_that_region_by_the_model(web, web_model, web_photo):
+    answer = opened(web, web_photo)
     assert (answer['width'], answer['height']) == (60, 44)
-    expected = upscale_region(model, Image.open(photo), (10, 8, 30, 24), (64, 80))
+    expected = upscale_region(web_model, Image.open(web_photo), (10, 8, 30, 24), (64, 80))
     assert np.abs(pixels(view(web, answer['id'])) - np.asarray(expected).astype(int)).max() <= 1
 
 
-def test_a_photo_of_16_bits_a_colour_is_seen(web, model, tmp_path):
+def test_a_photo_of_16_bits_a_colour_is_seen(web, web_model, tmp_path):
     colours = np.random.default_rng(0).integers(0, 65536, (44, 60, 3), dtype=np.uint16)
     tifffile.imwrite(tmp_path / 'deep.tif', colours, photometric='rgb')
     seen = pixels(view(web, opened(web, tmp_path / 'deep.tif')['id']))
     rounded = Image.fromarray((colours / 257).round().astype(np.uint8))
-    expected = np.asarray(upscale_region(model, rounded, (10, 8, 30, 24), (64, 80))).astype(int)
+    expected = np.asarray(upscale_region(web_model, rounded, (10, 8, 30, 24), (64, 80))).astype(int)
     assert np.abs(seen - expected).max() <= 2
 
 
@@ -72,39 +63,38 @@ def test_both_kinds_of_views_have_the_photos_colour_profile(web, tmp_path):
         assert Image.open(io.BytesIO(made)).info['icc_profile'] == SRGB
 
 
-@pytest.mark.parametrize('name, told', [('IMG_1.heic', 'HEIF: pip install pillow-heif'), ('a.NEF', 'RAW: export it')])
-def test_a_file_that_is_not_opened_is_told_with_what_would_help(web, photo, name, told, monkeypatch):
-    monkeypatch.setattr(image_file, 'pillow_heif', None)
-    response = web.post('photos', params={'name': name}, content=photo.read_bytes())
+@pytest.mark.parametrize('name, told', [('a.svg', 'no pixels: export it'), ('a.NEF', 'RAW: export it')])
+def test_a_file_that_is_not_opened_is_told_with_what_would_help(web, web_photo, name, told):
+    response = web.post('photos', params={'name': name}, content=web_photo.read_bytes())
     assert response.status_code == 400 and told in response.json()['error']
 
 
-def test_other_sites_cannot_open_photos_here(web, photo):
-    response = web.post('photos', content=photo.read_bytes(), headers={'Sec-Fetch-Site': 'cross-site'})
+def test_other_sites_cannot_open_photos_here(web, web_photo):
+    response = web.post('photos', content=web_photo.read_bytes(), headers={'Sec-Fetch-Site': 'cross-site'})
     assert response.status_code == 403
 
 
-def test_a_view_by_bicubic_interpolation_is_pillows(web, photo):
-    actual = pixels(view(web, opened(web, photo)['id'], by='bicubic'))
-    assert np.array_equal(actual, np.asarray(Image.open(photo).resize((80, 64), Image.BICUBIC, (10, 8, 30, 24))))
+def test_a_view_by_bicubic_interpolation_is_pillows(web, web_photo):
+    actual = pixels(view(web, opened(web, web_photo)['id'], by='bicubic'))
+    assert np.array_equal(actual, np.asarray(Image.open(web_photo).resize((80, 64), Image.BICUBIC, (10, 8, 30, 24))))
 
 
-def test_two_visitors_of_one_photo_have_ids_that_cannot_be_guessed(web, photo):
-    ids = {opened(web, photo)['id'] for _ in range(4)}
+def test_each_upload_of_a_photo_gets_a_long_id_of_its_own(web, web_photo):
+    ids = {opened(web, web_photo)['id'] for _ in range(4)}
     assert len(ids) == 4 and min(map(len, ids)) >= 43  # 32 random bytes
 
 
-def test_a_visitor_sees_their_own_photo_while_another_looks_at_theirs(web, photo, tmp_path):
-    Image.open(photo).transpose(Image.FLIP_LEFT_RIGHT).save(tmp_path / 'other.png')
-    mine, other = (opened(web, path)['id'] for path in (photo, tmp_path / 'other.png'))
+def test_a_visitor_sees_their_own_photo_while_another_looks_at_theirs(web, web_photo, tmp_path):
+    Image.open(web_photo).transpose(Image.FLIP_LEFT_RIGHT).save(tmp_path / 'other.png')
+    mine, other = (opened(web, path)['id'] for path in (web_photo, tmp_path / 'other.png'))
     before = pixels(view(web, mine))
     theirs = pixels(view(web, other))
     assert not np.array_equal(before, theirs) and np.array_equal(pixels(view(web, mine)), before)
 
 
 @pytest.mark.parametrize('id', ['', 'x' * 43, '..', '../../../photo.png', '%2e%2e%2fphoto.png', '*', 'None'])
-def test_a_photo_that_is_not_ones_own_is_not_found(web, photo, id):
-    opened(web, photo)
+def test_a_photo_that_is_not_ones_own_is_not_found(web, web_photo, id):
+    opened(web, web_photo)
     assert view(web, id).status_code == 404
 
 
@@ -116,8 +106,8 @@ def test_a_photo_that_is_not_ones_own_is_not_found(web, photo, id):
     ({'size': '-10,-10'}, 'size must be'), ({'size': '4000,4000'}, 'a view may have up to 9 million pixels'),
     ({'size': '8,8'}, 'the model makes no views at less than half the size of the photo'),
     ({'by': 'magic'}, "by must be 'model' or 'bicubic'")])
-def test_a_view_that_cannot_be_is_refused_by_a_line(web, photo, changes, message):
-    response = view(web, opened(web, photo)['id'], **changes)
+def test_a_view_that_cannot_be_is_refused_by_a_line(web, web_photo, changes, message):
+    response = view(web, opened(web, web_photo)['id'], **changes)
     assert response.status_code == 400 and response.json()['error'].startswith(message)
 
 
@@ -160,8 +150,8 @@ def test_of_views_of_a_photo_the_latest_is_made_and_those_before_are_given_up(we
     assert first[0].status_code == 409
 
 
-def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, photo):
-    response = view(web, opened(web, photo)['id'])
+def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, web_photo):
+    response = view(web, opened(web, web_photo)['id'])
     assert response.headers['cache-control'] == 'no-store' and 'access-control-allow-origin' not in response.headers
 
 
@@ -169,12 +159,10 @@ def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, photo):
 
 
 @pytest.fixture
-def browser(chromium, url, photo):
+def browser(chromium, url, web_photo):
     """Chromium, the photo open in the page."""
-    for log in ('browser', 'performance'):
-        chromium.get_log(log)
-    chromium.get(f'{url}explore')
-    element(chromium, '#file').send_keys(str(photo))
+    visit(chromium, f'{url}explore')
+    element(chromium, '#file').send_keys(str(web_photo))
     box(chromium)
     return chromium
 
@@ -260,7 +248,7 @@ def test_b_shows_bicubic_interpolation_instead_then_beside(browser):
         wait(browser, lambda browser, expected=expected: [tag.is_displayed() for tag in tags] == expected)
 
 
-def sizes_asked_for(browser, milliseconds):
+def sizes_asked_for(browser, url, milliseconds):
     """Width and height of what is requested for a view on which the model is expected to spend `milliseconds`."""
     before, screen = box(browser), browser.find_element('id', 'view').size
     width, height = screen['width'], screen['height']
@@ -268,18 +256,17 @@ def sizes_asked_for(browser, milliseconds):
     browser.execute_script(f'pace = {milliseconds / (width * height)}')
     browser.find_element('css selector', 'body').send_keys('+')
     box(browser, before)
-    events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
-    urls = [e['params']['request']['url'] for e in events if e['method'] == 'Network.requestWillBeSent']
-    return [tuple(map(int, re.search(r'size=(\d+),(\d+)&by=model', url).groups())) for url in urls], (width, height)
+    asked = [re.search(r'size=(\d+),(\d+)&by=model', address).groups() for address in requested(browser, url)]
+    return [tuple(map(int, size)) for size in asked], (width, height)
 
 
-def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser):
-    asked, screen = sizes_asked_for(browser, 100)
+def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser, url):
+    asked, screen = sizes_asked_for(browser, url, 100)
     assert asked == [screen]
 
 
-def test_where_the_model_takes_long_a_smaller_view_that_takes_a_quarter_of_a_second_comes_first(browser):
-    (first, second), screen = sizes_asked_for(browser, 2250)
+def test_where_the_model_takes_long_a_smaller_view_that_takes_a_quarter_of_a_second_comes_first(browser, url):
+    (first, second), screen = sizes_asked_for(browser, url, 2250)
     assert second == screen and first == pytest.approx([n / 3 for n in screen], abs=1)
 
 
@@ -316,7 +303,5 @@ def test_the_page_says_nothing_on_the_console_and_asks_no_other_machine(browser,
     wheel(browser, -600)
     box(browser, [0, 0, 60, 44])
     assert browser.get_log('browser') == []
-    events = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
-    requests = [event['params'] for event in events if event['method'] == 'Network.requestWillBeSent']
-    urls = {r['request']['url'] for r in requests if r['documentURL'].startswith(url)}
+    urls = requested(browser, url)
     assert urls and all(u.startswith((url, 'data:', 'blob:')) for u in urls)

@@ -26,7 +26,6 @@ PUBLISHED = json.loads((GOLDEN / 'state_dicts.json').read_text())
 PSNR = [(model, dataset, psnr) for model, row in json.loads((GOLDEN / 'psnr.json').read_text()).items()
         for dataset, psnr in row.items()]
 
-pytestmark = pytest.mark.usefixtures('one_thread')
 each_checkpoint = pytest.mark.parametrize('name', CHECKPOINTS)
 each_published = pytest.mark.parametrize('name', PUBLISHED)
 

@@ -16,7 +16,6 @@ if not FAMILY.is_dir():
 
 NAMES = sorted(path.stem for path in FAMILY.glob('*.npz'))
 DECODERS = [name for name in NAMES if name != 'swinir']
-pytestmark = pytest.mark.usefixtures('one_thread')
 each_decoder = pytest.mark.parametrize('name', DECODERS)
 
 

@@ -4,15 +4,12 @@ import json
 import re
 
 import pytest
+from web_server import visit
 
 
 @pytest.fixture
 def browser(chromium, report_folder):
-    """Chromium, the page freshly loaded in it."""
-    for log in ('browser', 'performance'):
-        chromium.get_log(log)
-    chromium.get((report_folder / 'out' / 'index.html').as_uri())
-    return chromium
+    return visit(chromium, (report_folder / 'out' / 'index.html').as_uri())
 
 
 def elements(parent, selector):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from small_repository import PAGE, ROOT, fill, write_weights
 
@@ -67,13 +69,13 @@ def test_committed_results_are_those_of_the_shipped_weights():
     assert {row['model']: row['sha256'] for row in COMMITTED if row['sha256']} == shipped
 
 
-QUICK = 'bicubic', 'edsr-baseline-A-liif-pixel'  # the others take half a minute each
+CELLS = {f'{Path(row["config"]).stem}-{row["model"]}': row for row in COMMITTED
+         if row['config'].endswith(('set5-3.7.yaml', 'set5-4.yaml'))}
+QUICK = 'test-set5-3.7-bicubic', 'test-set5-4-bicubic', 'test-set5-4-edsr-baseline-A-liif-pixel'
 
 
 @pytest.mark.parametrize('row', [
-    pytest.param(row, id=f'{Path(row["config"]).stem}-{row["model"]}',
-                 marks=[] if row['model'] in QUICK else pytest.mark.slow)
-    for row in COMMITTED if row['config'].endswith(('set5-3.7.yaml', 'set5-4.yaml'))])
+    pytest.param(row, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, row in CELLS.items()])
 def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monkeypatch):
     if not BENCHMARK.is_dir():
         pytest.skip(f'{BENCHMARK} is absent')
@@ -91,18 +93,21 @@ def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monke
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    """A filled folder after `bash scripts/reproduce_results.sh cpu`, and the run."""
+    """A filled folder after scripts/results.py, and the lines of its stderr."""
     folder = tmp_path_factory.mktemp('made')
     fill(folder)
-    env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(['bash', folder / 'scripts/reproduce_results.sh', 'cpu'], cwd='/', env=env,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as stderr:
+        patch.chdir(folder)
+        patch.setattr(sys, 'argv', ['results.py', '--gpu', 'cpu', '--sets'])
+        results.main()
+    return folder, stderr.getvalue().splitlines()
 
 
 def run(monkeypatch, *args, psnr=20., last=None):
-    """scripts/results.py where all PSNR is `psnr`, interrupted after `last` cells: the cells that it measured."""
+    """scripts/results.py where all PSNR is `psnr`, interrupted after `last` cells: the cells that it measured.
+
+    The figure, which would take long, stays empty.
+    """
     cells = []
 
     def measured(config, model):
@@ -112,6 +117,7 @@ def run(monkeypatch, *args, psnr=20., last=None):
         return {'psnr': psnr, 'ssim': 0.5}
 
     monkeypatch.setattr(results, 'evaluate', measured)
+    monkeypatch.setattr(results, 'draw', lambda *args: Figure())
     monkeypatch.setattr(sys, 'argv', ['results.py', '--gpu', 'cpu', *args])
     with contextlib.suppress(KeyboardInterrupt):
         results.main()
@@ -163,8 +169,21 @@ def test_figure_is_drawn(made):
     ('Set14', 'benchmark/Set14/HR has 3 of 14 images'), ('B100', 'benchmark/B100/HR has 0 of 100 images'),
     ('Urban100', 'benchmark/Urban100/HR'), ('DIV2K', 'div2k/DIV2K_valid_HR'), ('photos2k', 'photos2k/valid_HR')])
 def test_set_that_is_not_whole_gives_one_line(made, name, folder):
-    line, = [line for line in made[1].stderr.splitlines() if name in line and 'is left out' in line]
+    line, = [line for line in made[1] if name in line and 'is left out' in line]
     assert f'load/{folder}' in line
+
+
+@pytest.mark.parametrize('given, passed_on', [
+    ('', '--gpu 0 --sets'), ('cpu', '--gpu cpu --sets'), ('cpu set5 --fresh', '--gpu cpu --sets set5 --fresh')])
+def test_one_command_runs_results_and_then_figures(tmp_path, given, passed_on):
+    (tmp_path / 'scripts').symlink_to(ROOT / 'scripts')
+    (tmp_path / 'python').write_text('#!/bin/sh\necho "$*" >> calls\n')
+    (tmp_path / 'python').chmod(0o755)
+    subprocess.run(['bash', tmp_path / 'scripts/reproduce_results.sh', *given.split()], check=True,
+                   env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
+    gpu = ' '.join(passed_on.split()[:2])
+    assert (tmp_path / 'calls').read_text().splitlines() == [
+        f'scripts/results.py {passed_on}', f'scripts/figures.py {gpu}']
 
 
 def test_what_is_measured_is_not_measured_again(work, monkeypatch):

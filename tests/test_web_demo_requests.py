@@ -8,39 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_web_demo
 from PIL import Image
 
 from models import upscale_pil
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
 
-folder, model = test_web_demo.folder, test_web_demo.model  # fixtures
 META = {'meta': {'_type': 'gradio.FileData'}}
-# A company's proxies, none of which reaches this machine's own ports; for the second one httpx would need a package.
-PROXIES = {'http_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:9', 'ALL_PROXY': 'socks5://127.0.0.1:9'}
-
-
-@pytest.fixture(scope='module')
-def url(folder):
-    """Where web_demo.py serves, started with proxies in its environment, and none for this machine excluded."""
-    with test_web_demo.serving(folder, no_proxy='', NO_PROXY='', **PROXIES) as url:
-        yield f'{url}gradio_api/'
 
 
 @pytest.fixture
 def web(url):
     """A client that sends requests to the server."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=f'{url}gradio_api/', timeout=60, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
-def private(folder):
+def private(web_folder):
     """A photo that nobody uploaded, beside a file that lies where its result would go; both must stay as they are."""
-    private = folder / 'private'
+    private = web_folder / 'private'
     private.mkdir()
-    shutil.copy(folder / 'photo.png', private / 'secret.png')
+    shutil.copy(web_folder / 'photo.png', private / 'secret.png')
     (private / 'secret-120x88.png').write_text('something of mine')
     before = {path.name: path.read_bytes() for path in private.iterdir()}
     yield private / 'secret.png'
@@ -66,17 +55,17 @@ def download(web, value):
     return Image.open(io.BytesIO(web.get(f'file={value[2]["value"]["path"]}').raise_for_status().content))
 
 
-def test_an_uploaded_photo_is_upscaled_and_the_result_can_be_fetched(web, folder, model):
-    kind, value = answer(web, {'path': upload(web, folder / 'photo.png'), **META})
+def test_an_uploaded_photo_is_upscaled_and_the_result_can_be_fetched(web, web_folder, web_model):
+    kind, value = answer(web, {'path': upload(web, web_folder / 'photo.png'), **META})
     assert kind == 'complete'
-    expected = upscale_pil(model, Image.open(folder / 'photo.png'), scale=2)
+    expected = upscale_pil(web_model, Image.open(web_folder / 'photo.png'), scale=2)
     assert np.array_equal(np.asarray(download(web, value)), np.asarray(expected))
 
 
-def test_results_go_into_new_folders_and_replace_nothing(web, folder):
+def test_results_go_into_new_folders_and_replace_nothing(web, web_folder):
     """Another upload of this content and of the result's name lies where the result went, were it put beside."""
-    photo = upload(web, folder / 'photo.png')
-    mine = Path(upload(web, folder / 'photo.png', 'photo-120x88.png'))
+    photo = upload(web, web_folder / 'photo.png')
+    mine = Path(upload(web, web_folder / 'photo.png', 'photo-120x88.png'))
     assert mine.parent == Path(photo).parent
     before = mine.read_bytes()
     paths = {answer(web, {'path': photo, **META})[1][2]['value']['path'] for _ in range(2)}
@@ -98,14 +87,14 @@ def hostile(private, photo):
 
 @pytest.mark.parametrize('rest', [{}, META, {'url': None}, {'url': 'http://127.0.0.1:9/x.png', **META},
                                   {'is_stream': True, **META}, {'orig_name': 'photo.png', 'size': 1, **META}])
-def test_a_photo_that_nobody_uploaded_is_refused_under_any_name(web, folder, private, rest):
-    for path in hostile(private, upload(web, folder / 'photo.png')):
+def test_a_photo_that_nobody_uploaded_is_refused_under_any_name(web, web_folder, private, rest):
+    for path in hostile(private, upload(web, web_folder / 'photo.png')):
         assert answer(web, {'path': path, **rest})[0] == 'error', path
     assert answer(web, {'path': None, **rest})[0] == 'error'
 
 
-def test_an_upload_that_became_a_link_is_refused(web, folder, private):
-    photo = Path(upload(web, folder / 'photo.png', 'replaced.png'))
+def test_an_upload_that_became_a_link_is_refused(web, web_folder, private):
+    photo = Path(upload(web, web_folder / 'photo.png', 'replaced.png'))
     photo.unlink()
     photo.symlink_to(private)
     assert answer(web, {'path': str(photo), **META})[0] == 'error'
@@ -132,8 +121,8 @@ def test_other_ways_to_ask_are_refused_too(web, private, endpoint):
 
 
 @pytest.mark.parametrize('position', range(1, 5))
-def test_a_file_in_place_of_another_field_is_refused(web, folder, private, position):
-    data = [{'path': upload(web, folder / 'photo.png'), **META}, 'Scale', 2, None, None]
+def test_a_file_in_place_of_another_field_is_refused(web, web_folder, private, position):
+    data = [{'path': upload(web, web_folder / 'photo.png'), **META}, 'Scale', 2, None, None]
     for rest in ({}, META):
         data[position] = {'path': str(private), **rest}
         event = web.post('call/answer', json={'data': data}).json()['event_id']
@@ -143,8 +132,8 @@ def test_a_file_in_place_of_another_field_is_refused(web, folder, private, posit
 
 @pytest.mark.parametrize('endpoint', ['file={}', 'file/{}', 'proxy={}', '../static/{}', '../assets/{}', '../svelte/{}',
                                       'custom_component/x/client/y/{}'])
-def test_no_other_file_can_be_fetched(web, folder, private, endpoint):
-    for path in [*hostile(private, upload(web, folder / 'photo.png')), str(folder / 'photo.png'), 'model.pth']:
+def test_no_other_file_can_be_fetched(web, web_folder, private, endpoint):
+    for path in [*hostile(private, upload(web, web_folder / 'photo.png')), str(web_folder / 'photo.png'), 'model.pth']:
         for name in (path, path.replace('/', '%2f'), path.replace('.', '%2e')):
             try:
                 response = web.get(endpoint.format(name))
@@ -156,22 +145,22 @@ def test_no_other_file_can_be_fetched(web, folder, private, endpoint):
 
 @pytest.mark.parametrize('name', ['../../../evil.png', '/tmp/evil.png', '..', '.', '..\\evil.png', 'a\0b.png',
                                   'x' * 300, 'photo.png/../../evil.png', '%2e%2e%2fevil.png', 'ä/ö.png'])
-def test_an_upload_stays_in_the_cache_whatever_its_name(web, folder, name):
+def test_an_upload_stays_in_the_cache_whatever_its_name(web, web_folder, name):
     def outside():
-        above = itertools.chain.from_iterable(parent.iterdir() for parent in folder.parents)
-        return {path for path in (*above, *folder.rglob('*')) if 'cache' not in path.parts}
+        above = itertools.chain.from_iterable(parent.iterdir() for parent in web_folder.parents[:2])
+        return {path for path in (*above, *web_folder.rglob('*')) if 'cache' not in path.parts}
 
     before = outside()
-    response = web.post('upload', files={'files': (name, (folder / 'photo.png').read_bytes())})
+    response = web.post('upload', files={'files': (name, (web_folder / 'photo.png').read_bytes())})
     if response.is_success:
-        assert Path(response.json()[0]).resolve().is_relative_to((folder / 'cache').resolve())
+        assert Path(response.json()[0]).resolve().is_relative_to((web_folder / 'cache').resolve())
     assert outside() == before
     assert not Path('/tmp/evil.png').exists()
 
 
 @pytest.mark.parametrize('scale', [0, -3, 1e300, 1e6, 'NaN', 'Infinity', '2', [2], {}, True])
-def test_a_scale_that_cannot_be_leaves_the_server_working(web, folder, scale):
-    photo = {'path': upload(web, folder / 'photo.png'), **META}
+def test_a_scale_that_cannot_be_leaves_the_server_working(web, web_folder, scale):
+    photo = {'path': upload(web, web_folder / 'photo.png'), **META}
     body = json.dumps({'data': [photo, 'Scale', scale, None, None]}).replace('"NaN"', 'NaN')
     response = web.post('call/answer', content=body.replace('"Infinity"', 'Infinity'),
                         headers={'Content-Type': 'application/json'})
