@@ -130,8 +130,8 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
 
 def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
     """Trains to the end of the run. Raises Stopped after a signal."""
-    previews = make_previews(val_loader.dataset) if val_loader is not None else []
     config, at_start = trainer.config, (trainer.epoch, trainer.iteration, trainer.start_psnr) == (0, 0, None)
+    previews = make_previews(val_loader.dataset) if config.epoch_val and log.active else []
     if config.weights_from and config.epoch_val and at_start:
         validate_start(trainer, val_loader, previews, log)
     progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()

@@ -35,7 +35,8 @@ class Decoder(nn.Module):
 
     `encoder_spec`: the encoder. `local_ensemble`: decode from 4 codes rather than 1. `feat_unfold`: a code is its 3x3
     neighbourhood. `cell_decode`: the network sees the size of the target's pixel. `residual: bilinear` adds the
-    bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF).
+    bilinearly sampled input to the prediction (as LTE does, Lee and Jin, CVPR 2022; not in the published A-LIIF). Both
+    are normalised, so data_norm should be the same for inputs and targets.
     """
 
     data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
