@@ -21,9 +21,6 @@ multiply-adds, 84 % of the inner loop's instructions with 64 rows. On an H200 th
 reaches 261 TFLOP/s, 38 % of a large product's speed, with tiles of 64 rows, and 229 with 128 rows.
 """
 
-import os
-import warnings
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -32,6 +29,7 @@ from torch import nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from models.features import Features
+from models.kernels import allowed, works
 from models.mlp import ExpansionNet
 
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
@@ -41,8 +39,6 @@ TILES = {  # scripts/tune_fused.py compares others
     torch.float32: {'ROWS': 64, 'num_warps': 8, 'num_stages': 2, 'maxnreg': 255},
 }
 TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the norm of what `decode` gives
-TRIED = {}  # results of `agrees`
-CHECKED = (9,)  # major compute capabilities of GPUs on which scripts/check_gpu.py has passed; elsewhere it is opt-in
 
 
 def fits(model: nn.Module, features: Features) -> bool:
@@ -57,12 +53,7 @@ def fits(model: nn.Module, features: Features) -> bool:
         return False
     if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         return False  # then cuBLAS uses tensor cores, and the kernel does not
-    if not rows.is_cuda:
-        return True
-    capability = torch.cuda.get_device_capability(rows.device)[0]
-    allowed = os.environ.get('A_LIIF_KERNEL')
-    wanted = capability in CHECKED and allowed != '0' or allowed == '1'
-    return wanted and capability in (9, 10)  # TMA
+    return not rows.is_cuda or allowed(rows.device, range(9, 11))  # which have TMA
 
 
 def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
@@ -87,25 +78,20 @@ def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torc
 def agrees(model: nn.Module, features: Features) -> bool:
     """Whether the kernel compiles on this GPU and gives what `model.decode` does; tried once for each kind of model."""
     rows = features.hoisted['mixture']
-    key = (rows.device, rows.dtype, model.local_ensemble, model.expansion.norm, str(model.expansion),
-           str(model.imnet.dims))
-    if key not in TRIED:
+    key = rows.dtype, model.local_ensemble, model.expansion.norm, str(model.expansion), str(model.imnet.dims)
+
+    def error():
         top, left, height, width = features.window
         h, w = features.feat.shape[-2:]
         middle = features.inp.new_tensor([(top + h / 2) / height * 2 - 1, (left + w / 2) / width * 2 - 1])
         coord = (middle + torch.linspace(-0.5, 0.5, 16, device=middle.device).unsqueeze(1) / max(height, width))
         coord = coord.expand(len(features.feat), -1, -1)
         cell = torch.full_like(coord, 0.5 / max(height, width))
-        try:
-            eager = model.decode(features, coord, cell).float()
-            error = ((decode(model, features, coord, cell) - eager).norm() / eager.norm()).item()
-            if not error < TOLERANCE[rows.dtype]:
-                raise ArithmeticError(f'its colours are off by {error:.2g} of their norm')
-            TRIED[key] = True
-        except Exception as error:  # a compiler's or a driver's; the eager path always works
-            warnings.warn(f'the fused kernel is not used on {rows.device}: {error}', stacklevel=2)
-            TRIED[key] = False
-    return TRIED[key]
+        eager = model.decode(features, coord, cell).float()
+        off = (decode(model, features, coord, cell) - eager).norm() / eager.norm()
+        return off.item() / TOLERANCE[rows.dtype]
+
+    return works('query space', rows.device, key, error)
 
 
 # --- parameters as the kernel reads them ---------------------------------------------------------------------------

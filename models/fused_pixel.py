@@ -8,22 +8,18 @@ Measured on an H200 in bf16: a training step (EDSR-baseline, 32 crops of 64x64, 
 graphs) takes 16 ms instead of 26; the backward kernel takes 4 of them, and spills registers.
 """
 
-import os
-import warnings
-
 import torch
 import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
 from models.a_liif import decode_by_layers
+from models.kernels import allowed, works
 from models.mlp import MLPMixture
 
 PADDED = 16  # the last layer's outputs are padded to the smallest side of a product
 OPTIONS = {'BLOCK': 32, 'num_warps': 2}  # BLOCK: queries at a time
-TRIED = {}  # results of `agrees`
-TRIAL_PIXELS = 64
-CHECKED = (9,)  # major compute capabilities of the GPUs on which this has been tried; elsewhere it is opt-in
+TRIAL_PIXELS = 64  # of `worst_error`
 
 
 def fits(imnet: MLPMixture, start: torch.Tensor) -> bool:
@@ -31,10 +27,7 @@ def fits(imnet: MLPMixture, start: torch.Tensor) -> bool:
     widths = imnet.dims[1:-1]
     if len(widths) != 4 or {*widths} not in ({16}, {32}) or imnet.out_dim > PADDED:
         return False
-    if start.dtype != torch.bfloat16:
-        return False
-    capability, allowed = torch.cuda.get_device_capability(start.device)[0], os.environ.get('A_LIIF_KERNEL')
-    return capability in CHECKED and allowed != '0' or capability >= 8 and allowed == '1'
+    return start.dtype == torch.bfloat16 and allowed(start.device, range(8, 100))
 
 
 def decode(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, start: torch.Tensor, rel_y: torch.Tensor,
@@ -45,17 +38,7 @@ def decode(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, start: torch
 
 def agrees(imnet: MLPMixture, start: torch.Tensor) -> bool:
     """Whether the kernels compile on this GPU, and are about as exact as `decode_by_layers`; tried once per kind."""
-    key = start.device, str(imnet.dims), imnet.K
-    if key not in TRIED:
-        try:
-            off = worst_error(imnet, start.device)
-            if not off < 1:
-                raise ArithmeticError(f'off by {off:.2g} times the tolerance')
-            TRIED[key] = True
-        except Exception as error:  # a compiler's or a driver's; the other path always works
-            warnings.warn(f'the kernels for pixel space are not used on {start.device}: {error}', stacklevel=2)
-            TRIED[key] = False
-    return TRIED[key]
+    return works('pixel space', start.device, (str(imnet.dims), imnet.K), lambda: worst_error(imnet, start.device))
 
 
 def worst_error(imnet: MLPMixture, device: torch.device) -> float:

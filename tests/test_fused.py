@@ -12,7 +12,7 @@ import torch
 from triton_on_cpu import CAPABILITY, compiled, kernel_module, triton
 
 import models
-from models import a_liif
+from models import a_liif, kernels
 from models.a_liif import ALIIF
 from utils import make_coord
 
@@ -280,14 +280,14 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used(monkeypatch):
         assert fused.agrees(model, features)
         for broken in (lambda *args: 1 / 0, lambda model, *queries: model.decode(*queries) * 1.001,
                        lambda model, *queries: model.decode(*queries) + math.nan):
-            monkeypatch.setattr(fused, 'TRIED', {})
+            monkeypatch.setattr(kernels, 'TRIED', {})
             monkeypatch.setattr(fused, 'decode', broken)
             with pytest.warns(UserWarning, match='is not used'):
                 assert not fused.agrees(model, features)
 
 
 def test_each_norm_is_tried_by_itself(monkeypatch):
-    monkeypatch.setattr(fused, 'TRIED', {})
+    monkeypatch.setattr(kernels, 'TRIED', {})
     tried = []
     monkeypatch.setattr(fused, 'decode', lambda model, *queries: tried.append(model) or model.decode(*queries))
     for norm in ('l2', 'softmax', 'l2'):

@@ -9,7 +9,7 @@ from specs import ENCODER, images, pixel
 from triton_on_cpu import CAPABILITY, compiled, kernel_module
 
 import models
-from models import a_liif
+from models import a_liif, kernels
 
 fused_pixel, DEVICE, interpreter = kernel_module('fused_pixel', on_gpu=CAPABILITY >= 8)
 
@@ -56,12 +56,12 @@ def test_kernels_that_fail_or_disagree_are_not_used(monkeypatch):
     imnet, start = build().imnet, torch.zeros(1, 16, device=DEVICE)
     right = a_liif.decode_by_layers  # stands in for the kernels, which agree with it (see above) but take long here
     monkeypatch.setattr(fused_pixel, 'decode', right)
-    monkeypatch.setattr(fused_pixel, 'TRIED', {})
+    monkeypatch.setattr(kernels, 'TRIED', {})
     assert fused_pixel.agrees(imnet, start)
     for broken in (lambda *args: 1 / 0, lambda *args: right(*args) * 1.1, lambda *args: right(*args) * torch.nan):
         monkeypatch.setattr(fused_pixel, 'decode', broken)
-        monkeypatch.setattr(fused_pixel, 'TRIED', {})
-        with pytest.warns(UserWarning, match='kernels for pixel space are not used'):
+        monkeypatch.setattr(kernels, 'TRIED', {})
+        with pytest.warns(UserWarning, match='kernel for pixel space is not used'):
             assert not fused_pixel.agrees(imnet, start)
         assert not fused_pixel.agrees(imnet, start)  # tried once
 
