@@ -11,7 +11,7 @@ from errors import UserError
 from models.decoder import Decoder
 from models.geometry import nearest
 from models.normalisation import normalisations
-from utils import make_coord, white
+from utils import make_coord, to_float, white
 
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
@@ -240,6 +240,8 @@ def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm
 
     "Geometric self-ensemble" (EDSR+, Lim et al., CVPRW 2017); eight times the work, twice the output's memory.
     """
+    if image.dtype == torch.uint16:  # which older versions of PyTorch cannot flip
+        image = to_float(image)
     total = torch.zeros(len(image), *size, dtype=next(model.parameters()).dtype)
     for flips in ((), (1,), (2,), (1, 2)):
         turned = image.flip(flips)

@@ -77,6 +77,8 @@ def test_the_self_ensemble_is_the_mean_of_eight_predictions_brought_back():
             out = out.flip(2) if mirrored else out
             expected = expected + torch.rot90(out, -turns, (1, 2)) / 8
     torch.testing.assert_close(upscale_ensemble(model, image, size, NORM), expected)
+    deep = (image * 65535).round().to(torch.uint16)
+    torch.testing.assert_close(upscale_ensemble(model, deep, size, NORM), expected, rtol=0, atol=1e-4)
 
 
 def test_a_picture_by_the_self_ensemble_does_not_depend_on_how_it_is_turned():
