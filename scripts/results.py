@@ -1,10 +1,11 @@
 """Measures bicubic and all weights in pretrained/ on the test configs whose images are available.
 
-    python scripts/results.py [--gpu 0] [--sets set5 set14] [--import examples.own_model]
+    python scripts/results.py [--gpu 0] [--sets set5 set14] [--models bicubic NAME NAME+] [--import examples.own_model]
 
 Writes results/results.json, the table between the markers in docs/results.md, and results/psnr.png, all in the working
 directory. Results in the JSON of the same weights, identified by SHA-256, are kept, so that an interrupted run can be
-continued; `--fresh` measures them again. Results of other weights are dropped.
+continued; `--fresh` measures them again. Results of other weights are dropped. NAME+ is NAME with the self-ensemble,
+the mean over 8 flips and transposes; it is only measured if --models says so.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import add_import_option, run_cli
-from errors import UserError
+from errors import UserError, unknown
 
 SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
         'div2k': ('DIV2K', 100), 'photos2k': ('photos2k', 6)}  # name in configs: (title, number of images)
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
+    parser.add_argument('--models', nargs='+', help='measure only these: bicubic, names in pretrained/, or NAME+')
     parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
     add_import_option(parser)
     return parser.parse_args()
@@ -108,14 +110,24 @@ def is_whole(name):
 
 
 def digests():
-    """The models by name: None for bicubic, the SHA-256 of their file for the weights in pretrained/."""
-    files = sorted(PRETRAINED.glob('*.pth'))
-    return {'bicubic': None} | {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """The models by name: None for bicubic, the SHA-256 of their file for the weights in pretrained/, also as NAME+."""
+    found = {'bicubic': None}
+    for path in sorted(PRETRAINED.glob('*.pth')):
+        found[path.stem] = found[f'{path.stem}+'] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def choose(names, sha256):
+    """The models to measure: those of --models, or all without the self-ensemble."""
+    for name in names or ():
+        if name not in sha256:
+            raise unknown('model', name, sha256)
+    return names or [name for name in sha256 if not name.endswith('+')]
 
 
 def load_models(names, device):
-    return {name: (models.Bicubic() if name == 'bicubic' else models.load(PRETRAINED / f'{name}.pth')).to(device)
-            for name in names}
+    return {name: (models.Bicubic() if name == 'bicubic' else models.load(PRETRAINED / f'{name.rstrip("+")}.pth')
+                   ).to(device) for name in names}
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------
@@ -146,7 +158,7 @@ def measure(names, results, sha256, nets, fresh=False):
         key = str(config), model
         if fresh or key not in results:
             measured += 1
-            found = evaluate(config, nets[model])
+            found = evaluate(config, nets[model], self_ensemble=model.endswith('+'))
             results[key] = {'config': key[0], 'model': model, 'sha256': sha256[model],
                             'psnr': round(found['psnr'], 4), 'ssim': round(found['ssim'], 4)}
             write_results(results, sha256)
@@ -179,6 +191,8 @@ def table(results, sha256):
         title = SETS[name][0]
         for model in sha256:
             psnr = psnr_over_scale(results, name, model)
+            if not psnr:
+                continue
             cells = [f'{psnr[scale]:.2f}' if scale in psnr else '–' for scale in scales]
             lines.append('| ' + ' | '.join([title, model, *cells]) + ' |')
             title = ''
@@ -195,7 +209,7 @@ def draw(results, sha256):
     columns = figure.subplots(2, len(names), squeeze=False, sharex='col').T
     for (top, bottom), name in zip(columns, names, strict=True):
         bicubic = psnr_over_scale(results, name, 'bicubic')
-        for model in sha256:
+        for model in filter(lambda model: not model.endswith('+'), sha256):
             psnr = psnr_over_scale(results, name, model)
             gain = {scale: psnr[scale] - bicubic[scale] for scale in psnr if scale in bicubic}
             style = {'color': 'gray', 'linestyle': '--'} if model == 'bicubic' else {}
@@ -231,7 +245,7 @@ def main():
     device = pick_device(args.gpu)
     set_precision(tf32=False)
     sha256 = digests()
-    results, nets = read_results(sha256), load_models(sha256, device)
+    results, nets = read_results(sha256), load_models(choose(args.models, sha256), device)
     try:
         kept, measured = measure(list(filter(is_whole, args.sets or SETS)), results, sha256, nets, args.fresh)
         why = f', of weights that have not changed since ({RESULTS}); --fresh measures all' if kept else ''

@@ -66,7 +66,7 @@ def test_committed_results_name_configs_and_weights_of_the_repository():
 
 def test_committed_results_are_those_of_the_shipped_weights():
     shipped = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in (ROOT / 'pretrained').glob('*.pth')}
-    assert {row['model']: row['sha256'] for row in COMMITTED if row['sha256']} == shipped
+    assert {row['model'].rstrip('+'): row['sha256'] for row in COMMITTED if row['sha256']} == shipped
 
 
 CELLS = {f'{Path(row["config"]).stem}-{row["model"]}': row for row in COMMITTED
@@ -79,11 +79,12 @@ QUICK = 'test-set5-3.7-bicubic', 'test-set5-4-bicubic', 'test-set5-4-edsr-baseli
 def test_committed_cell_is_what_the_shipped_weights_measure(row, tmp_path, monkeypatch):
     if not BENCHMARK.is_dir():
         pytest.skip(f'{BENCHMARK} is absent')
-    weights = ROOT / f'pretrained/{row["model"]}.pth'
+    weights, ensemble = ROOT / f'pretrained/{row["model"].rstrip("+")}.pth', row['model'].endswith('+')
     (tmp_path / 'load').mkdir()
     (tmp_path / 'load/benchmark').symlink_to(BENCHMARK)
     monkeypatch.chdir(tmp_path)
-    found = evaluate(ROOT / row['config'], models.load(weights) if row['sha256'] else models.Bicubic())
+    found = evaluate(ROOT / row['config'], models.load(weights) if row['sha256'] else models.Bicubic(),
+                     self_ensemble=ensemble)
     assert found['psnr'] == pytest.approx(row['psnr'], abs=2e-3)
     assert found['ssim'] == pytest.approx(row['ssim'], abs=2e-4)
 
@@ -110,10 +111,10 @@ def run(monkeypatch, *args, psnr=20., last=None):
     """
     cells = []
 
-    def measured(config, model):
+    def measured(config, model, self_ensemble):
         if len(cells) == last:
             raise KeyboardInterrupt
-        cells.append((Path(config).stem, type(model).__name__))
+        cells.append((Path(config).stem, type(model).__name__ + '+' * self_ensemble))
         return {'psnr': psnr, 'ssim': 0.5}
 
     monkeypatch.setattr(results, 'evaluate', measured)
@@ -220,6 +221,16 @@ def test_what_another_process_measured_meanwhile_stays(work, monkeypatch):
     run(monkeypatch)
     assert len(read_rows()) == 2 * len(SET5) + 1
     assert len(read_table((work / 'docs/results.md').read_text())) == 2 * len(SET5) + 1
+
+
+def test_the_self_ensemble_is_measured_where_it_is_named_and_kept(work, monkeypatch):
+    run(monkeypatch)
+    assert run(monkeypatch, '--models', 'small+', psnr=30.) == [(stem, 'ALIIF+') for stem in SET5]
+    assert run(monkeypatch) == []
+    cells = read_table((work / 'docs/results.md').read_text())
+    assert (cells['Set5', 'small', '2'], cells['Set5', 'small+', '2']) == ('20.00', '30.00')
+    with pytest.raises(UserError, match="unknown model 'smal'"):
+        run(monkeypatch, '--models', 'smal')
 
 
 def test_outside_the_repository_there_are_no_configs(tmp_path, monkeypatch):
