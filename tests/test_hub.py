@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from projects import ENVIRONMENT, REPOSITORY
+from projects import REPOSITORY
 
 import hubconf
 from models import load_pretrained, upscale_pil
@@ -28,7 +28,7 @@ def run(folder, before='', after=''):
     """The picture that a program in `folder` makes by torch.hub; it runs `before` and `after` around the loading."""
     Image.linear_gradient('L').resize((24, 20)).convert('RGB').save(folder / 'photo.png')
     (folder / 'program.py').write_text(PROGRAM.format(before=before, after=after))
-    done = subprocess.run([sys.executable, 'program.py', REPOSITORY], cwd=folder, env=ENVIRONMENT, capture_output=True,
+    done = subprocess.run([sys.executable, 'program.py', REPOSITORY], cwd=folder, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
     return np.asarray(Image.open(folder / 'big.png'))
@@ -75,7 +75,7 @@ def test_what_the_models_import_is_told_to_the_hub_which_names_what_is_missing(t
     program = (f'import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import hubconf; before = {{*sys.modules}}\n'
                'hubconf.aliif_pixel\nimport models\n'
                'print(*sorted({name.partition(".")[0] for name in {*sys.modules} - before}))')
-    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True,
+    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True,
                           text=True)
     imported = done.stdout.split()
     assert 'torch' in imported, done.stderr
