@@ -87,7 +87,7 @@ def command_line(folder, *args):
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.getsignal(number))
-        stack.enter_context(mock.patch.object(sys, 'argv', ['a script', *args]))
+        stack.enter_context(mock.patch.object(sys, 'argv', ['script.py', *args]))
         stack.enter_context(contextlib.chdir(folder))
         stack.callback(end_workers)
         yield
