@@ -152,7 +152,7 @@ def test_one_photo_is_too_few_for_finetuning(tmp_path, monkeypatch):
 
 
 @each(TRAIN)
-def test_published_hyperparameters(path):
+def test_optimizer_and_schedule_are_the_published_ones(path):
     config = load_yaml(path)
     assert config['optimizer']['name'] == 'adam'
     _, rate, epochs, halved = schedule(path)
@@ -164,7 +164,7 @@ def test_published_hyperparameters(path):
 
 
 @each(TRAIN)
-def test_published_batches(path, load):
+def test_batches_are_of_the_published_size_and_shape(path, load):
     batch_size = schedule(path)[0]
     config = load_yaml(path)
     batch, loader = first_batch(config['train_dataset'])
@@ -179,7 +179,7 @@ def test_published_batches(path, load):
 
 
 @each(TRAIN)
-def test_published_scales_and_augmentation(path):
+def test_scales_and_augmentation_are_the_published_ones(path):
     config = load_yaml(path)
     for key, augmented in ('train_dataset', True), ('val_dataset', False):
         args = config[key]['wrapper']['args']
@@ -192,7 +192,7 @@ def test_published_scales_and_augmentation(path):
 
 
 @each(TRAIN)
-def test_published_decoder(path):
+def test_the_decoder_is_the_published_one(path):
     model = load_yaml(path)['model']
     names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'x2': 'liif'}
     assert model['name'] == names.get(decoder(path), decoder(path))

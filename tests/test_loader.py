@@ -198,19 +198,6 @@ def test_workers_share_the_cores_of_the_machine(spec, monkeypatch):
 # --- errors ----------------------------------------------------------------------------------------
 
 
-def test_an_image_that_fails_in_a_worker_ends_the_program_with_one_line_that_names_it(spec, tmp_path):
-    damaged = tmp_path / 'images/3.png'
-    damaged.write_bytes(damaged.read_bytes()[:1000])
-    done = run_python(f'''
-        from datasets import make_loader
-        from cli import run_cli
-        run_cli(lambda: list(make_loader({ {**spec, "num_workers": 1} }, seed=0)))
-    ''')
-    assert done.returncode == 2
-    assert done.stderr.startswith(f'error: {damaged}: cannot be read as an image')
-    assert done.stderr.count('\n') == 1
-
-
 @pytest.mark.parametrize('change, message', [
     ({'batchsize': 4}, "train: unknown key 'batchsize', did you mean 'batch_size'"),
     ({'batch_size': 'many'}, "train: batch_size must be int, not 'many'"),

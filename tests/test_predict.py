@@ -20,7 +20,7 @@ from specs import (
 )
 
 import models
-from models import predict, rdn
+from models import predict
 from models.predict import upscale, upscale_whole
 from scripts.benchmark import peak_bytes
 from utils import make_coord
@@ -45,14 +45,7 @@ each_tiled = pytest.mark.parametrize('spec', TILED.values(), ids=TILED)
 each_space = pytest.mark.parametrize('make', [a_liif, pixel], ids=['query', 'pixel'])
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Tiles and bands of a few pixels, and an RDN of 2 blocks of 2 layers."""
-    monkeypatch.setattr(predict, 'TILE', 6)
-    monkeypatch.setattr(predict, 'QUERIES', 150)
-    monkeypatch.setattr(predict, 'ROWS', 1)
-    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
-    torch.manual_seed(1)
+pytestmark = pytest.mark.usefixtures('small_tiles', 'small_rdn', 'seeded')
 
 
 def photo(h, w):

@@ -12,7 +12,7 @@ from upscaling import picture
 
 import models
 from errors import UserError
-from models import predict, rdn, upscale_pil, upscale_region
+from models import predict, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.regions import Encoded
 from pictures.deep import Deep
@@ -30,12 +30,10 @@ each_model = pytest.mark.parametrize('name', MODELS)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Tiles and bands of a few pixels, and an RDN of 2 blocks of 2 layers."""
-    for name, value in {'TILE': 7, 'KEPT': 4, 'AT_ONCE': 6, 'QUERIES': 150, 'ROWS': 1}.items():
+def few(small_tiles, small_rdn, seeded, monkeypatch):
+    """Few pixels encoded at once, and few kept."""
+    for name, value in {'TILE': 7, 'KEPT': 4, 'AT_ONCE': 6}.items():
         monkeypatch.setattr(predict, name, value)
-    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
-    torch.manual_seed(1)
 
 
 def photo():
