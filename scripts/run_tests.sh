@@ -4,5 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements-dev.txt
 .venv/bin/python -m ruff check .
-# one process per core, with one thread each: the tests' networks are too small for more
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile "$@"
+.venv/bin/python -m pytest --numprocesses auto --dist loadfile "$@"

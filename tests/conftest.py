@@ -21,7 +21,7 @@ from web_server import chromium, url, web_folder, web_model, web_photo  # noqa: 
 import demo
 import pictures.modes
 from cli import run_cli
-from models import load_pretrained
+from models import load_pretrained, predict, rdn
 
 
 def pytest_collection_finish():
@@ -53,6 +53,19 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def seeded():
     torch.manual_seed(1)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles and bands of a few pixels."""
+    for name, value in {'TILE': 6, 'QUERIES': 150, 'ROWS': 1}.items():
+        monkeypatch.setattr(predict, name, value)
+
+
+@pytest.fixture
+def small_rdn(monkeypatch):
+    """An RDN of 2 blocks of 2 layers as configuration A."""
+    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import specs
 import torch
 import yaml
@@ -30,6 +31,8 @@ from training.run import Config, read_config
 from training.start import restore
 from training.trainer import Trainer
 
+each_seed = pytest.mark.parametrize('seed', [
+    *range(60), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(60, 300))])
 SNIPPETS = [
     '[', ']', '{', '}', ': ', '- ', '&a ', '*a', '<<: *a', '!!int ', '!!float ', '!!timestamp ', '!!binary ', '!!set ',
     '!!omap ', '!!python/name:os.system ', '!x ', '? ', '|', '>', '"', "'", '\t', '\n', '---\n', '...\n', '%YAML 1.1\n',

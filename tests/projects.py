@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import itertools
 import multiprocessing
 import os
@@ -25,11 +26,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 import train_liif
+from cli import run_cli
 from training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --gpu wins
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
+COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --config or --gpu wins
 
 # Of five photos in batches of 2 an epoch has 3 iterations, the last one with a short batch.
 CONFIG = yaml.safe_load('''
@@ -80,14 +81,21 @@ def changed(config, changes):
     return config
 
 
-def run_training(folder, *args):
-    """Runs train_liif.py's main in this process, in `folder`."""
+@contextlib.contextmanager
+def command_line(folder, *args):
+    """This process as a script with `args`, started in `folder`, finds it, and what it would leave behind undone."""
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.getsignal(number))
-        stack.enter_context(mock.patch.object(sys, 'argv', ['train_liif.py', *args]))
+        stack.enter_context(mock.patch.object(sys, 'argv', ['script.py', *args]))
         stack.enter_context(contextlib.chdir(folder))
         stack.callback(end_workers)
+        yield
+
+
+def run_training(folder, *args):
+    """Runs train_liif.py's main in this process, in `folder`."""
+    with command_line(folder, *args):
         train_liif.main()
 
 
@@ -128,7 +136,7 @@ class Project:
         """Starts train_liif.py by a Python of its own, or by a `launcher` module, without waiting for it."""
         command = [sys.executable, *launcher, str(REPOSITORY / 'train_liif.py'), *COMMAND, *flags]
         with (self.folder / 'output').open('w') as output:
-            return subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT, stdout=output, stderr=output)
+            return subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output)
 
     def output(self):
         """What the process last started has printed, stdout and stderr together."""
@@ -244,7 +252,6 @@ def run_script(folder, script, args, largest_file):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    torch.set_num_threads(1)
     sys.argv = [script, *args]
     runpy.run_path(str(REPOSITORY / script), run_name='__main__')
 
@@ -255,9 +262,23 @@ def only_line(stderr):
     return line
 
 
-def error(project, *flags, script='train_liif.py', config='tiny.yaml', **kwargs):
-    """The error in which a script ends."""
-    done = forked(project.folder, script, '--config', config, '--gpu', 'cpu', *flags, **kwargs)
-    assert done.returncode == 2
-    assert only_line(done.stderr).startswith('error: ')
-    return only_line(done.stderr).removeprefix('error: ')
+def message(code, stderr):
+    """That of the error in which a script ended."""
+    assert code == 2
+    assert only_line(stderr).startswith('error: ')
+    return only_line(stderr).removeprefix('error: ')
+
+
+def error(project, *flags, main=train_liif.main):
+    """The error in which a script, run in this process by its `main`, ends."""
+    stderr = io.StringIO()
+    with command_line(project.folder, *COMMAND, *flags), contextlib.redirect_stderr(stderr), \
+            pytest.raises(SystemExit) as end:
+        run_cli(main)
+    return message(end.value.code, stderr.getvalue())
+
+
+def error_of_process(project, *flags, **kwargs):
+    """The error in which train_liif.py, in a process of its own, ends; see `forked`."""
+    done = forked(project.folder, 'train_liif.py', *COMMAND, *flags, **kwargs)
+    return message(done.returncode, done.stderr)

@@ -3,11 +3,12 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from projects import CONFIG, REPOSITORY, Project
+from projects import CONFIG, REPOSITORY, Project, run_training
 
 import models
 from config import load_yaml
@@ -36,9 +37,15 @@ def project(folder):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A folder in which one variant is trained and measured."""
+    """A folder in which one variant is trained, by this process in place of others, and measured."""
+    def train(command):
+        assert command[1] == REPOSITORY / 'train_liif.py'
+        run_training('.', *map(str, command[2:]))
+        return SimpleNamespace(returncode=0)
+
     folder = project(tmp_path_factory.mktemp('ablations'))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablations, 'subprocess', SimpleNamespace(run=train))
         run_small(folder, patch)
     return folder
 
@@ -63,7 +70,7 @@ def test_a_variant_is_trained_with_every_seed_measured_and_not_trained_again(tra
     apart = abs(rows[0]['psnr'] - rows[1]['psnr'])
     cells = ' | '.join(f'{number:.2f}' for number in (rows[0]['psnr'], rows[1]['psnr'], apart))
     assert f'| K = 1 | {cells} | – |' in (trained / 'docs/results.md').read_text()
-    monkeypatch.setattr(ablations.subprocess, 'run', None)
+    monkeypatch.setattr(ablations, 'subprocess', None)
     run_small(trained, monkeypatch)
 
 

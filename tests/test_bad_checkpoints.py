@@ -7,9 +7,10 @@ import pickle
 import pytest
 import torch
 import yaml
-from projects import CONFIG, changed, error, forked
+from projects import CONFIG, changed, error, error_of_process, forked
 
 import models
+import test
 from errors import UserError
 from models import checkpoint
 
@@ -67,24 +68,28 @@ def testing(project):
     return project
 
 
+def error_of_test(project, *flags):
+    """The error in which test.py on test.yaml ends."""
+    return error(project, '--config', 'test.yaml', *flags, main=test.main)
+
+
 @pytest.mark.parametrize('name, message', [
     *BAD, ('unknown', "unknown model 'b-liif', did you mean 'a-liif'?"),
     ('part', 'model edsr-baseline is only a part of a model: give a decoder with an encoder_spec')])
-def test_testing_a_bad_checkpoint(testing, name, message):
-    assert error(testing, '--model', f'{name}.pth', script='test.py', config='test.yaml').startswith(
-        f'{name}.pth: {message}')
+def test_a_bad_checkpoint_is_not_tested_and_runs_no_code(testing, name, message):
+    assert error_of_test(testing, '--model', f'{name}.pth').startswith(f'{name}.pth: {message}')
     assert not (testing.folder / 'sprung').exists()
 
 
 @pytest.mark.parametrize('key', ['resume', 'weights_from', 'encoder_from'])
 @pytest.mark.parametrize('name, message', BAD)
-def test_training_on_from_a_bad_checkpoint(testing, name, message, key):
+def test_a_bad_checkpoint_is_not_trained_further_and_runs_no_code(testing, name, message, key):
     testing.change({key: f'{name}.pth'})
     assert error(testing).startswith(f'{name}.pth: {message}')
     assert not (testing.folder / 'sprung').exists()
 
 
-def test_training_on_from_a_checkpoint_of_another_optimizer(project):
+def test_the_optimizer_of_a_checkpoint_is_not_replaced_by_another(project):
     project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1}}, 'epoch_max': 1})
     project.train()
     project.change({'resume': 'save/_tiny/epoch-last.pth'})
@@ -93,15 +98,15 @@ def test_training_on_from_a_checkpoint_of_another_optimizer(project):
         '(weights_from)')
 
 
-def test_resuming_a_truncated_checkpoint(project):
+def test_a_truncated_checkpoint_is_not_resumed(project):
     project.train()
     last = project.run / 'epoch-last.pth'
     last.write_bytes(last.read_bytes()[:-1000])
     project.change({'epoch_max': 4})
-    assert error(project, '--resume') == f'save/_tiny/epoch-last.pth: {DAMAGED}'
+    assert error_of_process(project, '--resume') == f'save/_tiny/epoch-last.pth: {DAMAGED}'
 
 
-def test_a_checkpoint_cut_off_anywhere(testing, tmp_path):
+def test_a_checkpoint_cut_off_anywhere_is_told_to_be_damaged(testing, tmp_path):
     content = (tmp_path / 'good.pth').read_bytes()
     for length in {*range(0, len(content), 199), *range(len(content) - 100, len(content), 3)}:
         (tmp_path / 'cut.pth').write_bytes(content[:length])
@@ -120,9 +125,9 @@ def test_a_checkpoint_cut_off_anywhere(testing, tmp_path):
     ({'data_norm': {'inp': {'sub': 0.5, 'div': [0.5]}}}, 'test.yaml: data_norm.inp: sub must be list, not 0.5'),
     ({'test_dataset.dataset.args.root_path': 'Set5'}, 'test.yaml: dataset image-folder: Set5: no such folder'),
 ])
-def test_a_mistake_in_a_test_config(testing, changes, message):
+def test_a_mistake_in_a_test_config_is_told_with_its_place(testing, changes, message):
     (testing.folder / 'test.yaml').write_text(yaml.safe_dump(changed({**TEST_CONFIG}, changes)))
-    assert message in error(testing, '--model', 'good.pth', script='test.py', config='test.yaml')
+    assert message in error_of_test(testing, '--model', 'good.pth')
 
 
 def test_results_go_to_a_folder_that_is_made_on_the_way(testing):
@@ -131,6 +136,6 @@ def test_results_go_to_a_folder_that_is_made_on_the_way(testing):
     assert json.loads((testing.folder / 'new/out.json').read_text())['results'][0]['config'] == 'test.yaml'
 
 
-def test_results_that_cannot_be_written(testing):
-    assert error(testing, '--model', 'good.pth', '--save-dir', 'text.pth', script='test.py', config='test.yaml') == (
+def test_results_that_cannot_be_written_are_told_with_the_reason(testing):
+    assert error_of_test(testing, '--model', 'good.pth', '--save-dir', 'text.pth') == (
         'text.pth/test: cannot be read or written (Not a directory)')

@@ -11,10 +11,11 @@ import torch
 import yaml
 from photos import TOPS, noise, photo
 from PIL import Image
-from projects import changed, error, forked
+from projects import changed, command_line, error
 from upscaling import RANDOM, assert_close, interpolated, make_checkpoint, picture, silence
 
 import models
+import test
 from errors import UserError
 from evaluation import score
 from models import load_pretrained, upscale, upscale_pil, upscale_region
@@ -94,17 +95,17 @@ def prepare(project, kind, **changes):
     write(project.folder / 'photos')
     keys = {f'{data}.dataset.args': {'root_path': 'photos', **args} for data in ('train_dataset', 'val_dataset')}
     project.change({**keys, **{key.replace('__', '.'): value for key, value in changes.items()}})
-    test = {'test_dataset': {'dataset': {'name': 'image-folder', 'args': {'root_path': 'photos', **args}},
-                             'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}},
-                             'batch_size': 1, 'num_workers': 0}}
-    (project.folder / 'test.yaml').write_text(yaml.safe_dump(test))
+    config = {'test_dataset': {'dataset': {'name': 'image-folder', 'args': {'root_path': 'photos', **args}},
+                               'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}},
+                               'batch_size': 1, 'num_workers': 0}}
+    (project.folder / 'test.yaml').write_text(yaml.safe_dump(config))
 
 
 def run_test(project, *flags):
     """What test.py finds of the trained model: each image's PSNR."""
-    done = forked(project.folder, 'test.py', '--config', 'test.yaml', '--model', 'save/_tiny/epoch-last.pth', '--gpu',
-                  'cpu', '--json', 'out.json', *flags)
-    assert done.returncode == 0, done.stderr
+    with command_line(project.folder, '--config', 'test.yaml', '--model', 'save/_tiny/epoch-last.pth', '--gpu', 'cpu',
+                      '--json', 'out.json', *flags):
+        test.main()
     results, = json.loads((project.folder / 'out.json').read_text())['results']
     return [row['psnr'] for row in results['images']]
 
@@ -198,7 +199,7 @@ def test_an_encoder_of_ones_own_that_takes_no_n_colors_is_told_to_be_for_three(p
 
 def test_data_of_other_channels_than_the_models_is_told_by_test_py(project, weights):
     prepare(project, 'grey')
-    told = error(project, '--model', str(weights / 'liif.pth'), script='test.py', config='test.yaml')
+    told = error(project, '--config', 'test.yaml', '--model', str(weights / 'liif.pth'), main=test.main)
     assert told == 'test.yaml: test_dataset: the model is for images of 3 channels, not 1'
 
 

@@ -1,7 +1,7 @@
 """Mistakes in a config: one line on stderr and exit code 2 that say what is wrong, where, and what is allowed."""
 
 import pytest
-from projects import error
+from projects import error, error_of_process
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -67,8 +67,13 @@ from projects import error
     ({'data_norm.inp.sub': [float('inf')]}, 'tiny.yaml: data_norm.inp: sub and div must hold a number or one for each'),
     ({'data_norm': [1]}, 'tiny.yaml: data_norm must be dict or null, not [1]'),
     ({'cosine_lr': {'hold': 3}}, 'tiny.yaml: cosine_lr: hold must be below epoch_max, 3, not 3'),
+    ({'loss': {'name': 'l2'}}, "tiny.yaml: unknown loss 'l2'"),
+    # data that are not there
+    ({'train_dataset.dataset.args.root_path': 'load/nowhere'},
+     'tiny.yaml: train_dataset: dataset image-folder: load/nowhere: no such folder; put or link'),
+    ({'val_dataset.dataset.args.root_path': '.'}, 'val_dataset: dataset image-folder: .: holds no images (.png, '),
 ])
-def test_a_mistake_in_the_config(project, changes, message):
+def test_a_mistake_is_told_with_its_place_and_what_is_allowed(project, changes, message):
     project.change(changes)
     assert message in error(project)
 
@@ -101,7 +106,7 @@ MIXTURE = {'name': 'mlp-mixture', 'args': {'out_dim': 3, 'hidden_list': [8]}}
     ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
     ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
 ])
-def test_a_mistake_in_the_model_or_in_how_it_is_measured(project, changes, message):
+def test_a_model_that_cannot_be_made_or_measured_is_refused_before_training(project, changes, message):
     project.change(changes)
     assert message in error(project)
 
@@ -114,17 +119,29 @@ def test_a_mistake_in_the_model_or_in_how_it_is_measured(project, changes, messa
     ('model: {name: a, name: b}', "tiny.yaml: key 'name' is given twice, the second time in line 1"),
     ('model: !!python/object/apply:os.mkdir [run]', 'tiny.yaml: is not valid YAML ('),
 ])
-def test_a_config_that_is_no_config(project, text, message):
+def test_a_file_that_is_no_config_is_refused_and_runs_no_code(project, text, message):
     (project.folder / 'tiny.yaml').write_text(text)
     assert message in error(project)
     assert not (project.folder / 'run').exists()
 
 
-def test_a_config_that_is_not_there(project):
-    assert error(project, config='large.yaml') == 'large.yaml: cannot be read (No such file or directory)'
-
-
-def test_an_error_quotes_a_long_value_in_short(project):
+def test_a_value_of_any_length_is_quoted_in_short(project):
     values = ['x' * 100] * 1000
     project.change({'model.args.imnet_spec.args.hidden_list': {'a': [values] * 50}})
     assert len(error(project)) < 700
+
+
+# --- in processes of their own ---------------------------------------------------------------------------------------
+
+
+def test_a_config_that_is_not_there_ends_the_process_with_one_line(project):
+    assert error_of_process(project, '--config', 'large.yaml') == (
+        'large.yaml: cannot be read (No such file or directory)')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_damaged_photo_ends_the_process_with_one_line_that_names_it(project, workers):
+    photo = project.folder / 'photos/4.png'
+    photo.write_bytes(photo.read_bytes()[:-500])
+    project.change({'train_dataset.num_workers': workers})
+    assert 'photos/4.png: cannot be read as an image (' in error_of_process(project)

@@ -52,16 +52,24 @@ def schedule(path):
     return SCHEDULES.get(path.stem.removeprefix('train_'), (16, 1e-4, 1000, HALVED))
 
 
-@pytest.fixture
-def load(tmp_path, monkeypatch):
-    """A working directory whose load/ holds one image of 200x250 (and X2: of 100x125) in each folder of the configs."""
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """A folder with one image of 200x250 (and X2: of 100x125) in each of the configs' folders in load/."""
+    root = tmp_path_factory.mktemp('load')
     image = np.random.default_rng(0).integers(0, 256, (200, 250, 3), np.uint8)
     folders = [*SETS.values(), 'div2k/DIV2K_train_HR', 'sample/train', 'sample/valid']
     for folder, pixels, suffix in [*((folder, image, '') for folder in folders),
                                    *((f'div2k/DIV2K_{part}_LR_bicubic/X2', image[::2, ::2], 'x2')
                                      for part in ('train', 'valid'))]:
-        (tmp_path / 'load' / folder).mkdir(parents=True)
-        Image.fromarray(pixels).save(tmp_path / 'load' / folder / f'0001{suffix}.png')
+        (root / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(root / folder / f'0001{suffix}.png')
+    return root
+
+
+@pytest.fixture
+def load(images, tmp_path, monkeypatch):
+    """A working directory whose load/ is `images`."""
+    (tmp_path / 'load').symlink_to(images)
     monkeypatch.chdir(tmp_path)
 
 
@@ -144,7 +152,7 @@ def test_one_photo_is_too_few_for_finetuning(tmp_path, monkeypatch):
 
 
 @each(TRAIN)
-def test_published_hyperparameters(path):
+def test_optimizer_and_schedule_are_the_published_ones(path):
     config = load_yaml(path)
     assert config['optimizer']['name'] == 'adam'
     _, rate, epochs, halved = schedule(path)
@@ -156,7 +164,7 @@ def test_published_hyperparameters(path):
 
 
 @each(TRAIN)
-def test_published_batches(path, load):
+def test_batches_are_of_the_published_size_and_shape(path, load):
     batch_size = schedule(path)[0]
     config = load_yaml(path)
     batch, loader = first_batch(config['train_dataset'])
@@ -171,7 +179,7 @@ def test_published_batches(path, load):
 
 
 @each(TRAIN)
-def test_published_scales_and_augmentation(path):
+def test_scales_and_augmentation_are_the_published_ones(path):
     config = load_yaml(path)
     for key, augmented in ('train_dataset', True), ('val_dataset', False):
         args = config[key]['wrapper']['args']
@@ -184,7 +192,7 @@ def test_published_scales_and_augmentation(path):
 
 
 @each(TRAIN)
-def test_published_decoder(path):
+def test_the_decoder_is_the_published_one(path):
     model = load_yaml(path)['model']
     names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'x2': 'liif'}
     assert model['name'] == names.get(decoder(path), decoder(path))

@@ -1,12 +1,11 @@
 """Colour of 16 bits, in PNG and TIFF, as other libraries write and read it: without a way through 8 bits."""
 
 import io
-import subprocess
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import tifffile
+from films import ffmpeg
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 from upscaling import SRGB, interpolated, picture
@@ -26,11 +25,6 @@ def deep(channels, seed=0, width=12, height=10):
     if channels in (2, 4):
         values[..., -1] = 51001
     return values
-
-
-def ffmpeg(*args, **kwargs):
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', *map(str, args)]
-    return subprocess.run(command, check=True, capture_output=True, **kwargs).stdout
 
 
 def write(path, values, **options):

@@ -1,13 +1,12 @@
 """demo.py on files and folders of every kind."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from projects import forked
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
 import devices
@@ -224,13 +223,8 @@ def test_weights_map_of_a_model_without_expansion_net_is_refused(cli):
 
 def test_the_command_with_the_model_in_the_box(tmp_path):
     picture(width=24, height=20).save(tmp_path / 'photo.jpg', quality=95)
-    command = [sys.executable, REPOSITORY / 'demo.py', '--input', 'photo.jpg', '--scale', '3.7', '--output', 'big.png']
-
-    def run():
-        env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        return subprocess.run([*command, '--compare'], cwd=tmp_path, env=env, capture_output=True, text=True)
-
-    first, second = run(), run()
+    command = 'demo.py', '--input', 'photo.jpg', '--scale', '3.7', '--output', 'big.png', '--compare'
+    first, second = forked(tmp_path, *command), forked(tmp_path, *command)
     assert first.returncode == 0, first.stderr
     assert Image.open(tmp_path / 'big.png').size == (89, 74)
     assert (tmp_path / 'big-compare.png').exists()

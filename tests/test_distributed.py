@@ -1,4 +1,4 @@
-"""Several processes by torchrun, several GPUs by DataParallel: what comes out does not depend on their number."""
+"""Several processes by torchrun: what comes out does not depend on their number."""
 
 import os
 import re
@@ -7,51 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-import specs
-import torch
-from projects import ENVIRONMENT, Project, before_step
-from torch import nn
-from torch.nn.parallel import replicate
+from jobs import CHANGES, assert_close, losses, losses_on_gpus, needs_two_gpus, run, torchrun
+from projects import REPOSITORY, Project
 
-import train_liif
-from cli import run_cli
-from devices import Parallel
-from errors import UserError
-from training.run import Config
-from training.trainer import Trainer
-
-pytestmark = pytest.mark.slow  # nearly all of them start jobs of several processes
-
-# Five photos in batches of 4: in an epoch's second batch, of one photo, all ranks but the first have an empty share.
-# Three photos are validated: of four ranks one has none.
-CHANGES = {'train_dataset.batch_size': 4, 'epoch_max': 10, 'ema': 0.9, 'grad_clip': 0.5}
-
-
-def torchrun(processes):
-    return ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-
-
-def run(project, *flags, processes):
-    """Trains on some processes; one is this process itself."""
-    if processes == 1:
-        project.train(*flags)
-    else:
-        assert project.start(*flags, launcher=torchrun(processes)).wait(100) == 0, project.output()
-
-
-def assert_close(checkpoint, other):
-    """The same up to the rounding of sums in another order."""
-    assert (checkpoint['epoch'], checkpoint['iteration']) == (other['epoch'], other['iteration'])
-    for weights, expected in ((checkpoint['model']['sd'], other['model']['sd']), (checkpoint['ema'], other['ema'])):
-        for key in expected:
-            torch.testing.assert_close(weights[key], expected[key], rtol=1e-3, atol=1e-5)
-
+pytestmark = pytest.mark.slow  # they start jobs of several processes
 
 @pytest.fixture(scope='module')
 def projects(tmp_path_factory):
@@ -79,9 +42,9 @@ def children(process):
 
 @pytest.mark.parametrize('processes', [2, 4])
 def test_the_loss_curve_of_twenty_iterations_does_not_depend_on_the_number_of_processes(projects, processes):
-    losses, expected = (list(projects[n].events()['loss'].values()) for n in (processes, 1))
-    assert len(losses) == 10
-    assert losses == pytest.approx(expected, rel=1e-4)
+    found, expected = (losses(projects[n]) for n in (processes, 1))
+    assert len(found) == 10
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize('processes', [2, 4])
@@ -161,7 +124,7 @@ class WithAHead(nn.Module):
 
 def test_an_own_encoder_with_an_idle_layer_trains_on_two_processes_as_on_one(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(ENVIRONMENT, 'PYTHONPATH', str(tmp_path))
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     (tmp_path / 'idle_layer.py').write_text(OWN_ENCODER)
     made = [Project(tmp_path / name, {**CHANGES, 'epoch_max': 2, 'model.args.encoder_spec': {'name': 'with-a-head'}})
             for name in ('one', 'two')]
@@ -179,7 +142,7 @@ def test_machines_that_do_not_share_the_folder_are_an_error(tmp_path):
     jobs = []
     for rank, machine in enumerate(machines):
         machine.change({**CHANGES, 'epoch_max': 2})
-        with mock.patch.dict(ENVIRONMENT, RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+        with mock.patch.dict(os.environ, RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
                              MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='two-machines'):
             jobs.append(machine.start('--resume'))
     assert [job.wait(60) for job in jobs] == [2, 2]
@@ -212,123 +175,14 @@ parallel.close()
 print(len(collectives), len(collectives & threads()))
 ''')
     done = subprocess.run([sys.executable, *torchrun(1), script],
-                          env={**ENVIRONMENT, 'PYTHONPATH': str(Path(train_liif.__file__).parent)},
+                          env={**os.environ, 'PYTHONPATH': str(REPOSITORY)},
                           capture_output=True, text=True, check=True)
     started, left = map(int, done.stdout.split()[-2:])
     assert started > 0 and left == 0
-
-
-# --- DataParallel ----------------------------------------------------------------------------------
-
-
-class TwoReplicas(nn.Module):
-    """What DataParallel does with two GPUs, in memory: replicas in two threads, each with half of the batch."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs):
-        halves = list(zip(*(tensor.chunk(2) for tensor in inputs), strict=True))
-        replicas = replicate(self.model, list(range(len(halves))))
-        with ThreadPoolExecutor(2) as pool:
-            return torch.cat(list(pool.map(lambda replica, half: replica(*half), replicas, halves)))
-
-
-def copies(tensors, devices, detach=False):
-    return [[tensor.clone() for tensor in tensors] for _ in devices]
-
-
-def test_training_two_replicas_in_threads_equals_training_one_model(tmp_path, projects, monkeypatch):
-    replication = sys.modules['torch.nn.parallel.replicate']
-    monkeypatch.setattr(replication, '_broadcast_coalesced_reshape', copies)
-    monkeypatch.setattr(Parallel, 'wrap', lambda self, model, compiled, amp: TwoReplicas(model))
-    project = Project(tmp_path, CHANGES)
-    project.train()
-    assert list(project.events()['loss'].values()) == pytest.approx(
-        list(projects[1].events()['loss'].values()), rel=1e-4)
-    assert_close(project.checkpoint(), projects[1].checkpoint())
-
-
-def test_several_indices_are_one_process_with_several_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
-    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
-    parallel = Parallel('3,1')
-    assert (parallel.rank, parallel.world, parallel.device) == (0, 1, torch.device('cuda', 3))
-    with mock.patch.object(nn, 'DataParallel') as wrapped:
-        parallel.wrap('model')
-    wrapped.assert_called_once_with('model', [torch.device('cuda', 3), torch.device('cuda', 1)])
-    with pytest.raises(UserError, match='--compile works with one GPU, or with torchrun'):
-        parallel.wrap('model', compiled=True)
-    with pytest.raises(UserError, match='--amp works with one GPU, or with torchrun'):
-        parallel.wrap('model', amp='bf16')
-
-
-@pytest.mark.parametrize('distributed, gpus', [(True, 1), (False, 2)], ids=['torchrun', 'DataParallel'])
-def test_cuda_graphs_are_refused_on_several_gpus(distributed, gpus, tmp_path):
-    cpu = torch.device('cpu')
-    parallel = SimpleNamespace(distributed=distributed, devices=[cpu] * gpus, device=cpu)
-    config = Config({}, specs.pixel(), {'name': 'adam', 'args': {'lr': 1e-3}}, 1, cuda_graphs=True)
-    with pytest.raises(UserError, match='cuda_graphs works with one GPU'):
-        Trainer(config, parallel, tmp_path)
-
-
-# --- GPUs ------------------------------------------------------------------------------------------
-
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
-needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are no two GPUs')
-
-
-def losses_on_gpus(folder, *flags):
-    project = Project(folder, CHANGES)
-    project.train('--gpu', '0', *flags)
-    return list(project.events()['loss'].values())
-
-
-@needs_gpu
-def test_a_gpu_gives_the_losses_of_the_cpu(tmp_path, projects):
-    assert losses_on_gpus(tmp_path) == pytest.approx(list(projects[1].events()['loss'].values()), rel=1e-3)
-
-
-@needs_gpu
-def test_bf16_on_a_gpu_gives_losses_close_to_float32(tmp_path, projects):
-    losses = losses_on_gpus(tmp_path, '--amp', 'bf16')
-    assert losses == pytest.approx(list(projects[1].events()['loss'].values()), rel=0.05)
-
-
-@needs_gpu
-def test_batches_come_to_a_gpu_in_pinned_memory(tmp_path):
-    pinned, step = [], Trainer.step
-
-    def recorded(trainer, batch, *args):
-        pinned.extend(value.is_pinned() for value in batch.values())
-        return step(trainer, batch, *args)
-
-    with mock.patch.object(Trainer, 'step', recorded):
-        Project(tmp_path, CHANGES).train('--gpu', '0')
-    assert len(pinned) == 20 * 4 and all(pinned)
-
-
-@needs_gpu
-def test_a_gpu_without_memory_left_is_one_line(tmp_path, capsys):
-    project = Project(tmp_path, CHANGES)
-    with before_step(1, lambda trainer: torch.empty(1 << 50, device='cuda')), pytest.raises(SystemExit) as end:
-        run_cli(lambda: project.train('--gpu', '0'))
-    assert end.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith('error: out of GPU memory: lower batch_size')
-
-
-@needs_two_gpus
-def test_two_gpus_of_one_process_give_the_losses_of_one(tmp_path):
-    one, two = (losses_on_gpus(tmp_path / gpu, '--gpu', gpu) for gpu in ('0', '0,1'))
-    assert two == pytest.approx(one, rel=1e-4)
 
 
 @needs_two_gpus
 def test_two_processes_on_gpus_give_the_losses_of_one(tmp_path):
     project = Project(tmp_path / 'two', CHANGES)
     run(project, '--gpu', '0', processes=2)
-    losses = list(project.events()['loss'].values())
-    assert losses == pytest.approx(losses_on_gpus(tmp_path / 'one'), rel=1e-4)
+    assert losses(project) == pytest.approx(losses_on_gpus(Project(tmp_path / 'one', CHANGES), '0'), rel=1e-4)

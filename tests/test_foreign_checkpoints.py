@@ -254,6 +254,6 @@ def test_a_pipe_and_a_folder_are_no_checkpoints(tmp_path):
     assert refusal(tmp_path / 'folder.pth') == 'cannot be read (Is a directory)'
 
 
-@pytest.mark.parametrize('seed', range(300))
+@fuzz.each_seed
 def test_a_damaged_checkpoint_loads_or_is_refused_in_one_line(tmp_path, seed):
     fuzz.try_checkpoint(random.Random(seed), tmp_path / 'a.pth')

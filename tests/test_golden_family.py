@@ -103,23 +103,6 @@ def test_lte_fast_on_the_published_grid_of_queries(made):
     assert_same(out.transpose(1, 2).view(arrays['out_grid'].shape), arrays['out_grid'])
 
 
-@each_decoder
-def test_whole_images_by_the_fast_path_are_the_model_at_all_pixels(name, made):
-    told, arrays = golden(name)
-    model, inp = made(name).double(), arrays['inp'][:1].double()
-    try:
-        for size in ((31, 44), (64, 48), tuple(inp.shape[-2:]), (5, 7)):
-            y, x = (-1 + (2 * torch.arange(n, dtype=torch.float64) + 1) / n for n in size)
-            coord = torch.cartesian_prod(y, x)[None]
-            cell = torch.tensor([2 / n for n in size], dtype=torch.float64)
-            with torch.no_grad():
-                expected = model(inp, coord, cell.expand_as(coord))
-                out = model.query_grid(model.encode(inp), y, x, cell)
-            torch.testing.assert_close(out.flatten(1, 2), expected, rtol=1e-9, atol=1e-9)
-    finally:
-        model.float()
-
-
 @pytest.mark.parametrize('size', ['24x32', '21x29'])
 def test_swinir_features_are_those_of_the_authors_code_on_the_image(size):
     _, arrays = golden('swinir')

@@ -1,18 +1,17 @@
 """Caches of image folders: in memory, and decoded copies on disk."""
 
+import multiprocessing
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 
 import numpy as np
 import pytest
 from photos import photo, truncate
 from PIL import Image
 
+from datasets.image_file import read_image
 from datasets.image_folder import ImageFolder
 from errors import UserError
 
@@ -96,13 +95,16 @@ def test_bin_has_no_leftovers_of_killed_processes(folder):
 
 
 def test_bin_of_several_processes_at_once(folder):
-    code = ('import sys, numpy as np\nfrom datasets.image_file import read_image\n'
-            'from datasets.image_folder import ImageFolder\n'
-            'images = ImageFolder(sys.argv[1], cache="bin")\n'
-            'assert all(np.array_equal(images[i], read_image(images.files[i])) for i in range(len(images)))')
-    command = [sys.executable, '-c', code, folder]
-    processes = [subprocess.Popen(command, cwd=Path(__file__).resolve().parents[1]) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    def read():
+        images = ImageFolder(str(folder), cache='bin')
+        assert all(np.array_equal(images[i], read_image(images.files[i])) for i in range(len(images)))
+
+    processes = [multiprocessing.get_context('fork').Process(target=read) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_bin_of_the_longest_name(folder):

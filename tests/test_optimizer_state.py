@@ -113,6 +113,6 @@ def test_an_optimizer_of_ones_own_is_compared_with_itself(tmp_path, monkeypatch)
         fuzz.resume(tmp_path / 'a.pth', 'rows')
 
 
-@pytest.mark.parametrize('seed', range(300))
+@fuzz.each_seed
 def test_any_damage_to_the_state_of_a_run_is_refused_in_one_line_or_harmless(seed, tmp_path):
     fuzz.try_resume(random.Random(seed), tmp_path / 'a.pth')

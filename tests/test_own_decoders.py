@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from specs import a_liif, assert_equal, build, images, liif, pixel, scattered
 
-from models import predict
 from models.a_liif import ALIIF
 from models.liif import LIIF
 from models.mlp import MLPMixture
@@ -86,10 +85,7 @@ OWN = {
 
 
 @pytest.mark.parametrize('model', OWN.values(), ids=OWN)
-def test_evaluation_computes_what_was_trained(model, monkeypatch):
-    monkeypatch.setattr(predict, 'TILE', 6)
-    monkeypatch.setattr(predict, 'QUERIES', 150)
-    monkeypatch.setattr(predict, 'ROWS', 1)
+def test_evaluation_computes_what_was_trained(model, small_tiles):
     trained, evaluated = trained_and_evaluated(model)
     assert trained.std() > 0.01
     torch.testing.assert_close(evaluated, trained, rtol=1e-9, atol=1e-9)

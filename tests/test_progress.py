@@ -1,5 +1,7 @@
 """What a run tells while it trains: time left, curves within an epoch, validation images left out, the next step."""
 
+import contextlib
+import io
 import math
 import re
 import shlex
@@ -57,9 +59,24 @@ def test_after_twenty_iterations_a_line_says_how_long_the_whole_run_will_take(tm
     assert told == f'epoch 1/4000, {(4000 * 125 - 20) / 86400:.1f} days left'
 
 
-def test_the_bar_shows_the_time_left_for_the_whole_run(tmp_path, clock, capsys):
-    Project(tmp_path, {**LONG, 'epoch_max': 2}).train()
-    shown = re.findall(r'(epoch \d/2, [\d.]+[ms] left):', capsys.readouterr().err)
+@pytest.fixture(scope='module')
+def long(tmp_path_factory):
+    """A run of two epochs of 125 iterations: its project, the size and the loss of each batch, and what it shows."""
+    losses, check = [], Trainer.check
+
+    def recorded(trainer, latest, sizes):
+        losses.extend((size, loss.item()) for loss, size in zip(latest, sizes, strict=True))
+        return check(trainer, latest, sizes)
+
+    project, clock = Project(tmp_path_factory.mktemp('long'), {**LONG, 'epoch_max': 2, 'cosine_lr': {}}), Clock()
+    with mock.patch.object(Trainer, 'check', recorded), mock.patch.object(progress, 'time', clock), \
+            timed_steps(clock), contextlib.redirect_stderr(io.StringIO()) as shown:
+        project.train()
+    return project, losses, shown.getvalue()
+
+
+def test_the_bar_shows_the_time_left_for_the_whole_run(long):
+    shown = re.findall(r'(epoch \d/2, [\d.]+[ms] left):', long[2])
     assert {'epoch 1/2, 3.8m left', 'epoch 2/2, 1.8m left', 'epoch 2/2, 30.0s left'} <= {*shown}
 
 
@@ -85,21 +102,13 @@ def test_durations_are_short_to_read(seconds, text):
     assert time_text(seconds) == text
 
 
-def test_curves_have_a_point_every_hundred_iterations_the_mean_of_these(tmp_path):
-    losses, check = [], Trainer.check
-
-    def recorded(trainer, latest, sizes):
-        losses.extend((loss.item(), size) for loss, size in zip(latest, sizes, strict=True))
-        return check(trainer, latest, sizes)
-
-    project = Project(tmp_path, {**LONG, 'epoch_max': 2, 'cosine_lr': {}})
-    with mock.patch.object(Trainer, 'check', recorded):
-        project.train()
+def test_curves_have_a_point_every_hundred_iterations_the_mean_of_these(long):
+    project, losses, _ = long
     events = project.events()
     assert sorted(events['iteration/loss']) == sorted(events['iteration/samples_per_second']) == [100, 200]
     for step, loss in events['iteration/loss'].items():
         part = losses[step - 100:step]
-        assert loss == pytest.approx(sum(a * b for a, b in part) / sum(b for _, b in part), rel=1e-5)
+        assert loss == pytest.approx(sum(size * loss for size, loss in part) / sum(size for size, _ in part), rel=1e-5)
     assert events['iteration/lr'][200] == pytest.approx(1e-3 * (0.5 + 0.5 * math.cos(math.pi * 199 / 250)), rel=1e-5)
 
 

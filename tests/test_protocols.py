@@ -1,7 +1,10 @@
 """scripts/protocols.py: each number of its table is that of its row's and column's protocol."""
 
+import contextlib
+import io
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,22 +15,26 @@ from scripts import protocols
 SET5 = Path('load/benchmark/Set5')
 
 
-@pytest.fixture
-def rows(tmp_path, monkeypatch, capsys):
-    """The table for bicubic interpolation on two images of noise, as {column: {(source, rounded): text}}."""
-    monkeypatch.chdir(tmp_path)
-    for i in range(2):
-        high = np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8)
-        (SET5 / 'HR').mkdir(parents=True, exist_ok=True)
-        Image.fromarray(high).save(SET5 / f'HR/{i}.png')
-        for scale in 2, 4:
-            folder = SET5 / f'LR_bicubic/X{scale}'
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(high[::scale, ::scale]).save(folder / f'{i}x{scale}.png')  # nobody else's reduction
-    monkeypatch.setattr(sys, 'argv', ['protocols.py', '--model', 'bicubic', '--gpu', 'cpu'])
-    protocols.main()
-    head, _, *lines = [line.strip('| ').split(' | ') for line in capsys.readouterr().out.splitlines()]
-    return {column: {tuple(line[:2]): line[i] for line in lines} for i, column in enumerate(head)}
+@pytest.fixture(scope='module')
+def rows(tmp_path_factory):
+    """The table for bicubic interpolation on two images of noise, as {column: {(source, rounded): text}}.
+
+    The images are in the working directory.
+    """
+    with contextlib.chdir(tmp_path_factory.mktemp('protocols')):
+        for i in range(2):
+            high = np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8)
+            (SET5 / 'HR').mkdir(parents=True, exist_ok=True)
+            Image.fromarray(high).save(SET5 / f'HR/{i}.png')
+            for scale in 2, 4:
+                folder = SET5 / f'LR_bicubic/X{scale}'
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(high[::scale, ::scale]).save(folder / f'{i}x{scale}.png')  # nobody else's reduction
+        with mock.patch.object(sys, 'argv', ['protocols.py', '--model', 'bicubic', '--gpu', 'cpu']), \
+                contextlib.redirect_stdout(io.StringIO()) as output:
+            protocols.main()
+        head, _, *lines = [line.strip('| ').split(' | ') for line in output.getvalue().splitlines()]
+        yield {column: {tuple(line[:2]): line[i] for line in lines} for i, column in enumerate(head)}
 
 
 def expected(low, scale, colour, border):

@@ -1,5 +1,6 @@
 """Every command and line of Python that README.md and docs/ show works; a new one needs its place here."""
 
+import ast
 import importlib
 import json
 import re
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]
 RUN_ELSEWHERE = {'scripts/test-div2k.sh': 'test_scripts', 'scripts/test-benchmark.sh': 'test_scripts',
                  'scripts/prepare_data.py': 'test_prepare_data', 'scripts/export_onnx.py': 'test_onnx',
-                 'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'test_web_demo',
+                 'scripts/prepare_photos2k.py': 'test_prepare_photos2k', 'web_demo.py': 'web_server',
                  'examples.own_model': 'test_examples', 'scripts/slurm.sh': 'test_slurm',
                  'scripts/shrink_photos.py': 'test_shrink_photos', 'scripts/benchmark.py': 'test_benchmark',
                  'scripts/profile_model.py': 'test_profile_model', 'scripts/protocols.py': 'test_protocols'}
@@ -59,15 +60,23 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def used(test):
+    """What the code of a file of tests imports, and its strings other than docstrings."""
+    nodes = [*ast.walk(ast.parse((ROOT / f'tests/{test}.py').read_text()))]
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    return [node.name if isinstance(node, ast.alias) else node.value for node in nodes if node not in docstrings
+            and (isinstance(node, ast.alias) or isinstance(node, ast.Constant) and isinstance(node.value, str))]
+
+
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
-def test_every_command_has_a_test_that_runs_it(command):
+def test_every_command_has_a_test_that_uses_its_script(command):
     here = ('demo.py', 'test.py', 'train_liif.py')
     elsewhere = [test for word, test in RUN_ELSEWHERE.items() if word in command]
     assert any(word in ' '.join(command) for word in here + BY_HAND) or elsewhere
     for test in elsewhere:
-        text = (ROOT / f'tests/{test}.py').read_text()
         script, = (word for word, name in RUN_ELSEWHERE.items() if name == test and word in command)
-        assert Path(script).stem in text or script in text
+        names = script, Path(script).name, Path(script).stem
+        assert any(name in re.split('[ /]', text) or name == text for text in used(test) for name in names)
     for path in command:
         if path.startswith(('scripts/', 'configs/', 'examples/', 'requirements')):
             assert (ROOT / path.replace('-x4', '')).exists()

@@ -5,14 +5,8 @@ import torch
 from specs import RCAN
 
 import models
-from models import rdn
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """An RDN of 2 blocks of 2 layers."""
-    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
-    torch.manual_seed(1)
+pytestmark = pytest.mark.usefixtures('small_rdn', 'seeded')
 
 
 def reach(encoder, width):

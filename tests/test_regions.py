@@ -1,5 +1,7 @@
 """Parts of a picture: equal to the same part of the whole, and nothing encoded that they do not need."""
 
+import functools
+
 import numpy as np
 import pytest
 import specs
@@ -10,7 +12,7 @@ from upscaling import picture
 
 import models
 from errors import UserError
-from models import predict, rdn, upscale_pil, upscale_region
+from models import predict, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.regions import Encoded
 from pictures.deep import Deep
@@ -22,23 +24,25 @@ SHAPE = 23, 19  # h, w
 # a part of the output, (top, bottom, left, right), of the whole of that size (H, W): its edges in the input are
 # between pixels; they are at the picture's own; the part is one pixel; it is less than a pixel of the input
 PARTS = [((70, 57), (10, 31, 7, 44)), ((46, 38), (0, 46, 0, 38)), ((101, 83), (60, 61, 82, 83)),
-         ((690, 570), (301, 318, 202, 211)), ((11, 38), (3, 9, 4, 33))]
+         ((230, 190), (101, 107, 66, 70)), ((11, 38), (3, 9, 4, 33))]
 
-each_model = pytest.mark.parametrize('spec', MODELS.values(), ids=MODELS)
+each_model = pytest.mark.parametrize('name', MODELS)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Tiles and bands of a few pixels, and an RDN of 2 blocks of 2 layers."""
-    for name, value in {'TILE': 7, 'KEPT': 4, 'AT_ONCE': 6, 'QUERIES': 150, 'ROWS': 1}.items():
+def few(small_tiles, small_rdn, seeded, monkeypatch):
+    """Few pixels encoded at once, and few kept."""
+    for name, value in {'TILE': 7, 'KEPT': 4, 'AT_ONCE': 6}.items():
         monkeypatch.setattr(predict, name, value)
-    monkeypatch.setitem(rdn.CONFIGS, 'A', (2, 2, 3))
-    torch.manual_seed(1)
+
+
+def photo():
+    return torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture
 def image():
-    return torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(2))
+    return photo()
 
 
 def make(spec):
@@ -61,6 +65,12 @@ def expected(model, image, size, part):
         return upscale_whole(model, image, size, model.data_norm, True)[:, top:bottom, left:right]
 
 
+@pytest.fixture(scope='module')
+def wholes():
+    """`expected` for the names of models, each computed once."""
+    return functools.cache(lambda name, size, part: expected(make(MODELS[name]), photo(), size, part))
+
+
 def assert_close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
@@ -76,21 +86,18 @@ def seen(model, ask):
 
 @each_model
 @pytest.mark.parametrize('size, part', PARTS)
-def test_a_region_equals_that_part_of_the_whole(spec, image, size, part):
-    model = make(spec)
+def test_a_region_equals_that_part_of_the_whole(name, image, size, part, wholes):
     top, bottom, left, right = part
-    region = upscale_region(model, image, box_of(size, part), (bottom - top, right - left))
-    assert_close(region, expected(model, image, size, part))
+    region = upscale_region(make(MODELS[name]), image, box_of(size, part), (bottom - top, right - left))
+    assert_close(region, wholes(name, size, part))
 
 
 @each_model
-def test_regions_that_share_features_equal_those_parts_of_the_whole(spec, image):
-    model = make(spec)
-    encoded = Encoded(model, image)
+def test_regions_that_share_features_equal_those_parts_of_the_whole(name, image, wholes):
+    encoded = Encoded(make(MODELS[name]), image)
     for size, part in PARTS:
         top, bottom, left, right = part
-        assert_close(encoded.region(box_of(size, part), (bottom - top, right - left)),
-                     expected(model, image, size, part))
+        assert_close(encoded.region(box_of(size, part), (bottom - top, right - left)), wholes(name, size, part))
 
 
 def test_the_encoder_sees_the_box_and_its_receptive_field_alone(image):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from projects import Project, before_step, error, forked, only_line
+from projects import Project, before_step, error, error_of_process, forked, only_line
 
 from cli import run_cli
 from errors import UserError
@@ -24,21 +24,21 @@ def with_two_gpus(project, monkeypatch, capsys, gpu):
 
 
 @pytest.mark.parametrize('gpu, index', [('2', 2), ('0,5', 5), ('-1', -1)])
-def test_a_gpu_that_is_not_there(project, monkeypatch, capsys, gpu, index):
+def test_a_gpu_that_is_not_there_is_told_with_those_that_are(project, monkeypatch, capsys, gpu, index):
     assert with_two_gpus(project, monkeypatch, capsys, gpu) == f'error: --gpu: there is no GPU {index} (known: 0, 1)'
 
 
-def test_a_gpu_that_is_named_twice(project, monkeypatch, capsys):
+def test_a_gpu_may_be_named_once(project, monkeypatch, capsys):
     assert with_two_gpus(project, monkeypatch, capsys, '0,0') == 'error: --gpu 0,0 names a GPU twice'
 
 
 @pytest.mark.parametrize('gpu', ['all', '0;1', ''])
-def test_a_gpu_that_is_no_index(project, monkeypatch, capsys, gpu):
+def test_a_gpu_is_given_by_its_index(project, monkeypatch, capsys, gpu):
     line = with_two_gpus(project, monkeypatch, capsys, gpu)
     assert line == f"error: --gpu must be 'cpu' or indices such as 0 or 0,1, not {gpu!r}"
 
 
-def test_a_gpu_without_memory_left(project, capsys):
+def test_where_a_gpus_memory_ends_the_error_says_what_to_lower(project, capsys):
     def exhaust(trainer):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has ...')
     with before_step(2, exhaust), pytest.raises(SystemExit) as end:
@@ -60,15 +60,46 @@ def test_without_cuda_training_runs_on_the_cpu_and_says_so_in_one_line(project, 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(project):
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A project whose run has ended; tests may change its config, but the run refuses what they then ask for."""
+    project = Project(tmp_path_factory.mktemp('trained'))
     project.train()
+    return project
+
+
+def test_a_wrong_path_to_the_config_is_told_before_the_state_of_the_runs_folder(trained):
     for flags in ([], ['--resume'], ['--overwrite']):
-        assert error(project, '--name', '_tiny', *flags, config='large.yaml') == (
+        assert error(trained, '--name', '_tiny', '--config', 'large.yaml', *flags) == (
             'large.yaml: cannot be read (No such file or directory)')
 
 
+def test_a_run_that_is_there_is_not_replaced_unasked(trained):
+    trained.change({})
+    assert error(trained) == 'save/_tiny holds a run: continue it with --resume, or replace it with --overwrite'
+
+
+def test_a_run_that_has_ended_cannot_be_resumed(trained):
+    trained.change({})
+    assert error(trained, '--resume') == 'tiny.yaml: epoch_max 3 is already reached (epoch 3)'
+
+
+@pytest.mark.parametrize('changes, flags, key', [
+    ({'train_dataset.batch_size': 4}, [], 'train_dataset.batch_size'),
+    ({'train_dataset.wrapper.args.inp_size': 9}, [], 'train_dataset.wrapper.args.inp_size'),
+    ({'optimizer.args.lr': 1}, [], 'optimizer.args.lr'),
+    ({'model.args.imnet_spec.args.hidden_list': [9]}, [], 'model.args.imnet_spec.args.hidden_list'),
+    ({'data_norm': None}, [], 'data_norm'), ({'ema': 0.9}, [], 'ema'), ({'seed': 1}, [], 'seed'),
+    ({'loss': [{'name': 'mse'}]}, [], 'loss'),
+    ({}, ['--seed', '1'], 'seed'), ({}, ['--amp', 'bf16'], 'amp'), ({}, ['--tf32'], 'tf32')])
+def test_what_changes_the_weights_cannot_be_changed_on_resuming(trained, changes, flags, key):
+    trained.change({**changes, 'epoch_max': 4})
+    assert error(trained, '--resume', *flags).startswith(
+        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); restore it")
+
+
 @pytest.mark.parametrize('link', ['save', 'save/_tiny'])
-def test_a_save_folder_on_a_disk_that_is_not_mounted(project, link):
+def test_of_a_save_folder_on_a_disk_that_is_not_mounted_the_link_is_named(project, link):
     (project.folder / link).parent.mkdir(exist_ok=True)
     (project.folder / link).symlink_to('/nowhere/disk')
     assert error(project) == (f'{link}: is a link to /nowhere/disk, which does not exist; mount its disk, or '
@@ -83,7 +114,7 @@ def test_a_save_folder_may_be_a_link_to_another_disk(project):
 
 
 @pytest.mark.parametrize('rank, world', [('0', '2'), ('1', '2'), ('3', '1')])
-def test_several_processes_that_torchrun_did_not_start(project, monkeypatch, rank, world):
+def test_several_processes_must_be_started_by_torchrun(project, monkeypatch, rank, world):
     monkeypatch.setenv('RANK', rank)
     monkeypatch.setenv('WORLD_SIZE', world)
     with pytest.raises(UserError, match=f'RANK is {rank} and WORLD_SIZE {world}, but not by torchrun: start several'):
@@ -98,31 +129,7 @@ def test_one_process_whose_environment_says_so_trains(project, monkeypatch):
     assert project.checkpoint()['epoch'] == 1
 
 
-def test_a_run_that_is_there_already(project):
-    project.train()
-    assert error(project) == 'save/_tiny holds a run: continue it with --resume, or replace it with --overwrite'
-
-
-def test_epoch_max_already_reached(project):
-    project.train()
-    assert error(project, '--resume') == 'tiny.yaml: epoch_max 3 is already reached (epoch 3)'
-
-
-@pytest.mark.parametrize('changes, flags, key', [
-    ({'train_dataset.batch_size': 4}, [], 'train_dataset.batch_size'),
-    ({'train_dataset.wrapper.args.inp_size': 9}, [], 'train_dataset.wrapper.args.inp_size'),
-    ({'optimizer.args.lr': 1}, [], 'optimizer.args.lr'),
-    ({'model.args.imnet_spec.args.hidden_list': [9]}, [], 'model.args.imnet_spec.args.hidden_list'),
-    ({'data_norm': None}, [], 'data_norm'), ({'ema': 0.9}, [], 'ema'), ({'seed': 1}, [], 'seed'),
-    ({}, ['--seed', '1'], 'seed'), ({}, ['--amp', 'bf16'], 'amp'), ({}, ['--tf32'], 'tf32')])
-def test_resuming_with_another_config(project, changes, flags, key):
-    project.train()
-    project.change({**changes, 'epoch_max': 4})
-    assert error(project, '--resume', *flags).startswith(
-        f"tiny.yaml: {key} differs from the run's own (save/_tiny/config.yaml); restore it")
-
-
-def test_resuming_a_cosine_schedule_with_another_epoch_max(tmp_path):
+def test_a_cosine_schedule_cannot_be_resumed_with_another_epoch_max(tmp_path):
     project = Project(tmp_path, {'cosine_lr': {}})
     project.train()
     project.change({'cosine_lr': {}, 'epoch_max': 4})
@@ -130,14 +137,14 @@ def test_resuming_a_cosine_schedule_with_another_epoch_max(tmp_path):
 
 
 @pytest.mark.parametrize('obstacle', ['save', 'save/_tiny', 'save/_tiny/tensorboard'])
-def test_a_save_folder_that_cannot_be_written(project, obstacle):
+def test_a_save_folder_that_cannot_be_made_is_told_with_the_reason(project, obstacle):
     (project.folder / obstacle).parent.mkdir(parents=True, exist_ok=True)
     (project.folder / obstacle).write_text('in the way')
     assert re.fullmatch(r'save(/_tiny(/tensorboard)?)?: cannot be read or written \(.*\)', error(project))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
-def test_a_save_folder_without_permission(project):
+def test_a_save_folder_must_be_one_where_the_user_may_write(project):
     (project.folder / 'save').mkdir(mode=0o500)
     assert error(project) == 'save/_tiny: cannot be read or written (Permission denied)'
 
@@ -148,14 +155,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     project.train()
     before = (project.run / 'epoch-last.pth').read_bytes()
     project.change(changes)
-    assert error(project, '--resume', largest_file=len(before) // 2) == (
+    assert error_of_process(project, '--resume', largest_file=len(before) // 2) == (
         'save/_tiny/epoch-last.pth: cannot be written (File too large)')
     assert (project.run / 'epoch-last.pth').read_bytes() == before
     assert sorted(path.name for path in project.run.iterdir()) == [
         'config.yaml', 'epoch-last.pth', 'lock', 'log.txt', 'tensorboard']
 
 
-def test_a_loss_that_is_not_finite(project):
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_iteration(project):
     project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1e30}}})
     assert re.fullmatch('the loss is (inf|nan) in epoch 1/3, iteration [23]: lower lr or set grad_clip; save/_tiny '
                         'keeps what was saved before', error(project))

@@ -4,20 +4,21 @@ import json
 import math
 import os
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from projects import REPOSITORY, forked
 from specs import a_liif
 
 import models
 from errors import UserError
 from scripts import compare
 
-SCRIPTS = Path(__file__).resolve().parents[1] / 'scripts'
+SCRIPTS = REPOSITORY / 'scripts'
 
 
 def write_photo(path, height, width):
@@ -42,59 +43,78 @@ def folder(tmp_path_factory):
 
 
 def run(script, *args, folder):
-    """What `bash scripts/SCRIPT ARGS` gives, called in `folder`, its `python` being this one."""
-    env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(['bash', SCRIPTS / script, *args], cwd=folder, env=env, capture_output=True, text=True)
+    """What `bash scripts/SCRIPT ARGS` gives, called in `folder`, and the call of `python` to which it comes, or None.
+
+    `python` is stood in for by a script that notes how it was called.
+    """
+    with tempfile.TemporaryDirectory() as path:
+        (Path(path) / 'python').write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {path}/call\n')
+        (Path(path) / 'python').chmod(0o755)
+        done = subprocess.run(['bash', SCRIPTS / script, *args], cwd=folder, capture_output=True, text=True,
+                              env={**os.environ, 'PATH': f'{path}:{os.environ["PATH"]}'})
+        call = Path(path) / 'call'
+        return done, call.read_text().splitlines() if call.exists() else None
+
+
+def evaluate(call, folder):
+    """Runs the `call` of test.py in `folder`."""
+    script, *args = call
+    assert Path(script).samefile(REPOSITORY / 'test.py')
+    return forked(folder, 'test.py', *args)
 
 
 def configs(path):
     return [Path(result['config']).stem for result in json.loads(path.read_text())['results']]
 
 
-@pytest.fixture(scope='module')
-def benchmark(folder):
-    return run('test-benchmark.sh', 'model.pth', 'cpu', '--json', 'benchmark.json', folder=folder)
-
-
-def test_benchmark_sets_that_are_there_are_evaluated_at_all_scales(folder, benchmark):
-    assert benchmark.returncode == 0, benchmark.stderr
+def test_benchmark_sets_that_are_there_are_evaluated_at_all_scales(folder):
+    done, call = run('test-benchmark.sh', 'model.pth', 'cpu', '--json', 'benchmark.json', folder=folder)
+    assert done.returncode == 0
+    assert [line.split(':')[0] for line in done.stderr.splitlines()] == ['Urban100 is left out']
+    tested = evaluate(call, folder)
+    assert tested.returncode == 0, tested.stderr
     expected = [f'test-{name}-{scale}' for name in ('set5', 'set14', 'b100') for scale in (2, 3, 4, 6, 8)]
     assert configs(folder / 'benchmark.json') == expected
     results = json.loads((folder / 'benchmark.json').read_text())['results']
     assert all(0 < result['psnr'] < math.inf for result in results)
-    assert [line.split()[0] for line in benchmark.stdout.splitlines() if line.startswith('test-')] == expected
-
-
-def test_benchmark_set_that_is_absent_gives_one_line(benchmark):
-    lines = [line for line in benchmark.stderr.splitlines() + benchmark.stdout.splitlines() if 'Urban100' in line]
-    assert len(lines) == 1
-    assert 'load/benchmark/Urban100/HR is missing' in lines[0]
+    assert [line.split()[0] for line in tested.stdout.splitlines() if line.startswith('test-')] == expected
 
 
 def test_without_any_benchmark_set_each_gives_its_line(tmp_path):
-    result = run('test-benchmark.sh', 'model.pth', folder=tmp_path)
-    assert result.returncode == 2
-    assert [line.split()[0] for line in result.stderr.splitlines()] == ['Set5', 'Set14', 'B100', 'Urban100']
+    done, call = run('test-benchmark.sh', 'model.pth', folder=tmp_path)
+    assert (done.returncode, call) == (2, None)
+    lines = done.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ['Set5', 'Set14', 'B100', 'Urban100']
+    assert all(f'load/benchmark/{line.split()[0]}/HR is missing' in line for line in lines)
 
 
 def test_div2k_is_evaluated_at_all_scales(folder):
-    result = run('test-div2k.sh', 'model.pth', 'cpu', '--json', 'div2k.json', folder=folder)
-    assert result.returncode == 0, result.stderr
+    done, call = run('test-div2k.sh', 'model.pth', 'cpu', '--json', 'div2k.json', folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert evaluate(call, folder).returncode == 0
     assert configs(folder / 'div2k.json') == [f'test-div2k-{scale}' for scale in (2, 3, 4, 6, 12, 18, 24, 30)]
 
 
 def test_absent_div2k_is_an_error_of_one_line(folder, tmp_path):
-    result = run('test-div2k.sh', folder / 'model.pth', 'cpu', folder=tmp_path)
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert 'load/div2k/DIV2K_valid_HR' in result.stderr
+    _, call = run('test-div2k.sh', folder / 'model.pth', 'cpu', folder=tmp_path)
+    tested = evaluate(call, tmp_path)
+    assert tested.returncode == 2
+    assert len(tested.stderr.splitlines()) == 1
+    assert 'load/div2k/DIV2K_valid_HR' in tested.stderr
+
+
+@pytest.mark.parametrize('script', ['test-div2k.sh', 'test-benchmark.sh'])
+@pytest.mark.parametrize('given, gpu', [(['a.pth'], '0'), (['a.pth', 'cpu'], 'cpu')])
+def test_the_model_and_the_gpu_are_passed_on(script, given, gpu, folder):
+    _, call = run(script, *given, folder=folder)
+    assert call[-4:] == ['--model', 'a.pth', '--gpu', gpu]
 
 
 @pytest.mark.parametrize('script', ['test-div2k.sh', 'test-benchmark.sh'])
 def test_without_a_model_the_usage_is_shown(script, tmp_path):
-    result = run(script, folder=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == f'usage: bash scripts/{script} MODEL [GPU]\n'
+    done, call = run(script, folder=tmp_path)
+    assert (done.returncode, call) == (2, None)
+    assert done.stderr == f'usage: bash scripts/{script} MODEL [GPU]\n'
 
 
 def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, capsys):

@@ -1,41 +1,49 @@
 """Little shared memory, as Docker's 64 MB: whole photos pass through it, and what does not is told in one line."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from photos import save_photos
+from photos import photo
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def evaluate(folder, shared):
-    """What test.py gives for a photo of 2040x1356 where /dev/shm has a size of `shared`."""
-    save_photos(folder / 'photos', a=(1356, 2040))
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with a photo of 2040x1356 and t.yaml, the config of a test on it."""
+    folder = tmp_path_factory.mktemp('photo')
+    (folder / 'photos').mkdir()
+    Image.fromarray(photo(1356, 2040)).save(folder / 'photos/a.png', compress_level=0)
     config = {'test_dataset': {
         'dataset': {'name': 'image-folder', 'args': {'root_path': 'photos'}}, 'batch_size': 1, 'num_workers': 1,
         'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 8}}}}
     (folder / 't.yaml').write_text(yaml.safe_dump(config))
+    return folder
+
+
+def evaluate(folder, shared):
+    """What test.py gives for the photo where /dev/shm has a size of `shared`."""
     command = (f'mount -t tmpfs -o size={shared} tmpfs /dev/shm && exec {sys.executable} {ROOT}/test.py '
                '--config t.yaml --model bicubic --gpu cpu')
     done = subprocess.run(['unshare', '-m', 'bash', '-c', command], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'}, timeout=120)
+                          timeout=120)
     if 'unshare' in done.stderr or 'mount' in done.stderr:
         pytest.skip('needs the right to mount')
     return done
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='/dev/shm is of Linux')
-def test_a_photo_of_div2ks_size_passes_through_16_mb(tmp_path):
-    done = evaluate(tmp_path, '16m')
+def test_a_photo_of_div2ks_size_passes_through_16_mb(folder):
+    done = evaluate(folder, '16m')
     assert done.returncode == 0 and 'result: ' in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='/dev/shm is of Linux')
-def test_too_little_shared_memory_is_one_line_that_says_what_to_do(tmp_path):
-    done = evaluate(tmp_path, '4m')
+def test_too_little_shared_memory_is_one_line_that_says_what_to_do(folder):
+    done = evaluate(folder, '4m')
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith('set num_workers: 0 in the config') and 'Traceback' not in done.stderr

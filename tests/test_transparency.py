@@ -50,11 +50,14 @@ def as_palette(image):
     return result
 
 
-@pytest.mark.parametrize('convert', [
-    lambda image: image, lambda image: image.convert('LA'), lambda image: image.convert('PA'), as_palette],
-    ids=['RGBA', 'LA', 'PA', 'palette with tRNS'])
-@pytest.mark.parametrize('alpha', [
-    disc(), np.maximum(disc(), 1), disc(edge=6), disc(edge=30)], ids=['hard', 'on alpha 1', 'soft', 'wide'])
+MODES = {'RGBA': lambda image: image, 'LA': lambda image: image.convert('LA'),
+         'PA': lambda image: image.convert('PA'), 'palette with tRNS': as_palette}
+ALPHAS = {'hard': disc(), 'on alpha 1': np.maximum(disc(), 1), 'soft': disc(edge=6), 'wide': disc(edge=30)}
+
+
+@pytest.mark.parametrize('alpha, convert', [
+    pytest.param(alpha, convert, id=f'{name}-{mode}') for mode, convert in MODES.items()
+    for name, alpha in ALPHAS.items() if mode == 'RGBA' or name == 'hard'])
 def test_black_under_little_alpha_is_not_seen_around_white(model, alpha, convert):
     colours = np.where(alpha[..., None] <= 5, 0, 255).repeat(3, axis=2)
     image = convert(Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8)))

@@ -1,11 +1,11 @@
 """Videos: as many frames, of the right colours, with the sound as it was, and memory for a few frames."""
 
 import os
-import subprocess
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from films import ffmpeg
 from PIL import Image
 from upscaling import SWAPPED, picture
 
@@ -14,11 +14,6 @@ from pictures.video import write_video
 
 SOUND = '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.5:sample_rate=44100'
 TAGS = '-vf', 'scale=out_color_matrix=bt709', '-colorspace', 'bt709'
-
-
-def ffmpeg(*args, **kwargs):
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', *map(str, args)]
-    return subprocess.run(command, check=True, capture_output=True, **kwargs).stdout
 
 
 def make(path, *options, count=5, size=(64, 48), rate='10', sound=SOUND):

@@ -54,7 +54,7 @@ def test_keys_may_be_numbers_and_a_file_may_begin_with_a_mark(tmp_path):
     assert load_yaml(tmp_path / 'a.yaml') == {'a': {1: 'b', 2: 'c'}}
 
 
-@pytest.mark.parametrize('seed', range(300))
+@fuzz.each_seed
 def test_a_damaged_config_is_read_or_refused_in_one_line(tmp_path, seed):
     fuzz.try_config(random.Random(seed), tmp_path / 'a.yaml')
 

@@ -50,7 +50,7 @@ def test_a_video_has_even_sides_and_the_same_frames(cli, photo, bilinear):
 
 
 @pytest.mark.parametrize('suffix', ['gif', 'webp'])
-def test_animations(cli, photo, suffix):
+def test_an_animation_zooms_for_four_seconds_and_rests_for_one(cli, photo, suffix):
     assert cli('photo.png', '--zoom', f'zoom.{suffix}', '--resolution', 40)[0] == 0
     frames = imageio.imread(f'zoom.{suffix}', plugin='pillow', index=..., mode='RGB')
     assert frames.shape[1:] == (30, 40, 3)
