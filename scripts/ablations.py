@@ -84,6 +84,8 @@ VARIANTS = {
         **PIXEL, **LAYER, **RESIDUAL, **functions(16), **width(32), **EVERY_PIXEL},
     'pixel space, layer init, residual, K = 16, width 64, every pixel': {
         **PIXEL, **LAYER, **RESIDUAL, **functions(16), **width(64), **EVERY_PIXEL},
+    'pixel space, layer init, residual, K = 16, width 32, every pixel, small expansion net': {
+        **PIXEL, **LAYER, **RESIDUAL, **functions(16), **width(32), **EVERY_PIXEL, f'{NET}.hidden_list': [64, 64]},
     'LIIF': LIIF,
     'LIIF, residual': {**LIIF, **RESIDUAL},
     'LTE (has the residual)': LTE,
