@@ -103,9 +103,9 @@ def test_peak_memory_is_what_the_call_held_at_once():
         for _ in range(3):
             torch.ones(2, 12_000_000).sum(dim=0)  # 96 MB, and 48 for the sum
 
-    # What a call left to malloc does not make the next one look smaller. The smallest counts, for on a busy machine
-    # pages that the system had taken away may come back meanwhile.
-    assert min(benchmark.peak_bytes(call, CPU) for _ in range(3)) == pytest.approx(144e6, rel=0.15)
+    # What a call left to malloc does not make the next one look smaller. The smallest counts, and may be larger than
+    # 144 MB: on a busy machine pages that the system had taken away may come back meanwhile.
+    assert 130e6 < min(benchmark.peak_bytes(call, CPU) for _ in range(3)) < 200e6  # 432 would be that of all together
 
 
 def test_flops_are_two_for_each_multiply_add_backward_included():
