@@ -36,17 +36,16 @@ from demos.compare import weights_map
 from devices import pick_device, set_precision
 from evaluation import predictions
 from files import atomic_write
-from models.pretrained import DEFAULT, load_pretrained
+from models.pretrained import DEFAULT, WEB, load_pretrained
 from pictures.modes import to_picture
 from pictures.sheets import sheet
-from scripts.results import digests, load_models
+from scripts.results import choose, digests, load_models
 from utils import calc_psnr, luma, to_float
 
 PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
 OPEN, PHOTOS2K = 'load/photos/valid_open', 'load/photos2k/valid_HR'
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and the factor by which it is reduced first
-OURS = DEFAULT
 
 
 class Part(NamedTuple):
@@ -99,17 +98,18 @@ def crops(names, parts, side, device):
 
 
 def weights(device):
-    """A sheet of how OURS mixes its functions to restore the reduced photo."""
+    """A sheet of how DEFAULT mixes its functions to restore the reduced photo."""
     batch = sample(*MIXED)
     photo = to_picture(to_float(batch['inp'][0]), 'RGB')
-    return weights_map(load_pretrained(OURS).to(device), photo, tuple(batch['gt'].shape[-2:]), view=photo.size)
+    return weights_map(load_pretrained(DEFAULT).to(device), photo, tuple(batch['gt'].shape[-2:]), view=photo.size)
 
 
 def main():
     device = pick_device(parse_args().gpu)
     set_precision(tf32=False)
-    for path, draw in ((PHOTOS, partial(crops, ('bicubic', OURS), FEW, 256)),
-                       (CROPS, partial(crops, digests(), MANY, 192)),
+    names = [name for name in choose(None, digests()) if name != WEB]  # which is for other photos than these
+    for path, draw in ((PHOTOS, partial(crops, ('bicubic', DEFAULT), FEW, 256)),
+                       (CROPS, partial(crops, names, MANY, 192)),
                        (WEIGHTS, weights)):
         try:
             figure = draw(device)

@@ -60,7 +60,7 @@ def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
 
 def test_mixing_weights_are_shown_at_the_size_of_the_reduced_photo(work, monkeypatch):
     monkeypatch.setattr(figures, 'MIXED', (str(work / 'load/benchmark/Set5/HR'), 0, 2))
-    monkeypatch.setattr(figures, 'OURS', 'pretrained/small.pth')
+    monkeypatch.setattr(figures, 'DEFAULT', 'pretrained/small.pth')
     sheet = figures.weights(torch.device('cpu'))
     assert sheet.size == (4 * 30 + 3 * 8, 2 * (25 + 28) + 8)  # input, which rules, and three functions
     reduced = Image.open(work / 'load/benchmark/Set5/HR/0.png').resize((30, 25), Image.BICUBIC)
