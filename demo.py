@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
-    source.add_argument('--input', type=Path, help='the same, as in LIIF')
+    source.add_argument('--input', type=Path, help="the same, by the name that LIIF's demo uses")
     made = parser.add_mutually_exclusive_group()
     made.add_argument('--output', help='the file to write, or a folder (a new one ends in /); by default the result '
                                        'is put beside the picture, as photo-x4.png')
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     target.add_argument('--resolution', type=size_from, metavar='SIZE',
                         help='HEIGHT,WIDTH or WIDTHxHEIGHT, with any aspect ratio, or one number for the longer side '
                              '(default for --zoom: 1280 for videos, 640 for animations)')
-    parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
+    parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: edsr-baseline-A-liif-pixel)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
                         help='do not use bf16, in which 8-bit results are computed if the GPU or CPU supports it')

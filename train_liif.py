@@ -19,7 +19,7 @@ from cli import add_import_option, run_cli
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', required=True)
+    parser.add_argument('--config', required=True, help='the YAML file of the run, see docs/config.md')
     parser.add_argument('--name', help='folder in save/ (default: _CONFIG_NAME)')
     parser.add_argument('--tag', help="appended to the folder's name")
     parser.add_argument('--gpu', default='0', help="index, or several as 0,1 (DataParallel), or 'cpu'")
@@ -30,10 +30,11 @@ def parse_args() -> argparse.Namespace:
                         'schedule follows the clock; not repeatable bit for bit')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                         help='override a key of the config, e.g. optimizer.args.lr=1e-5; repeatable')
-    parser.add_argument('--seed', type=int, help="override the config's")
-    parser.add_argument('--amp', choices=['bf16'], help='mixed precision')
-    parser.add_argument('--tf32', action='store_true', default=None, help='TF32 in products and convolutions on GPUs')
-    parser.add_argument('--channels-last', action='store_true', default=None, help='memory format of the encoder')
+    parser.add_argument('--seed', type=int, help="override the config's seed")
+    parser.add_argument('--amp', choices=['bf16'], help='mixed precision: faster, on one GPU or with torchrun')
+    parser.add_argument('--tf32', action='store_true', default=None, help='TF32 on GPUs: faster, less exact')
+    parser.add_argument('--channels-last', action='store_true', default=None,
+                        help='channels-last memory format of the encoder')
     parser.add_argument('--compile', action='store_true', default=None, help='torch.compile')
     parser.add_argument('--cuda-graphs', action='store_true', default=None, help='launch steps as CUDA graphs: faster '
                         'where launching takes longer than computing')

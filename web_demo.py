@@ -14,7 +14,7 @@ from cli import add_import_option, run_cli
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: the best for its time)')
+    parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: edsr-baseline-A-liif-pixel)')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--port', type=int, default=7860)
     add_import_option(parser)

@@ -32,7 +32,7 @@ class Convolutions(nn.Sequential):
 
 @models.register('own-decoder')
 class Slopes(Decoder):
-    """A latent code gives a colour, and its slopes in y and x; queries in between mix the nearest four codes'."""
+    """A latent code gives a colour, and its slopes in y and x; a query mixes what its four nearest codes give."""
 
     def __init__(self, encoder_spec: dict, feat_unfold: bool = True, residual: Residual = None):
         super().__init__(encoder_spec, local_ensemble=True, feat_unfold=feat_unfold, cell_decode=False,

@@ -4,7 +4,7 @@
         --output load/small --megabytes 38
 
 Each folder is copied to one of the same name in --output. All photos get the same quality, the highest at which they
-fit as far as every tenth of them tells; their sizes in pixels are unchanged. Colours keep the full resolution: WebP,
+fit, estimated from every tenth of them; their sizes in pixels are unchanged. Colours keep the full resolution: WebP,
 which halves it, is 3 dB further from the photos in files of nearly the same size.
 """
 
