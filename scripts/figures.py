@@ -1,9 +1,10 @@
-"""Makes figures of what the weights in pretrained/ do, in results/: photos.png, crops.png and weights.png.
+"""Makes figures of what the weights in pretrained/ do, in results/: photos, jpeg, crops and weights (.png).
 
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
-The first shows parts of three photos by the demo's model, the second parts of others at two scales by every model, and
-the third how A-LIIF mixes its functions over a photo. If the photos are not in load/, a line says so.
+The first shows parts of three photos by the demo's model, the second parts of compressed photos also by the model for
+pictures from the web, the third parts of others at two scales by every model, and the last how A-LIIF mixes its
+functions over a photo. If the photos are not in load/, a line says so.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 import datasets
-from datasets.wrappers import SRImplicitDownsampled
+from datasets.degraded import SRImplicitDegraded
 from demos.compare import weights_map
 from devices import pick_device, set_precision
 from evaluation import predictions
@@ -42,14 +43,17 @@ from pictures.sheets import sheet
 from scripts.results import choose, digests, load_models
 from utils import calc_psnr, luma, to_float
 
-PHOTOS, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'crops', 'weights'))
+PHOTOS, JPEG, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'jpeg', 'crops', 'weights'))
 SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
 OPEN, PHOTOS2K = 'load/photos/valid_open', 'load/photos2k/valid_HR'
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and the factor by which it is reduced first
 
 
 class Part(NamedTuple):
-    """A square of a photo: folder and number, left, top and side in pixels, and the scale by which it is reduced."""
+    """A square of a photo: folder and number, left, top and side in pixels, and the scale by which it is reduced.
+
+    `quality`: with which the reduced photo is compressed as JPEG; None: not at all.
+    """
 
     folder: str
     number: int
@@ -57,19 +61,22 @@ class Part(NamedTuple):
     top: int
     side: int
     scale: float
+    quality: int | None = None
 
 
 FEW = Part(SET14, 10, 330, 170, 128, 4), Part(OPEN, 2, 280, 80, 128, 4), Part(PHOTOS2K, 5, 200, 300, 512, 12)
+COMPRESSED = Part(OPEN, 2, 280, 80, 128, 3, 50), Part(OPEN, 8, 200, 150, 128, 3, 50)
 MANY = [Part(*part, 96, scale) for part in ((SET14, 6, 250, 150), (SET14, 13, 470, 240), (B100, 46, 120, 60))
         for scale in (4, 3.7)]
 
 
-def sample(folder, i, scale):
-    """Photo `i` of `folder` as in a test at `scale`: a batch of one."""
+def sample(folder, i, scale, quality=None):
+    """Photo `i` of `folder` as in a test at `scale`, and with `--jpeg` of that `quality`: a batch of one."""
     dataset = datasets.make({'name': 'image-folder', 'args': {'root_path': folder}})
     if i >= len(dataset):
         raise UserError(f'{folder}: has only {len(dataset)} images, but number {i + 1} is needed')
-    return default_collate([SRImplicitDownsampled(dataset, scale_min=scale)[i]])
+    jpeg = {'jpeg': 1, 'quality': quality} if quality else {}
+    return default_collate([SRImplicitDegraded(dataset, **jpeg, scale_min=scale)[i]])
 
 
 def crops(names, parts, side, device):
@@ -85,9 +92,10 @@ def crops(names, parts, side, device):
 
     for part in parts:
         box = part.left, part.top, part.left + part.side, part.top + part.side
-        batch = sample(part.folder, part.number, part.scale)
+        batch = sample(part.folder, part.number, part.scale, part.quality)
         low = to_picture(to_float(batch['inp'][0]), 'RGB')
-        add(f'LR, x{part.scale:g}', low.resize((side, side), Image.NEAREST, [x / part.scale for x in box]))
+        jpeg = f', JPEG {part.quality}' if part.quality else ''
+        add(f'LR, x{part.scale:g}{jpeg}', low.resize((side, side), Image.NEAREST, [x / part.scale for x in box]))
         for name, net in nets.items():
             (pred, truth), = predictions([batch], net, net.data_norm)
             pred, truth = (image[:, box[1]:box[3], box[0]:box[2]].cpu() for image in (pred, truth))
@@ -109,6 +117,7 @@ def main():
     set_precision(tf32=False)
     names = [name for name in choose(None, digests()) if name != WEB]  # which is for other photos than these
     for path, draw in ((PHOTOS, partial(crops, ('bicubic', DEFAULT), FEW, 256)),
+                       (JPEG, partial(crops, ('bicubic', DEFAULT, WEB), COMPRESSED, 256)),
                        (CROPS, partial(crops, names, MANY, 192)),
                        (WEIGHTS, weights)):
         try:

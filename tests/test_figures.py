@@ -1,5 +1,6 @@
 """scripts/figures.py: what its pictures of the weights show."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_crops_show_reduced_photo_models_and_truth_at_each_scale(work):
         assert np.ptp(panel(sheet, 2, row)) < 255 and not np.array_equal(panel(sheet, 2, row), shown)
 
 
+def test_a_compressed_part_shows_the_jpeg_that_the_models_saw(work):
+    photos = work / 'load/benchmark/Set5/HR'
+    part = figures.Part(str(photos), 2, 24, 16, 10, 4, quality=20)
+    sheet = figures.crops(['bicubic'], [part], 20, torch.device('cpu'))
+    file = io.BytesIO()
+    Image.open(photos / '2.png').crop((0, 0, 60, 48)).resize((15, 12), Image.BICUBIC).save(
+        file, 'JPEG', quality=20, subsampling='4:2:0')
+    expected = Image.open(file).resize((20, 20), Image.NEAREST, (6, 4, 8.5, 6.5))
+    np.testing.assert_allclose(panel(sheet, 0, 0), np.asarray(expected), atol=1)
+
+
 def test_a_part_that_is_larger_than_it_is_shown_is_reduced(work):
     photos = work / 'load/benchmark/Set5/HR'
     part = figures.Part(str(photos), 2, 0, 0, 40, 4)
@@ -72,5 +84,5 @@ def test_pictures_of_photos_that_are_absent_are_told_and_not_made(work, monkeypa
     monkeypatch.setattr(sys, 'argv', ['figures.py', '--gpu', 'cpu'])
     figures.main()
     assert [line.split(':')[0] for line in capsys.readouterr().err.splitlines()] == [
-        f'results/{name}.png is not made' for name in ('photos', 'crops', 'weights')]
+        f'results/{name}.png is not made' for name in ('photos', 'jpeg', 'crops', 'weights')]
     assert not Path('results').exists()
