@@ -65,6 +65,11 @@ def aliif_pixel() -> object:
     return load('edsr-baseline-A-liif-pixel')
 
 
+def aliif_pixel_web() -> object:
+    """The same, trained further for pictures from the web: compressed as JPEG, blurred, noisy."""
+    return load('edsr-baseline-A-liif-pixel-web')
+
+
 def aliif() -> object:
     """A-LIIF as published, with EDSR-baseline as encoder."""
     return load('edsr-baseline-A-liif')
