@@ -53,16 +53,46 @@ import torch
 from torch.utils.data import DataLoader
 
 import datasets
-from datasets.preview import make_previews, strip
 from devices import Parallel, peak_memory, set_precision
 from errors import UserError, located
 from evaluation import eval_images
 from models.predict import check_channels
-from training.progress import Progress
-from training.run import Config, Log, lock_run, next_step, open_run, prepare_folder, run_folder
+from training.preview import make_previews, strip
+from training.progress import Log, Progress
+from training.run import Config, lock_run, next_step, open_run, prepare_folder, run_folder
 from training.start import start_run
 from training.trainer import Stopped, Trainer
 from utils import say, time_text
+
+
+def train_epoch(trainer: Trainer, loader: DataLoader, progress: Progress) -> None:
+    """Trains until the end of the epoch, or until the run's minutes are over.
+
+    Raises Stopped after the iteration in which a signal arrived.
+    """
+    config, batches, losses, sizes = trainer.config, loader.batch_sampler, [], []
+    batches.epoch, batches.start = trainer.epoch + 1, trainer.iteration
+    trainer.model.train()
+    for batch in progress.batches(loader):
+        schedule = trainer.schedule_time(len(loader))
+        factor = config.lr_factor(schedule, config.epoch_max)
+        for group, lr in zip(trainer.optimizer.param_groups, trainer.base_lrs, strict=True):
+            group['lr'] = lr * factor
+        local, total = batches.batch_sizes(trainer.iteration)
+        trainer.seed_step()
+        losses.append(trainer.step(batch, local, total, trainer.decay(trainer.epoch * len(loader) + trainer.iteration)))
+        sizes.append(total)
+        trainer.iteration += 1
+        stop, trainer.ended = trainer.stopped(), config.minutes is not None and schedule == config.epoch_max
+        if stop or trainer.ended or progress.due():
+            progress.update(*trainer.add_losses(losses, sizes))
+            losses, sizes = [], []
+        if stop:
+            raise Stopped
+        if trainer.ended:
+            trainer.save('last')  # the weights are final; validation takes a while
+            return
+    trainer.ended = config.minutes is None and trainer.epoch + 1 >= config.epoch_max
 
 
 def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int], epoch: int) -> None:
@@ -77,7 +107,7 @@ def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int], e
         log.image(f'preview/{name}', strip(batch, image.pred, shown), epoch)
 
 
-def validate(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log, epoch: int) -> float:
+def validate_and_log(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log, epoch: int) -> float:
     """The validation PSNR after `epoch` epochs, which TensorBoard shows as well, with the `previews`."""
     psnr = trainer.validate(val_loader)
     if log.active:
@@ -88,7 +118,7 @@ def validate(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log,
 
 def validate_start(trainer: Trainer, val_loader: DataLoader, previews: list, log: Log) -> None:
     """Validates the weights that fine-tuning starts from, as epoch 0, and saves them as the best so far."""
-    trainer.start_psnr = trainer.best = validate(trainer, val_loader, previews, log, 0)
+    trainer.start_psnr = trainer.best = validate_and_log(trainer, val_loader, previews, log, 0)
     trainer.save('best', 'last')
     log.line(f'epoch 0, the weights of {trainer.config.weights_from}, val: psnr={trainer.best:.4f}')
 
@@ -114,7 +144,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
         names.append(epoch)
     if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
         try:
-            psnr = validate(trainer, val_loader, previews, log, epoch)
+            psnr = validate_and_log(trainer, val_loader, previews, log, epoch)
         except Stopped:
             raise
         except Exception:
@@ -138,7 +168,7 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
     progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()
     while not trainer.ended:
         start, count = time.monotonic(), trainer.loss_count
-        trainer.train_epoch(train_loader, progress)
+        train_epoch(trainer, train_loader, progress)
         seconds = time.monotonic() - start
         text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
         log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.monotonic() - begin)} so far'

@@ -219,18 +219,23 @@ def final_spec(checkpoint: dict) -> dict:
     return {**checkpoint['model'], 'sd': checkpoint.get('ema') or checkpoint['model']['sd']}
 
 
-def load(path: str | Path) -> nn.Module:
-    """The model in the checkpoint at `path`, in evaluation mode, with its averaged weights if it has them.
+def model_of(checkpoint: dict) -> nn.Module:
+    """The model in `checkpoint`, in evaluation mode, with its averaged weights if it has them.
 
     Its `data_norm` and `scale_max` are those of its training, if the checkpoint records them.
     """
+    model = make_model(final_spec(checkpoint), load_sd=True).eval()
+    if 'data_norm' in checkpoint:
+        check_norm(checkpoint['data_norm'], getattr(model, 'n_colors', None))
+        model.data_norm = checkpoint['data_norm']
+    scale = checkpoint.get('scale_max')
+    if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):
+        model.scale_max = scale
+    return model
+
+
+def load(path: str | Path) -> nn.Module:
+    """`model_of` the checkpoint at `path`."""
     checkpoint = read(path)
     with located(path):
-        model = make_model(final_spec(checkpoint), load_sd=True).eval()
-        if 'data_norm' in checkpoint:
-            check_norm(checkpoint['data_norm'], getattr(model, 'n_colors', None))
-            model.data_norm = checkpoint['data_norm']
-        scale = checkpoint.get('scale_max')
-        if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):
-            model.scale_max = scale
-        return model
+        return model_of(checkpoint)

@@ -14,9 +14,9 @@ from scipy.ndimage import convolve
 import datasets
 from datasets.degraded import SIGMA, SRImplicitDegraded, blur, draw_covariance
 from datasets.image_folder import ImageFolder
-from datasets.preview import make_previews
 from datasets.wrappers import Draw, SRImplicitDownsampled
 from errors import UserError
+from training.preview import make_previews
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/train-photos/train_edsr-baseline-A-liif-pixel-web.yaml'
 ALWAYS = {'blur': 1, 'filters': 1, 'noise': 1, 'jpeg': 1}

@@ -62,14 +62,14 @@ def test_after_twenty_iterations_a_line_says_how_long_the_whole_run_will_take(tm
 @pytest.fixture(scope='module')
 def long(tmp_path_factory):
     """A run of two epochs of 125 iterations: its project, the size and the loss of each batch, and what it shows."""
-    losses, check = [], Trainer.check
+    losses, add_losses = [], Trainer.add_losses
 
     def recorded(trainer, latest, sizes):
         losses.extend((size, loss.item()) for loss, size in zip(latest, sizes, strict=True))
-        return check(trainer, latest, sizes)
+        return add_losses(trainer, latest, sizes)
 
     project, clock = Project(tmp_path_factory.mktemp('long'), {**LONG, 'epoch_max': 2, 'cosine_lr': {}}), Clock()
-    with mock.patch.object(Trainer, 'check', recorded), mock.patch.object(progress, 'time', clock), \
+    with mock.patch.object(Trainer, 'add_losses', recorded), mock.patch.object(progress, 'time', clock), \
             timed_steps(clock), contextlib.redirect_stderr(io.StringIO()) as shown:
         project.train()
     return project, losses, shown.getvalue()

@@ -9,6 +9,8 @@ from errors import UserError, shown
 from models.checkpoint import check_state
 from training.optim import make_optimizer
 
+PROGRESS = 'iteration', 'best', 'loss_sum', 'loss_count'  # attributes of the trainer, besides its epoch
+
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, parameters: list, saved: object) -> None:
     """Continues `optimizer`, made from `spec` for `parameters`, with a checkpoint's `saved`: a spec, the state as `sd`.

@@ -11,7 +11,7 @@ from models.convert import from_published
 from models.decoder import USUAL_NORM
 from models.normalisation import same_normalisation
 from models.registry import load_state, with_defaults
-from training.resume import check_progress, restore_optimizer
+from training.resume import PROGRESS, check_progress, restore_optimizer
 from training.run import differences
 from training.trainer import Trainer
 from utils import say
@@ -29,11 +29,11 @@ def start_run(trainer: Trainer, source: str | Path | None) -> None:
             restore(trainer, state, same_run=source != config.resume)
         tell_differences(trainer, source, state['model'])
     elif path := config.weights_from or config.encoder_from:
-        other = checkpoints.load(path)
+        state = checkpoints.read(path)
         with located(path):
-            init_from(trainer, other)
+            init_from(trainer, checkpoints.model_of(state))
         if config.weights_from:
-            tell_differences(trainer, path, checkpoints.read(path)['model'])
+            tell_differences(trainer, path, state['model'])
 
 
 def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
@@ -54,7 +54,7 @@ def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
                       state.get('optimizer'))
     if same_run:
         check_progress(state, len(trainer.loss.names))
-        for key in 'iteration', 'best', 'loss_sum', 'loss_count':
+        for key in PROGRESS:
             setattr(trainer, key, state[key])
         trainer.seconds, trainer.start_psnr = state.get('seconds', 0.), state.get('start_psnr')
 

@@ -1,11 +1,10 @@
-"""Training: the state of a run, its steps and epochs, its validation, and its checkpoints."""
+"""Training: the state of a run, its steps, its validation, and its checkpoints."""
 
 import copy
 import math
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,11 +21,9 @@ from models.registry import make_model, with_n_colors
 from training.graphs import StepGraphs
 from training.losses import Losses
 from training.optim import make_optimizer
+from training.resume import PROGRESS
 from training.run import Config
 from utils import to_float
-
-if TYPE_CHECKING:  # which imports this module
-    from training.progress import Progress
 
 SIGNALS = signal.SIGTERM, signal.SIGINT
 BEST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
@@ -37,7 +34,7 @@ class Stopped(Exception):
 
 
 class Trainer:
-    """The state of a run: model, optimizer, averaged weights and position; trains step by step, epoch by epoch.
+    """The state of a run: model, optimizer, averaged weights and position; trains step by step.
 
     `config`: see `training.run.Config`. `n_colors`: the number of channels of the images, for which the model is made;
     by default that of the config's model.
@@ -108,51 +105,21 @@ class Trainer:
         (self.loss.total(losses) * self.parallel.world).backward()
         return losses.detach()
 
-    def check(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
-        """Adds the latest `losses`, still on the device, to those of the epoch; UserError if one is not finite.
+    def add_losses(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
+        """Adds those of the latest steps, still on the device, to the epoch's; UserError if one is not finite.
 
-        Returns what has been added: the sum of the weighted losses over the samples, and the number of samples.
+        `sizes`: of their batches. Returns what has been added: the sum of the weighted losses over the samples, and the
+        number of samples.
         """
         added, samples = 0., sum(sizes)
         values = self.parallel.sum(torch.stack(losses)).tolist()
         for i, (parts, size) in enumerate(zip(values, sizes, strict=True), self.iteration - len(values) + 1):
             if not math.isfinite(value := self.loss.total(parts)):
-                raise UserError(f'the loss is {value} in {self.epoch_text()}, iteration {i}: lower lr or set '
-                                f'grad_clip; {self.folder} keeps what was saved before')
+                raise self.diverged(f'the loss is {value} in {self.epoch_text()}, iteration {i}')
             self.loss_sum = [old + part * size for old, part in zip(self.loss_sum, parts, strict=True)]
             added += value * size
         self.loss_count += samples
-        losses.clear()
-        sizes.clear()
         return added, samples
-
-    def train_epoch(self, loader: DataLoader, progress: 'Progress') -> None:
-        """Trains until the end of the epoch, or until the run's minutes are over.
-
-        Raises Stopped after the iteration in which a signal arrived.
-        """
-        batches, losses, sizes = loader.batch_sampler, [], []
-        batches.epoch, batches.start = self.epoch + 1, self.iteration
-        self.model.train()
-        for batch in progress.batches(loader):
-            schedule = self.schedule_time(len(loader))
-            factor = self.config.lr_factor(schedule, self.config.epoch_max)
-            for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-                group['lr'] = lr * factor
-            local, total = batches.batch_sizes(self.iteration)
-            self.seed_step()
-            losses.append(self.step(batch, local, total, self.decay(self.epoch * len(loader) + self.iteration)))
-            sizes.append(total)
-            self.iteration += 1
-            stop, self.ended = self.stopped(), self.config.minutes is not None and schedule == self.config.epoch_max
-            if stop or self.ended or progress.due():
-                progress.update(*self.check(losses, sizes))
-            if stop:
-                raise Stopped
-            if self.ended:
-                self.save('last')  # the weights are final; validation takes a while
-                return
-        self.ended = self.config.minutes is None and self.epoch + 1 >= self.config.epoch_max
 
     def seed_step(self) -> None:
         """Seeds what the model itself draws in the next step, as SwinIR does, alike in runs that are resumed."""
@@ -214,6 +181,10 @@ class Trainer:
         """Seconds that the run has taken so far."""
         return self.seconds + time.monotonic() - self.start
 
+    def diverged(self, found: str) -> UserError:
+        """The error for losses or weights that are not finite: what was `found`, and what may help."""
+        return UserError(f'{found}: lower lr or set grad_clip; {self.folder} keeps what was saved before')
+
     # --- signals
 
     def catch_signals(self) -> None:
@@ -242,12 +213,11 @@ class Trainer:
             return
         if not all(tensor.isfinite().all() for tensor in self.weights()):
             where = f'{self.epoch_text()}, iteration {self.iteration}' if self.iteration else f'epoch {self.epoch}'
-            raise UserError(f'the weights are not finite after {where}: lower lr or set grad_clip; {self.folder} keeps '
-                            'what was saved before')
+            raise self.diverged(f'the weights are not finite after {where}')
         state = {'model': {**self.spec, 'sd': self.model.state_dict()},
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema and self.ema.state_dict(), 'data_norm': self.config.data_norm,
-                 **{k: getattr(self, k) for k in ('epoch', 'iteration', 'best', 'loss_sum', 'loss_count')}}
+                 'epoch': self.epoch, **{key: getattr(self, key) for key in PROGRESS}}
         if self.config.scale_max:
             state['scale_max'] = self.config.scale_max
         if self.config.minutes:
