@@ -57,8 +57,9 @@ from devices import Parallel, peak_memory, set_precision
 from errors import UserError, located
 from evaluation import eval_images
 from models.predict import check_channels
+from training.log import Log
 from training.preview import make_previews, strip
-from training.progress import Log, Progress
+from training.progress import Progress
 from training.run import Config, lock_run, next_step, open_run, prepare_folder, run_folder
 from training.start import start_run
 from training.trainer import Stopped, Trainer
