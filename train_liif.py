@@ -236,7 +236,7 @@ def main() -> None:
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
-    say(next_step(folder, config, trainer.model.n_colors, args))
+    say(next_step(folder, config, trainer.model, args))
 
 
 if __name__ == '__main__':

@@ -12,10 +12,11 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 source .venv/bin/activate
+port=$((20000 + SLURM_JOB_ID % 10000))  # jobs that share a node need different ones
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
 srun torchrun --nnodes="$SLURM_NNODES" --nproc_per_node="$SLURM_GPUS_ON_NODE" --rdzv_backend=c10d \
-    --rdzv_id="$SLURM_JOB_ID" --rdzv_endpoint="${nodes[0]}:29500" train_liif.py --config "$@" --resume &
+    --rdzv_id="$SLURM_JOB_ID" --rdzv_endpoint="${nodes[0]}:$port" train_liif.py --config "$@" --resume &
 
 save_and_queue_again() {
     scancel --signal=TERM "$SLURM_JOB_ID.0"  # training finishes its iteration and saves

@@ -185,7 +185,9 @@ def test_scales_and_augmentation_are_the_published_ones(path):
         args = config[key]['wrapper']['args']
         if decoder(path) == 'x2':
             assert config[key]['dataset']['args']['root_path_1'].endswith('_LR_bicubic/X2')
+            assert 'sample_q' not in args  # the loss is on every pixel of a crop
         else:
+            assert args['sample_q'] == 2304
             assert (args.get('scale_min', 1), args['scale_max']) == (1, 4)
         assert args.get('augment', False) == augmented
     assert config['val_dataset']['dataset']['args']['first_k'] == 10

@@ -120,6 +120,7 @@ def test_a_step_normalises_inputs_and_targets_each_in_its_own_way(tmp_path, chan
 def test_multi_step_lr_is_the_published_schedule():
     factor = make_schedule(multi_step={'milestones': [200, 400, 600, 800], 'gamma': 0.5})
     assert [factor(t, 1000) for t in (0, 199.9, 200, 399, 400, 600, 800)] == [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
+    assert [make_schedule(multi_step={'milestones': [0.5]})(t, 2) for t in (0.4, 0.5, 1)] == [1, 0.1, 0.1]
 
 
 def test_cosine_lr_warms_up_holds_and_falls_to_zero():

@@ -1,10 +1,13 @@
 """Decoders and functions of one's own, by subclasses: they are trained and evaluated as what they compute."""
 
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from projects import Project, forked
 from specs import a_liif, assert_equal, build, images, liif, pixel, scattered
 
 from models.a_liif import ALIIF
@@ -96,3 +99,63 @@ def test_each_image_of_a_batch_has_its_input_in_training(monkeypatch):
     model, inp, (coord, cell) = of_class(liif(), Tinted), images(4, 5, batch=3), scattered(40, batch=3)
     alone = [model(inp[i:i + 1], coord[i:i + 1], cell[i:i + 1]) for i in range(3)]
     assert_equal(model(inp, coord, cell), torch.cat(alone))
+
+
+# --- a model in LIIF's style: nothing but its three methods -----------------------------------------------------------
+
+PLAIN = '''
+import torch
+from torch import nn
+from models import register
+
+@register('plain')
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def gen_feat(self, inp):
+        self.inp = inp
+
+    def query_rgb(self, coord, cell=None):
+        grid = coord.flip(-1).unsqueeze(1)
+        return self.weight * nn.functional.grid_sample(self.inp, grid, align_corners=False)[:, :, 0].permute(0, 2, 1)
+
+    def forward(self, inp, coord, cell):
+        self.gen_feat(inp)
+        return self.query_rgb(coord, cell)
+'''
+
+
+TEST = {'test_dataset': {'dataset': {'name': 'image-folder', 'args': {'root_path': 'photos'}},
+                         'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}}, 'batch_size': 1}}
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """A run of such a model, in a folder with a test config, test.yaml."""
+    project = Project(tmp_path_factory.mktemp('plain'), {'model': {'name': 'plain'}, 'epoch_max': 1})
+    (project.folder / 'plain.py').write_text(PLAIN)
+    (project.folder / 'test.yaml').write_text(yaml.safe_dump(TEST))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', str(project.folder))
+        patch.syspath_prepend(project.folder)  # of the processes that are forked
+        project.start('--import', 'plain').wait()
+        yield project
+
+
+def test_a_model_in_liifs_style_is_trained(plain):
+    assert plain.checkpoint()['epoch'] == 1 and plain.checkpoint()['model']['sd']['weight'] != 1
+    assert 'next: python' in plain.output() and 'demo.py' not in plain.output()
+
+
+def test_a_model_in_liifs_style_is_evaluated(plain):
+    done = forked(plain.folder, 'test.py', '--import', 'plain', '--config', 'test.yaml', '--model',
+                  'save/_tiny/epoch-last.pth', '--gpu', 'cpu')
+    assert re.search(r'result: \d\d\.\d{4}', done.stdout), done.stderr
+
+
+def test_pictures_by_a_model_in_liifs_style_are_refused_in_a_line(plain):
+    done = forked(plain.folder, 'demo.py', 'photos/0.png', '--import', 'plain', '--model', 'save/_tiny/epoch-last.pth')
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert 'Decoder' in done.stderr

@@ -50,7 +50,7 @@ def test_all_gpus_of_all_nodes_train_and_meet_at_the_first_node(job, tmp_path):
     show, srun = calls(tmp_path)
     assert show == 'scontrol show hostnames node[7-8]'
     assert srun == ('srun torchrun --nnodes=2 --nproc_per_node=4 --rdzv_backend=c10d --rdzv_id=42 '
-                    '--rdzv_endpoint=node7:29500 train_liif.py --config a.yaml --amp bf16 --resume')
+                    '--rdzv_endpoint=node7:20042 train_liif.py --config a.yaml --amp bf16 --resume')
 
 
 def test_a_job_whose_time_is_nearly_over_saves_and_then_queues_again(job, tmp_path):

@@ -39,7 +39,7 @@ def make_optimizer(spec: dict, params: list) -> torch.optim.Optimizer:
 
 def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
     """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
-    return lambda t, epoch_max: gamma ** sum(m <= int(t) for m in milestones)
+    return lambda t, epoch_max: gamma ** sum(m <= t for m in milestones)
 
 
 def cosine_lr(warmup: float = 0, hold: float = 0) -> Schedule:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datasets.transforms import crop, to_tensor
+from datasets.transforms import crop, resize, to_tensor
 from datasets.wrappers import ImplicitWrapper, paired_scale
 from errors import UserError
 from utils import to_float
@@ -46,7 +46,8 @@ def whole_batch(inp: np.ndarray, target: np.ndarray) -> dict:
 
 def strip(batch: dict, pred: torch.Tensor, shown: list[int]) -> torch.Tensor:
     """The `shown` channels of low resolution, bicubic, prediction and truth, side by side: uint8 (1 or 3, H, 4 W)."""
-    lr, pred, truth = to_float(batch['inp'])[:, shown], pred[shown], to_float(batch['gt'][0])[shown]
-    size = truth.shape[-2:]
-    bicubic = F.interpolate(lr, size, mode='bicubic', align_corners=False)[0].clamp(0, 1)
-    return (torch.cat([F.interpolate(lr, size)[0], bicubic, pred.cpu(), truth], dim=2) * 255).round().byte()
+    lr, gt = batch['inp'][0], batch['gt'][0]
+    size = tuple(gt.shape[-2:])
+    bicubic = to_tensor(resize(lr.permute(1, 2, 0).numpy(), size))
+    images = F.interpolate(to_float(lr)[None], size)[0], to_float(bicubic), pred.cpu(), to_float(gt)
+    return (torch.cat(images, dim=2)[shown] * 255).round().byte()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from torch import nn
 
 from config import check_args, check_norm, check_positive, load_yaml, set_key
 from errors import UserError, located
 from files import atomic_write
+from models.decoder import Decoder
 from training.optim import make_schedule
 from utils import parse_eval_type
 
@@ -195,13 +197,14 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
     return held
 
 
-def next_step(folder: Path, config: Config, n_colors: int, args: argparse.Namespace) -> str:
-    """What to do next with the finished run in `folder`, whose model has `n_colors` channels: commands to copy.
+def next_step(folder: Path, config: Config, model: nn.Module, args: argparse.Namespace) -> str:
+    """What to do next with the `model` of the finished run in `folder`: commands to copy.
 
     `args`: the options of train_liif.py, of which these commands need the same `--gpu` and `--import`.
     """
-    model = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
-    options = ['--model', model, *(word for name in args.imports for word in ('--import', name))]
+    file = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
+    n_colors, drawable = getattr(model, 'n_colors', 3), isinstance(model, Decoder)
+    options = ['--model', file, *(word for name in args.imports for word in ('--import', name))]
     options += [] if args.gpu == '0' else ['--gpu', args.gpu]
     root = Path(sys.argv[0]).parent  # of the repository, as the user has written it
     tests = [path for path in (root / name for name in TESTS) if has_images(path)]
@@ -209,11 +212,13 @@ def next_step(folder: Path, config: Config, n_colors: int, args: argparse.Namesp
     if tests and n_colors in (1, 3) and not config.weights_from:
         grey = ['--set', 'test_dataset.dataset.args.channels=grey'] if n_colors == 1 else []
         commands.append([root / 'test.py', '--config', tests[0], *grey, *options])
-    if n_colors == 3:
+    if n_colors == 3 and drawable:
         commands.append([root / 'demo.py', root / 'examples/lighthouse.png', '--output', folder / 'lighthouse-x4.png',
                          '--overwrite', *options])
+    if not commands and drawable:
+        return f"next: models.upscale(models.load('{file}'), ARRAY, scale=4) in Python, of a NumPy array"
     if not commands:
-        return f"next: models.upscale(models.load('{model}'), ARRAY, scale=4) in Python, of a NumPy array"
+        commands.append([root / 'test.py', '--config', 'YOUR_TEST_CONFIG', *options])
     return 'next: ' + '\n   or: '.join(shlex.join(['python', *map(str, command)]) for command in commands)
 
 

@@ -23,6 +23,8 @@ NO_MATTER = 'init', 'out_dim', 'n_colors'
 def start_run(trainer: Trainer, source: str | Path | None) -> None:
     """Continues the run of the checkpoint `source`, or starts from the weights that the config names."""
     config = trainer.config
+    if source == config.resume and source and not Path(source).exists():
+        raise UserError(f'resume: there is no {source}; to continue this run wherever it was interrupted, use --resume')
     if source:
         state = checkpoints.read(source)
         with located(source):
@@ -72,7 +74,7 @@ def init_from(trainer: Trainer, other: nn.Module) -> None:
 
 def check_normalisation(trainer: Trainer, data_norm: dict | None, keys: tuple[str, ...]) -> None:
     """Raises a UserError if the weights' `data_norm` differs from the config's in one of `keys` ('inp', 'gt')."""
-    check_norm(data_norm, trainer.model.n_colors)
+    check_norm(data_norm, trainer.n_colors)
     for key in keys:
         if not same_normalisation(data_norm, trainer.config.data_norm, key):
             theirs, ours = ((norm or {}).get(key) for norm in (data_norm, trainer.config.data_norm))

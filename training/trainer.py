@@ -45,8 +45,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
         self.model = make_model(self.spec).to(parallel.device)
-        check_channels(self.model, n_colors or self.model.n_colors)
-        check_norm(config.data_norm, self.model.n_colors)
+        self.n_colors = getattr(self.model, 'n_colors', n_colors or 3)  # a model of one's own may not say it
+        check_channels(self.model, n_colors or self.n_colors)
+        check_norm(config.data_norm, self.n_colors)
         if config.channels_last:
             self.model.encoder.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
