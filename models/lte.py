@@ -128,7 +128,10 @@ class LTE(Estimator):
 
 @register('lte-fast')
 class LTEFast(Estimator):
-    """LTE whose MLP is a stack of `num_layer` 1x1 convolutions; its frequencies are halves, not pairs."""
+    """LTE-fast, or LTE+ in the authors' README: LTE whose MLP is a stack of `num_layer` 1x1 convolutions.
+
+    Its frequencies are halves, not pairs.
+    """
 
     layout = staticmethod(halves)
 
