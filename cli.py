@@ -5,6 +5,7 @@ how to activate it.
 """
 
 import argparse
+import errno
 import importlib
 import importlib.util
 import io
@@ -14,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from errors import UserError
+from errors import UserError, one_line
 
 ENVIRONMENT = 'torch', 'torchvision', 'imageio', 'numpy', 'PIL', 'tqdm', 'yaml'  # in requirements.txt
 
@@ -37,14 +38,35 @@ def check_environment() -> None:
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 
 
+def prepare_streams() -> None:
+    """Lets names that cannot be encoded be printed with escapes, and discards what goes to streams that are closed."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115  to the end
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors='backslashreplace')
+
+
+def discard_output() -> None:
+    """Discards what is left for stdout, which cannot be written: flushing it at the end would fail, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def exit_orderly() -> None:
+    """Lets SIGTERM and SIGHUP, of a closed terminal, end the process by an exception, so that temporary files go."""
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Runs `main`; a UserError, or an equivalent exception, ends it with one line on stderr and exit code 2.
 
-    Ctrl-C ends it with one line and exit code 130. File names that cannot be encoded are printed with escapes.
+    Ctrl-C ends it with one line and exit code 130.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors='backslashreplace')
+    prepare_streams()
+    exit_orderly()
     try:
         main()
         check_environment()  # commands import PyTorch after this; --help has ended them before
@@ -60,12 +82,16 @@ def run_cli(main: Callable[[], None]) -> None:
         if message is None:
             raise
     except BrokenPipeError:  # nobody reads the output any more, as after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the end would fail, too
+        discard_output()
         sys.exit(141)  # 128 + SIGPIPE
+    except MemoryError as error:
+        message = f'out of memory ({one_line(error)})'
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        message = f'{error.filename}: cannot be read or written ({error.strerror})'
+        if error.filename is None:
+            discard_output()
+        message = f'{error.filename or "the output"}: cannot be read or written ({error.strerror})'
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb this
         print('interrupted', file=sys.stderr)

@@ -21,6 +21,16 @@ from cli import add_import_option, run_cli
 from errors import UserError
 
 
+def not_empty(text: str) -> str:
+    if not text:
+        raise UserError('a path is empty; is a variable unset?')
+    return text
+
+
+def path_from(text: str) -> Path:
+    return Path(not_empty(text))
+
+
 def scale_from(text: str) -> float:
     try:
         return float(text)
@@ -51,12 +61,12 @@ def point_from(text: str) -> tuple[float, float]:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('picture', nargs='?', type=Path, help='a picture, a folder of them, or a video')
-    source.add_argument('--input', type=Path, help="the same, by the name that LIIF's demo uses")
+    source.add_argument('picture', nargs='?', type=path_from, help='a picture, a folder of them, or a video')
+    source.add_argument('--input', type=path_from, help="the same, by the name that LIIF's demo uses")
     made = parser.add_mutually_exclusive_group()
-    made.add_argument('--output', help='the file to write, or a folder (a new one ends in /); by default the result '
-                                       'is put beside the picture, as photo-x4.png')
-    made.add_argument('--zoom', type=Path, metavar='FILM',
+    made.add_argument('--output', type=not_empty, help='the file to write, or a folder (a new one ends in /); by '
+                                                       'default the result is put beside the picture, as photo-x4.png')
+    made.add_argument('--zoom', type=path_from, metavar='FILM',
                       help='write a film that zooms into the picture, to x30, instead: .mp4, .webp, .gif and more')
     parser.add_argument('--at', type=point_from, metavar='X,Y',
                         help='the point that --zoom zooms into, in pixels of the picture (default: most detail)')

@@ -102,7 +102,8 @@ def take_part(paths: list[Path], part: str | None) -> list[Path]:
     if len(paths) < 2:
         raise UserError(f'part: {part} needs at least 2 images, for training and validation, not {len(paths)}')
     valid = paths[9::10] or paths[-1:]
-    return valid if part == 'valid' else [path for path in paths if path not in valid]
+    held = {*valid}
+    return valid if part == 'valid' else [path for path in paths if path not in held]
 
 
 def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,

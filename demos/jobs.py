@@ -32,6 +32,8 @@ def beside(source: Path, ending: str) -> str:
     """
     if source.is_dir():
         folder = Path(os.path.abspath(source))  # which, unlike `resolve`, follows no link
+        if not folder.name:
+            raise UserError(f'{source}: there is nothing beside it to write to; give an --output')
         return f'{folder.with_name(file_name(folder.name, ending))}{os.sep}'
     if is_video(source):
         return str(source.with_name(file_name(source.stem, f'{ending}{video_suffix(source)}')))
@@ -44,11 +46,15 @@ def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> li
     target, taken = Path(output), set()
     if not source.exists():
         raise UserError(f'{source}: no such file or folder')
+    if not source.is_file() and not source.is_dir():
+        raise UserError(f'{source}: is a pipe or a device; save the picture in a file first')
     named_folder = target.is_dir() or output.endswith(('/', os.sep))
     if source.is_dir() and (target.is_file() or target.suffix.lower() in written_suffixes() and not named_folder):
         raise UserError(f'--output {output} is a file, but {source} is a folder: give a folder (a new one ends in '
                         '/)')
     into_folder = source.is_dir() or named_folder or not target.suffix
+    if target.exists() and not target.is_dir() and (into_folder or not target.is_file()):
+        raise UserError(f'--output {output}: exists, and is neither a folder nor a file with a suffix')
 
     def free(stem, ending):
         names = (file_name(stem, f'-{i}{ending}' if i > 1 else ending) for i in itertools.count(1))

@@ -187,7 +187,8 @@ def test_a_comparison_that_is_missing_is_made_and_the_result_stays(cli):
     assert (code, files) == (0, ['a.png', 'a.png-compare.png']) and before.items() < times().items()
 
 
-def test_ctrl_c_is_one_line_leaves_whole_files_and_the_next_run_does_the_rest(cli, weights):
+@pytest.mark.parametrize('number, told', [(signal.SIGINT, 'interrupted\n'), (signal.SIGTERM, ''), (signal.SIGHUP, '')])
+def test_a_signal_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, weights, number, told):
     os.mkdir('small')
     names = [f'{i}.png' for i in range(6)]
     for name in names:
@@ -195,12 +196,12 @@ def test_ctrl_c_is_one_line_leaves_whole_files_and_the_next_run_does_the_rest(cl
     command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
                'small', '--output', 'big', '--scale', '4']
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's & ignores it
+                           preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # a shell's & ignores some
     while run.poll() is None and not os.path.exists('big/0.png'):
         time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, err = run.communicate()
-    assert (run.returncode, err) == (130, 'interrupted\n')
+    assert (run.returncode, err) == (128 + number, told)
     done = os.listdir('big')
     assert 0 < len(done) < len(names)
     for name in done:

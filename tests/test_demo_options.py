@@ -76,6 +76,18 @@ def test_no_picture_two_pictures_and_two_sizes_are_errors(cli, args):
     assert code == 2 and err[-1].startswith('demo.py: error: ')
 
 
+@pytest.mark.parametrize('args, message', [
+    (('',), 'a path is empty; is a variable unset?'), (('a.png', '--output', ''), 'a path is empty'),
+    (('/',), '/: there is nothing beside it to write to; give an --output'),
+    (('pipe',), 'pipe: is a pipe or a device; save the picture in a file first'),
+    (('a.png', '--output', '/dev/null'), '--output /dev/null: exists, and is neither a folder nor a file with a')])
+def test_a_path_that_cannot_be_meant_is_told_in_a_line(cli, args, message):
+    picture().save('a.png')
+    os.mkfifo('pipe')
+    code, _, err = cli(*args)
+    assert (code, len(err)) == (2, 1) and err[0].startswith(f'error: {message}')
+
+
 # --- real processes --------------------------------------------------------------------------------------------------
 
 
@@ -107,3 +119,16 @@ def test_without_the_environment_one_line_says_how_to_enter_it(args):
     result = run('-S', *args)  # -S: without the packages of .venv
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
     assert 'source .venv/bin/activate' in result.stderr
+
+
+@pytest.mark.parametrize('statement, code, told', [
+    ("print('x', flush=True)", 2, 'error: the output: cannot be read or written (No space left on device)'),
+    ('np.empty(2**60, "u1")', 2, 'error: out of memory (Unable to allocate 1.00 EiB for an array with shape'),
+    ("sys.exit(0 if sys.stderr.write('x') else 1)", 0, None)])
+def test_a_full_disk_little_memory_and_closed_streams_end_without_a_traceback(statement, code, told):
+    program = f'import sys; import numpy as np; from cli import run_cli; run_cli(lambda: {statement})'
+    closed = '2>&-' if told is None else ''
+    result = subprocess.run(['bash', '-c', f'exec "{sys.executable}" -c "$1" >/dev/full {closed}', '-', program],
+                            cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == code
+    assert told is None or (len(result.stderr.splitlines()), result.stderr.startswith(told)) == (1, True)

@@ -39,6 +39,8 @@ def make_optimizer(spec: dict, params: list) -> torch.optim.Optimizer:
 
 def multi_step_lr(milestones: list[float], gamma: float = 0.1) -> Schedule:
     """The rate is multiplied by `gamma` after each of the epochs in `milestones`."""
+    if gamma < 0:
+        raise UserError(f'gamma must be 0 or more, not {gamma:g}')
     return lambda t, epoch_max: gamma ** sum(m <= t for m in milestones)
 
 

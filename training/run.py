@@ -143,6 +143,9 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
         config = read_config(args.config, given, assignments=args.set)  # first, so that a wrong path to it is reported
         if last.exists() and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
+        if (others := sorted(folder.glob('epoch-*.pth'))) and not args.overwrite:
+            raise UserError(f'{folder} holds {others[0].name}, but no epoch-last.pth to continue from: train into '
+                            'another folder with --name or --tag, or replace the run with --overwrite')
         return config, config.resume
     load_yaml(args.config)  # so that a wrong path to it is reported before errors in the folder
     own = read_config(folder / 'config.yaml')
