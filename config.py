@@ -6,7 +6,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import yaml
 
@@ -46,8 +46,8 @@ def yaml_children(node: yaml.Node) -> list[yaml.Node]:
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
-def load_yaml(path: str | os.PathLike) -> dict:
-    """The mapping in the YAML file at `path`."""
+def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
+    """The mapping in the YAML file at `path`, changed by `assignments`, the arguments of `--set` (`set_key`)."""
     try:
         with open(path, 'rb') as file:
             content = file.read(LARGEST_FILE + 1)
@@ -64,6 +64,8 @@ def load_yaml(path: str | os.PathLike) -> dict:
             raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
         if not isinstance(config, dict):
             raise UserError('holds no keys')
+    for assignment in assignments:
+        set_key(config, assignment)
     return config
 
 

@@ -1,6 +1,7 @@
 """From a test config to its numbers: images are predicted, scored by a convention, and the scores averaged."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -11,10 +12,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
-from config import check_args, check_norm, check_positive, load_yaml, set_key
+from config import check_args, check_norm, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
 from models.decoder import Decoder
@@ -137,43 +139,46 @@ def save_image(image: torch.Tensor, path: Path) -> None:
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
 
 
-def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None) -> tuple:
-    """The keys of a test config, for `check_args`, with their values checked."""
-    parse_eval_type(eval_type)
-    check_norm(data_norm)
-    check_positive(eval_bsize=eval_bsize)
-    return test_dataset, data_norm, eval_type, eval_bsize
+@dataclasses.dataclass
+class EvalConfig:
+    """The keys of a test config."""
+    test_dataset: dict  # {dataset: spec, wrapper: spec, batch_size, num_workers}
+    data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}, for models that do not know their own
+    eval_type: str | None = None  # div2k-SCALE or benchmark-SCALE; None compares everything
+    eval_bsize: int | None = None  # queries decoded at a time
+    keys: dict = dataclasses.field(init=False)  # all of these as they are in the file
+
+    def __post_init__(self):
+        parse_eval_type(self.eval_type)
+        check_norm(self.data_norm)
+        check_positive(eval_bsize=self.eval_bsize)
+
+    @classmethod
+    def read(cls, path: str | Path, assignments: Sequence[str] = ()) -> 'EvalConfig':
+        """The test config at `path`. `assignments`: the arguments of `--set`."""
+        keys = load_yaml(path, assignments)
+        with located(path):
+            config = cls(**check_args(cls, keys))
+        config.keys = keys
+        return config
+
+    @property
+    def scale(self) -> float | None:
+        """The scale of the convention, otherwise that of the wrapper; None if neither has one.
+
+        If height and width have different scales, it is the larger one.
+        """
+        if self.eval_type:
+            return parse_eval_type(self.eval_type)['scale']
+        scale = (self.test_dataset['wrapper'].get('args') or {}).get('scale_min')
+        return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
-def read_keys(path: str | Path, assignments: Sequence[str] = ()) -> dict:
-    """The keys of the test config at `path`, changed by the `assignments` of `--set` (`config.set_key`)."""
-    keys = load_yaml(path)
-    for assignment in assignments:
-        set_key(keys, assignment)
-    return keys
-
-
-def scale_of(config):
-    """The scale of a test config: that of its convention, otherwise that of its wrapper; None if neither has one.
-
-    If height and width have different scales, it is the larger one.
-    """
-    if config.get('eval_type'):
-        return parse_eval_type(config['eval_type'])['scale']
-    scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
-    return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
-
-
-def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
-    """The loader for the test config at `path`, and its data_norm, eval_type and eval_bsize.
-
-    `assignments`: the arguments of `--set` (`config.set_key`).
-    """
-    keys = read_keys(path, assignments)
+def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple[EvalConfig, DataLoader]:
+    """The test config at `path` and the loader of its images. `assignments`: the arguments of `--set`."""
+    config = EvalConfig.read(path, assignments)
     with located(path):
-        test_dataset, *rest = config_keys(**check_args(config_keys, keys))
-        return datasets.make_loader(test_dataset, seed=0), *rest
+        return config, datasets.make_loader(config.test_dataset, seed=0)
 
 
 def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
@@ -199,11 +204,11 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     the config and of the folder with its pictures in `save_dir` (default: the config's stem). `self_ensemble`: predict
     with `upscale_ensemble`. `assignments`: see `open_config`.
     """
-    loader, data_norm, eval_type, eval_bsize = open_config(path, assignments)
+    config, loader = open_config(path, assignments)
     shown = loader.dataset.shown
     with located(f'{path}: test_dataset'):
         check_channels(model, loader.dataset.n_colors)
-    data_norm = norm_of(model, data_norm)
+    data_norm = norm_of(model, config.data_norm)
     check_norm(data_norm, loader.dataset.n_colors)
     images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
     upscale = upscale_ensemble if self_ensemble else upscale_whole
@@ -211,13 +216,13 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     def where(i):
         return f'{path}: {images[i % len(images)]}'
 
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, True, upscale, where)):
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, config.eval_bsize, True, upscale, where)):
         image = images[i % len(images)]
         with located(where(i)):
             if (save_dir or keep) and pred.dim() != 3:
                 raise UserError('pictures need whole images: remove sample_q')
             try:
-                scored = score(pred, gt, eval_type, ssim=True)
+                scored = score(pred, gt, config.eval_type, ssim=True)
             except TooSmall as error:
                 scored, reason = Scored(math.nan, math.nan, pred, gt), f'{where(i)}: {error}'
                 leave_out(reason)
@@ -229,8 +234,7 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     if all(math.isnan(row['psnr']) for row in rows):
         raise UserError(reason)
     means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}
-    keys = read_keys(path, assignments)
-    return {'config': str(path), 'name': name, 'scale': scale_of(keys), 'keys': keys, **means, 'images': rows}
+    return {'config': str(path), 'name': name, 'scale': config.scale, 'keys': config.keys, **means, 'images': rows}
 
 
 def image_names(files: Sequence[str | Path]) -> list[str]:

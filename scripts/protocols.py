@@ -52,8 +52,8 @@ def images(name: str, scale: int, source: str, model: nn.Module) -> Iterator[tup
     """Prediction and truth, (3, H, W) each, of every image of the set `name`."""
     folder, assignments = SOURCES[source]
     path = ROOT / 'configs/test' / folder / f'test-{name}-{scale}.yaml'
-    loader, data_norm, _, _ = open_config(path, assignments)
-    yield from predictions(loader, model, norm_of(model, data_norm))
+    config, loader = open_config(path, assignments)
+    yield from predictions(loader, model, norm_of(model, config.data_norm))
 
 
 def psnr(pred: torch.Tensor, gt: torch.Tensor, colour: str, shave: int) -> float:
