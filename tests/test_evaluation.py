@@ -161,6 +161,19 @@ def test_chunks_do_not_change_the_result(eval_bsize):
     assert result == pytest.approx(eval_psnr([batch], Painter(), eval_type='benchmark-2'), abs=1e-4)
 
 
+def test_an_image_too_small_for_its_border_is_left_out_of_the_mean_and_told(capsys):
+    small, large = batch_of(4, 15), batch_of(12, 15)
+    both, alone = (eval_psnr(batches, Painter(), eval_type='benchmark-2') for batches in ([small, large], [large]))
+    assert both == alone
+    assert ('image 1: a 15x4 image has nothing left without its border of 2 pixels; it is left out of the mean'
+            in capsys.readouterr().err)
+
+
+def test_images_that_are_all_too_small_for_their_border_are_an_error():
+    with pytest.raises(UserError, match='image 2: a 16x4 image has nothing left without its border of 2 pixels'):
+        eval_psnr([batch_of(4, 16), batch_of(4, 16)], Painter(), eval_type='benchmark-2')
+
+
 @pytest.mark.parametrize('eval_type', ['set5-2', 'benchmark', 'div2k-x', 'benchmark-'])
 def test_an_unknown_eval_type_is_an_error_that_names_it(eval_type):
     with pytest.raises(UserError, match=eval_type):
