@@ -58,7 +58,7 @@ if __name__ == '__main__':
 import torch
 
 import models
-from devices import has_bf16, mixed_precision, pick_device, set_precision
+from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
 from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  the first two are here in LIIF
 from files import atomic_write
@@ -122,7 +122,6 @@ def low_resolution(lr: str, jpeg: int | None) -> list[str]:
 def main() -> None:
     args = parse_args()
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     model = open_model(args, device)
     precision = mixed_precision(device, args.amp)
     results, report = [], None

@@ -14,7 +14,7 @@ from datasets.image_file import image_size
 from demos.compare import compare, weights_map
 from demos.jobs import Job, beside, check_apart, find_jobs
 from demos.jpeg import suggest_web
-from devices import pick_device, picture_precision, set_precision
+from devices import pick_device, picture_precision
 from errors import UserError, located, size_text
 from files import writing
 from models.decoder import Decoder
@@ -31,7 +31,6 @@ def open_model(args: argparse.Namespace) -> Decoder:
     """The model that demo.py's options name, or DEFAULT, on the device of the options."""
     args.model = args.model or DEFAULT
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     model = load_pretrained(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)

@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 
 from datasets.image_file import read_image
 from datasets.transforms import resize, to_tensor
-from devices import pick_device, set_precision
+from devices import pick_device
 from files import atomic_write
 from models import load_pretrained, predict
 from models.predict import upscale_whole
@@ -115,7 +115,6 @@ def draw(rows):
 def main():
     args = parse_args()
     name = args.model or DEFAULT
-    set_precision(tf32=False)
     model = load_pretrained(name).to(pick_device(args.gpu))
     rows = []
     for path in args.photos:

@@ -42,7 +42,7 @@ from torch.utils.data import Dataset, default_collate
 
 import datasets
 from datasets.wrappers import SRImplicitDownsampled
-from devices import pick_device, set_precision
+from devices import pick_device
 from evaluation import predictions
 from files import atomic_write
 from models import Bicubic, load_pretrained
@@ -192,7 +192,6 @@ def main():
     if not 1 <= args.scale < math.inf:
         raise UserError(f'--scale must be at least 1, not {args.scale:g}')
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     sets = {SYNTHETIC: Edges(round(SIDE * args.scale))}
     for name in args.sets:
         sets[name] = datasets.make({'name': 'image-folder', 'args': {'root_path': f'load/benchmark/{name}/HR'}})

@@ -34,7 +34,7 @@ from torch.utils.data import default_collate
 import datasets
 from datasets.degraded import SRImplicitDegraded
 from demos.compare import weights_map
-from devices import pick_device, set_precision
+from devices import pick_device
 from evaluation import predictions
 from files import atomic_write
 from models.pretrained import DEFAULT, WEB, load_pretrained
@@ -114,7 +114,6 @@ def weights(device):
 
 def main():
     device = pick_device(parse_args().gpu)
-    set_precision(tf32=False)
     names = [name for name in choose(None, digests()) if name != WEB]  # which is for other photos than these
     for path, draw in ((PHOTOS, partial(crops, ('bicubic', DEFAULT), FEW, 256)),
                        (JPEG, partial(crops, ('bicubic', DEFAULT, WEB), COMPRESSED, 256)),

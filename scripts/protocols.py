@@ -34,7 +34,7 @@ if __name__ == '__main__':
 import torch
 from torch import nn
 
-from devices import pick_device, set_precision
+from devices import pick_device
 from evaluation import mean, norm_of, open_config, predictions
 from models import Bicubic, load_pretrained
 from models.pretrained import DEFAULT
@@ -86,7 +86,6 @@ def table(found: dict[tuple, float]) -> str:
 
 def main() -> None:
     args = parse_args()
-    set_precision(tf32=False)
     model = Bicubic() if args.model == 'bicubic' else load_pretrained(args.model or DEFAULT).to(pick_device(args.gpu))
     print(table(measure(args.set, model)))
 

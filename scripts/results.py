@@ -43,7 +43,7 @@ from matplotlib.figure import Figure
 
 import models
 from config import load_yaml
-from devices import pick_device, set_precision
+from devices import pick_device
 from evaluation import EvalConfig, evaluate
 from files import atomic_write
 from scripts.prepare_data import count
@@ -243,7 +243,6 @@ def publish(results, sha256):
 def main():
     args = parse_args()
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     sha256 = digests()
     results, nets = read_results(sha256), load_models(choose(args.models, sha256), device)
     try:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from datasets.image_file import image_size
-from devices import pick_device, set_precision
+from devices import pick_device
 from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
 from models.pretrained import DEFAULT, target_size
@@ -146,7 +146,6 @@ def serve(args: argparse.Namespace) -> None:
     if gr is None:
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     name = args.model or DEFAULT
     model = load_pretrained(name).to(device)
     page = make_page(model, Path(name).stem)
