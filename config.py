@@ -166,25 +166,6 @@ def check_positive(**values: float | None) -> None:
             raise UserError(f'{key} must be at least 1, not {shown(value)}')
 
 
-def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
-    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one per channel}}.
-
-    `n_colors`: the number of channels, if known.
-    """
-    def norm(sub: list[float], div: list[float]):
-        lengths = {len(sub), len(div)}
-        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div or not all(map(math.isfinite, sub + div)):
-            raise UserError('sub and div must hold a number or one for each channel, in div not 0')
-
-    if not isinstance(data_norm, dict | None):
-        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
-    for key, values in (data_norm or {}).items():
-        if key not in ('inp', 'gt'):
-            raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
-        with located(f'data_norm.{key}'):
-            norm(**check_args(norm, values))
-
-
 class Registry:
     """Classes by name, which turns a spec in a config, `{name: ..., args: {...}}`, into an object."""
 

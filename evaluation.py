@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
-from config import check_args, check_norm, check_positive, load_yaml
+from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
 from models.decoder import Decoder
-from models.normalisation import normalisations
+from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import TooSmall, calc_psnr, calc_ssim, make_coord, parse_eval_type, to_float
@@ -193,11 +193,6 @@ def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple[Eval
     config = EvalConfig.read(path, assignments)
     with located(path):
         return config, datasets.make_loader(config.test_dataset, seed=0)
-
-
-def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
-    """The `data_norm` of the training of `model`, if its checkpoint records one, or else the given one."""
-    return vars(model).get('data_norm', data_norm)  # the class has one, too: that of checkpoints that record none
 
 
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,

@@ -35,8 +35,9 @@ import torch
 from torch import nn
 
 from devices import pick_device
-from evaluation import mean, norm_of, open_config, predictions
+from evaluation import mean, open_config, predictions
 from models import Bicubic, load_pretrained
+from models.normalisation import norm_of
 from models.pretrained import DEFAULT
 from utils import calc_psnr, luma
 

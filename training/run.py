@@ -16,9 +16,10 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
-from config import check_args, check_norm, check_positive, load_yaml
+from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import atomic_write, writing
+from models.normalisation import check_norm
 from training.optim import make_schedule
 from utils import parse_eval_type
 

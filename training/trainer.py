@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from config import check_norm
 from devices import Parallel, mixed_precision
 from errors import UserError
 from evaluation import eval_images, loaded_names
 from models import checkpoint as checkpoints
-from models.normalisation import normalisations
+from models.normalisation import check_norm, normalisations
 from models.predict import check_channels
 from models.registry import make_model, with_n_colors
 from training.graphs import StepGraphs
