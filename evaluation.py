@@ -18,6 +18,7 @@ import datasets
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
+from models import Bicubic, load_pretrained
 from models.decoder import Decoder
 from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
@@ -151,6 +152,11 @@ def save_image(image: torch.Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
+
+
+def load_model(name: str) -> Decoder | Bicubic:
+    """What commands that compare models take as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
+    return Bicubic() if name == 'bicubic' else load_pretrained(name)
 
 
 @dataclasses.dataclass

@@ -60,7 +60,7 @@ import torch
 import models
 from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
-from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  the first two are here in LIIF
+from evaluation import batched_predict, eval_psnr, evaluate, load_model, open_config  # noqa: F401  two as in LIIF
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
@@ -90,7 +90,7 @@ def supplied(paths: Sequence[str]) -> list[str]:
 
 def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | models.Bicubic:
     """The model that test.py's options name, set up as they say."""
-    model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
+    model = load_model(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)
     if args.self_ensemble and not isinstance(model, Decoder):

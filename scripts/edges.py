@@ -43,9 +43,8 @@ from torch.utils.data import Dataset, default_collate
 import datasets
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device
-from evaluation import predictions
+from evaluation import load_model, predictions
 from files import atomic_write
-from models import Bicubic, load_pretrained
 from scripts.results import write_rows
 from utils import scored_pixels
 
@@ -195,7 +194,7 @@ def main():
     sets = {SYNTHETIC: Edges(round(SIDE * args.scale))}
     for name in args.sets:
         sets[name] = datasets.make({'name': 'image-folder', 'args': {'root_path': f'load/benchmark/{name}/HR'}})
-    nets = {name: (Bicubic() if name == 'bicubic' else load_pretrained(name)).to(device) for name in args.models}
+    nets = {name: load_model(name).to(device) for name in args.models}
     rows = []
     for title, dataset in sets.items():
         for name, net in nets.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import DEFAULT, WEB, add_import_option, run_cli
 from errors import UserError
 
 
@@ -37,7 +37,7 @@ from demos.compare import weights_map
 from devices import pick_device
 from evaluation import predictions
 from files import atomic_write
-from models.pretrained import DEFAULT, WEB, load_pretrained
+from models.pretrained import load_pretrained
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import choose, digests, load_models

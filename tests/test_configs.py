@@ -15,10 +15,10 @@ from projects import train_two_steps
 import datasets
 import models
 import train_liif
+from cli import DEFAULT
 from config import check_args, load_yaml
 from errors import UserError
 from evaluation import EvalConfig
-from models.pretrained import DEFAULT
 from training.run import Config, read_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
