@@ -137,15 +137,16 @@ def main() -> None:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
     for path, name in zip(paths, short_names(paths), strict=True):
+        if report:  # first, or the config, which may be edited meanwhile, would be read again after the model's hours
+            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
         with precision:
             results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble,
                                     assignments))
+        if report:
+            report.add(results[-1], bicubic)
         if args.json:
             with atomic_write(args.json) as file:
                 file.write(to_json({**conditions(args, model, device), 'results': results}, indent=1).encode())
-        if report:
-            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
-            report.add(results[-1], bicubic)
         psnr, ssim = (number_text(results[-1][key]) for key in ('psnr', 'ssim'))
         if len(paths) > 1:
             print(f'{name:24s} PSNR {psnr:>8s}   SSIM {ssim}')
