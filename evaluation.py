@@ -219,8 +219,9 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
         check_channels(model, dataset.n_colors)
     data_norm = norm_of(model, config.data_norm)
     check_norm(data_norm, dataset.n_colors)
-    results = eval_images(loader, model, data_norm, config.eval_type, config.eval_bsize, True,
-                          lambda i: f'{path}: {images[i]}', upscale_ensemble if self_ensemble else upscale_whole, True)
+    results = eval_images(
+        loader, model, data_norm, config.eval_type, config.eval_bsize, verbose=True, ssim=True,
+        where=lambda i: f'{path}: {images[i]}', upscale=upscale_ensemble if self_ensemble else upscale_whole)
     rows = []
     for image, scored in zip(images, results, strict=True):
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
