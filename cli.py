@@ -1,4 +1,4 @@
-"""What all commands share before PyTorch is imported: error handling, and an option.
+"""What all commands share before PyTorch is imported: error handling, options, and the names of the default models.
 
 A command that imports PyTorch after parsing its options answers --help at once, and outside the environment it says
 how to activate it.
@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 from errors import UserError, one_line
 
+DEFAULT = 'edsr-baseline-A-liif-pixel'  # the model of the demos
+WEB = f'{DEFAULT}-web'  # the same, trained for pictures from the web; if it has been added to pretrained/
 ENVIRONMENT = 'torch', 'torchvision', 'imageio', 'numpy', 'PIL', 'tqdm', 'yaml'  # in requirements.txt
 
 
@@ -121,6 +123,11 @@ class Import(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         import_module(values)
         namespace.imports = [*namespace.imports, values]
+
+
+def add_model_option(parser: argparse.ArgumentParser, what: str = 'a name in pretrained/, or a checkpoint') -> None:
+    """Adds --model to an argparse `parser`: `what` it takes, by default the name of DEFAULT."""
+    parser.add_argument('--model', default=DEFAULT, help=f'{what} (default: {DEFAULT})')
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import yaml
 
@@ -46,8 +46,8 @@ def yaml_children(node: yaml.Node) -> list[yaml.Node]:
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
-def load_yaml(path: str | os.PathLike) -> dict:
-    """The mapping in the YAML file at `path`."""
+def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
+    """The mapping in the YAML file at `path`, changed by `assignments`, the arguments of `--set` (`set_key`)."""
     try:
         with open(path, 'rb') as file:
             content = file.read(LARGEST_FILE + 1)
@@ -64,6 +64,8 @@ def load_yaml(path: str | os.PathLike) -> dict:
             raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
         if not isinstance(config, dict):
             raise UserError('holds no keys')
+    for assignment in assignments:
+        set_key(config, assignment)
     return config
 
 
@@ -162,25 +164,6 @@ def check_positive(**values: float | None) -> None:
     for key, value in values.items():
         if value is not None and value < 1:
             raise UserError(f'{key} must be at least 1, not {shown(value)}')
-
-
-def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
-    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one per channel}}.
-
-    `n_colors`: the number of channels, if known.
-    """
-    def norm(sub: list[float], div: list[float]):
-        lengths = {len(sub), len(div)}
-        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div or not all(map(math.isfinite, sub + div)):
-            raise UserError('sub and div must hold a number or one for each channel, in div not 0')
-
-    if not isinstance(data_norm, dict | None):
-        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
-    for key, values in (data_norm or {}).items():
-        if key not in ('inp', 'gt'):
-            raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
-        with located(f'data_norm.{key}'):
-            norm(**check_args(norm, values))
 
 
 class Registry:

@@ -17,7 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
-from cli import add_import_option, run_cli
+from cli import add_import_option, add_model_option, run_cli
 from errors import UserError
 
 
@@ -75,7 +75,8 @@ def parse_args() -> argparse.Namespace:
     target.add_argument('--resolution', type=size_from, metavar='SIZE',
                         help='HEIGHT,WIDTH or WIDTHxHEIGHT, with any aspect ratio, or one number for the longer side '
                              '(default for --zoom: 1280 for videos, 640 for animations)')
-    parser.add_argument('--model', help='a name in pretrained/, or a checkpoint (default: edsr-baseline-A-liif-pixel)')
+    add_model_option(parser)
+    parser.set_defaults(model=None)  # DEFAULT, and a hint where another model suits the picture better
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
                         help='do not use bf16, in which 8-bit results are computed if the GPU or CPU supports it')

@@ -38,15 +38,16 @@ def pick_devices(gpu: str) -> list[torch.device]:
     return [torch.device('cuda', i) for i in indices]
 
 
-def pick_device(gpu: str) -> torch.device:
-    """The first of `pick_devices`, for evaluation, which uses only one."""
-    return pick_devices(gpu)[0]
-
-
 def set_precision(tf32: bool) -> None:
     """Plain float32 on GPUs unless `tf32`: PyTorch leaves TF32 on for cuDNN's convolutions by default."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def pick_device(gpu: str) -> torch.device:
+    """The first of `pick_devices`, for evaluation, which uses only one; from then on, in plain float32."""
+    set_precision(tf32=False)
+    return pick_devices(gpu)[0]
 
 
 def has_bf16(device: torch.device) -> bool:

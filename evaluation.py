@@ -1,6 +1,6 @@
 """From a test config to its numbers: images are predicted, scored by a convention, and the scores averaged."""
 
-import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import datasets
-from config import check_args, check_norm, check_positive, load_yaml, set_key
+from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
+from models import Bicubic, load_pretrained
 from models.decoder import Decoder
-from models.normalisation import normalisations
+from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
 from utils import TooSmall, calc_psnr, calc_ssim, make_coord, parse_eval_type, to_float
@@ -36,7 +38,8 @@ def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, ce
 class Scored(NamedTuple):
     """One evaluated image: PSNR in dB, SSIM, prediction and truth in [0, 1].
 
-    SSIM is None unless it is asked for, and nan for samples and for images with too few pixels for its window.
+    PSNR is nan for an image too small for the border that is ignored. SSIM is None unless it is asked for, and nan for
+    samples and for images with too few pixels for its window.
 
     The images are (C, H, W) if the whole grid was queried, otherwise samples (Q, C).
     """
@@ -46,13 +49,18 @@ class Scored(NamedTuple):
     gt: torch.Tensor
 
 
+def numbered(i: int) -> str:
+    """What errors call the i-th image if they are not told its name."""
+    return f'image {i + 1}'
+
+
 def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_bsize: int | None = None,
-                verbose: bool = False, upscale: Callable = upscale_whole,
-                where: Callable[[int], str] | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+                verbose: bool = False, where: Callable[[int], str] = numbered,
+                upscale: Callable = upscale_whole) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields each image's prediction and truth in [0, 1], with the shapes of `Scored`.
 
     A `Decoder` makes whole images with `upscale`, in little memory; otherwise `eval_bsize` queries are decoded at a
-    time. UserError for a prediction that is not finite; `where` gives the name of the i-th image for it.
+    time. UserError for a prediction that is not finite; `where` gives what it calls the i-th image.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
@@ -72,7 +80,7 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
             if 'coord' not in batch:
                 preds = (pred.t().reshape(gt.shape[1:]) for pred in preds)
         for truth in gt:
-            with located(where(next(count))) if where else contextlib.nullcontext():
+            with located(where(next(count))):
                 pred = next(preds)
             yield pred, truth
 
@@ -101,20 +109,24 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
 
 
 def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None, verbose: bool = False,
-                where: Callable[[int], str] | None = None) -> Iterator[Scored]:
-    """Yields the `Scored` of each image, without SSIM; arguments as in `eval_psnr`.
+                eval_bsize: int | None = None, verbose: bool = False, where: Callable[[int], str] = numbered,
+                upscale: Callable = upscale_whole, ssim: bool = False) -> Iterator[Scored]:
+    """Yields the `Scored` of each image; arguments as in `predictions` and `score`.
 
-    With `where`, which gives the name of the i-th image, images too small for their border are named, once, and left
-    out; otherwise they raise `TooSmall`.
+    An image too small for the border of `eval_type` gets nan for PSNR and SSIM, with a line on stderr; if all are,
+    TooSmall is raised after the last.
     """
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose, where=where)):
-        try:
-            yield score(pred, gt, eval_type)
-        except TooSmall as error:
-            if where is None:
-                raise
-            leave_out(f'{where(i)}: {error}')
+    scored, reason = False, None
+    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose, where, upscale)):
+        with located(where(i)):
+            try:
+                image, scored = score(pred, gt, eval_type, ssim), True
+            except TooSmall as error:
+                image, reason = Scored(math.nan, math.nan, pred, gt), f'{where(i)}: {error}'
+                leave_out(reason)
+        yield image
+    if reason and not scored:
+        raise TooSmall(reason)
 
 
 @functools.cache  # once per run, not at each validation
@@ -126,8 +138,13 @@ def leave_out(reason: str) -> None:
 def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
               eval_bsize: int | None = None, verbose: bool = False) -> float:
     """The mean PSNR of the images in dB. `eval_type`: None, or 'div2k-4', 'benchmark-2', ... with any scale."""
-    values = [scored.psnr for scored in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose)]
-    return sum(values) / len(values)
+    return mean(image.psnr for image in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose))
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of the `values` that are not nan; nan if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:
@@ -137,54 +154,51 @@ def save_image(image: torch.Tensor, path: Path) -> None:
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
 
 
-def config_keys(test_dataset: dict, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None) -> tuple:
-    """The keys of a test config, for `check_args`, with their values checked."""
-    parse_eval_type(eval_type)
-    check_norm(data_norm)
-    check_positive(eval_bsize=eval_bsize)
-    return test_dataset, data_norm, eval_type, eval_bsize
+def load_model(name: str) -> Decoder | Bicubic:
+    """What commands that compare models take as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
+    return Bicubic() if name == 'bicubic' else load_pretrained(name)
 
 
-def read_keys(path: str | Path, assignments: Sequence[str] = ()) -> dict:
-    """The keys of the test config at `path`, changed by the `assignments` of `--set` (`config.set_key`)."""
-    keys = load_yaml(path)
-    for assignment in assignments:
-        set_key(keys, assignment)
-    return keys
+@dataclasses.dataclass
+class EvalConfig:
+    """The keys of a test config."""
+    test_dataset: dict  # {dataset: spec, wrapper: spec, batch_size, num_workers}
+    data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}, for models that do not know their own
+    eval_type: str | None = None  # div2k-SCALE or benchmark-SCALE; None compares everything
+    eval_bsize: int | None = None  # queries decoded at a time
+    keys: dict = dataclasses.field(init=False)  # all of these as they are in the file
+
+    def __post_init__(self):
+        parse_eval_type(self.eval_type)
+        check_norm(self.data_norm)
+        check_positive(eval_bsize=self.eval_bsize)
+
+    @classmethod
+    def read(cls, path: str | Path, assignments: Sequence[str] = ()) -> 'EvalConfig':
+        """The test config at `path`. `assignments`: the arguments of `--set`."""
+        keys = load_yaml(path, assignments)
+        with located(path):
+            config = cls(**check_args(cls, keys))
+        config.keys = keys
+        return config
+
+    @property
+    def scale(self) -> float | None:
+        """The scale of the convention, otherwise that of the wrapper; None if neither has one.
+
+        If height and width have different scales, it is the larger one.
+        """
+        if self.eval_type:
+            return parse_eval_type(self.eval_type)['scale']
+        scale = (self.test_dataset['wrapper'].get('args') or {}).get('scale_min')
+        return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
-def scale_of(config):
-    """The scale of a test config: that of its convention, otherwise that of its wrapper; None if neither has one.
-
-    If height and width have different scales, it is the larger one.
-    """
-    if config.get('eval_type'):
-        return parse_eval_type(config['eval_type'])['scale']
-    scale = (config['test_dataset']['wrapper'].get('args') or {}).get('scale_min')
-    return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
-
-
-def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple:
-    """The loader for the test config at `path`, and its data_norm, eval_type and eval_bsize.
-
-    `assignments`: the arguments of `--set` (`config.set_key`).
-    """
-    keys = read_keys(path, assignments)
+def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple[EvalConfig, DataLoader]:
+    """The test config at `path` and the loader of its images. `assignments`: the arguments of `--set`."""
+    config = EvalConfig.read(path, assignments)
     with located(path):
-        test_dataset, *rest = config_keys(**check_args(config_keys, keys))
-        return datasets.make_loader(test_dataset, seed=0), *rest
-
-
-def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
-    """The `data_norm` of the training of `model`, if its checkpoint records one, or else the given one."""
-    return vars(model).get('data_norm', data_norm)  # the class has one, too: that of checkpoints that record none
-
-
-def mean(values: Iterable[float]) -> float:
-    """The mean of the `values` that are not nan; nan if there are none."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+        return config, datasets.make_loader(config.test_dataset, seed=0)
 
 
 def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
@@ -199,38 +213,32 @@ def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = N
     the config and of the folder with its pictures in `save_dir` (default: the config's stem). `self_ensemble`: predict
     with `upscale_ensemble`. `assignments`: see `open_config`.
     """
-    loader, data_norm, eval_type, eval_bsize = open_config(path, assignments)
-    shown = loader.dataset.shown
+    config, loader = open_config(path, assignments)
+    dataset, images, name = loader.dataset, loaded_names(loader), name or Path(path).stem
     with located(f'{path}: test_dataset'):
-        check_channels(model, loader.dataset.n_colors)
-    data_norm = norm_of(model, data_norm)
-    check_norm(data_norm, loader.dataset.n_colors)
-    images, rows, name = image_names(loader.dataset.dataset.files), [], name or Path(path).stem
-    upscale = upscale_ensemble if self_ensemble else upscale_whole
-
-    def where(i):
-        return f'{path}: {images[i % len(images)]}'
-
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, True, upscale, where)):
-        image = images[i % len(images)]
-        with located(where(i)):
-            if (save_dir or keep) and pred.dim() != 3:
-                raise UserError('pictures need whole images: remove sample_q')
-            try:
-                scored = score(pred, gt, eval_type, ssim=True)
-            except TooSmall as error:
-                scored, reason = Scored(math.nan, math.nan, pred, gt), f'{where(i)}: {error}'
-                leave_out(reason)
+        check_channels(model, dataset.n_colors)
+    data_norm = norm_of(model, config.data_norm)
+    check_norm(data_norm, dataset.n_colors)
+    results = eval_images(
+        loader, model, data_norm, config.eval_type, config.eval_bsize, verbose=True, ssim=True,
+        where=lambda i: f'{path}: {images[i]}', upscale=upscale_ensemble if self_ensemble else upscale_whole)
+    rows = []
+    for image, scored in zip(images, results, strict=True):
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
+        if (save_dir or keep) and scored.pred.dim() != 3:
+            raise UserError(f'{path}: {image}: pictures need whole images: remove sample_q')
         if save_dir is not None:
-            save_image(pred[shown], Path(save_dir) / name / f'{Path(image).stem}.png')
+            save_image(scored.pred[dataset.shown], Path(save_dir) / name / f'{Path(image).stem}.png')
         if keep is not None:
-            keep(scored._replace(pred=pred[shown], gt=gt[shown]))
-    if all(math.isnan(row['psnr']) for row in rows):
-        raise UserError(reason)
+            keep(scored._replace(pred=scored.pred[dataset.shown], gt=scored.gt[dataset.shown]))
     means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}
-    keys = read_keys(path, assignments)
-    return {'config': str(path), 'name': name, 'scale': scale_of(keys), 'keys': keys, **means, 'images': rows}
+    return {'config': str(path), 'name': name, 'scale': config.scale, 'keys': config.keys, **means, 'images': rows}
+
+
+def loaded_names(loader: DataLoader) -> list[str]:
+    """The names of the images that this process gets from `loader`, which does not shuffle, in their order."""
+    names, batches = image_names(loader.dataset.dataset.files), loader.batch_sampler
+    return [names[i % len(names)] for i in range(batches.rank, batches.length, batches.world)]
 
 
 def image_names(files: Sequence[str | Path]) -> list[str]:

@@ -58,9 +58,9 @@ if __name__ == '__main__':
 import torch
 
 import models
-from devices import has_bf16, mixed_precision, pick_device, set_precision
+from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
-from evaluation import batched_predict, eval_psnr, evaluate, open_config  # noqa: F401  the first two are here in LIIF
+from evaluation import batched_predict, eval_psnr, evaluate, load_model, open_config  # noqa: F401  two as in LIIF
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
@@ -90,7 +90,7 @@ def supplied(paths: Sequence[str]) -> list[str]:
 
 def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | models.Bicubic:
     """The model that test.py's options name, set up as they say."""
-    model = models.Bicubic() if args.model == 'bicubic' else models.load_pretrained(args.model).to(device)
+    model = load_model(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)
     if args.self_ensemble and not isinstance(model, Decoder):
@@ -122,7 +122,6 @@ def low_resolution(lr: str, jpeg: int | None) -> list[str]:
 def main() -> None:
     args = parse_args()
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     model = open_model(args, device)
     precision = mixed_precision(device, args.amp)
     results, report = [], None
@@ -138,11 +137,12 @@ def main() -> None:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
     for path, name in zip(paths, short_names(paths), strict=True):
+        if report:  # first, or the config, which may be edited meanwhile, would be read again after the model's hours
+            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
         with precision:
             results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble,
                                     assignments))
         if report:
-            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
             report.add(results[-1], bicubic)
         if args.json:
             with atomic_write(args.json) as file:

@@ -181,8 +181,10 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
 def make_loader(config: Config, key: str, parallel: Parallel, seed: int, shuffle: bool) -> DataLoader | None:
     """The loader of the config's `key`, train_dataset or val_dataset; None if the config does not have it."""
     spec = getattr(config, key)
-    return None if spec is None else datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world,
-                                                          pin_memory=parallel.device.type == 'cuda', where=key)
+    if spec is None:
+        return None
+    with located(key):
+        return datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world, parallel.device.type == 'cuda')
 
 
 def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> None:

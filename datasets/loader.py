@@ -1,6 +1,5 @@
 """Batches for any number of workers and processes: the content of a global batch does not depend on either."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from config import check_args, check_positive
 from datasets.registry import make
 from datasets.wrappers import Draw
-from errors import UserError, located
+from errors import UserError
 
 
 class GlobalBatches:
@@ -97,11 +96,11 @@ def collate(samples: list[dict]) -> dict:
     return default_collate(samples)
 
 
-def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, world: int = 1, pin_memory: bool = False,
-                where: str = '') -> DataLoader:
+def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, world: int = 1,
+                pin_memory: bool = False) -> DataLoader:
     """A DataLoader for `spec`: dataset, wrapper, batch_size (total over all ranks) and optionally num_workers.
 
-    Its `batch_sampler` is a `GlobalBatches`. `where` (a file or key) is put in front of error messages.
+    Its `batch_sampler` is a `GlobalBatches`.
     """
     def build(dataset: dict, wrapper: dict, batch_size: int, num_workers: int | None = None):
         workers = default_workers(world) if num_workers is None else num_workers
@@ -116,5 +115,4 @@ def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, wor
             multiprocessing_context='fork' if workers and sys.platform == 'linux' else None,
             generator=torch.Generator())  # its own, because iterating draws a number, which training must not miss
 
-    with located(where) if where else contextlib.nullcontext():
-        return build(**check_args(build, spec))
+    return build(**check_args(build, spec))

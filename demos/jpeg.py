@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from cli import WEB
 from datasets.image_file import opened
 from errors import UserError
-from models.pretrained import WEB, pretrained
+from models.pretrained import pretrained
 
 LOW = 90  # below this quality, the model for clean pictures sharpens JPEG artefacts
 LUMINANCE = (  # table K.1 of the JPEG standard, row by row; libjpeg's at quality 50

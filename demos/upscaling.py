@@ -10,16 +10,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cli import DEFAULT
 from datasets.image_file import image_size
 from demos.compare import compare, weights_map
 from demos.jobs import Job, beside, check_apart, find_jobs
 from demos.jpeg import suggest_web
-from devices import pick_device, picture_precision, set_precision
+from devices import pick_device, picture_precision
 from errors import UserError, located, size_text
 from files import writing
 from models.decoder import Decoder
 from models.predict import set_tile
-from models.pretrained import DEFAULT, load_pretrained, target_size, upscale_pil
+from models.pretrained import load_pretrained, target_size, upscale_pil
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, written_mode
 from pictures.modes import note
@@ -28,10 +29,9 @@ from utils import time_text
 
 
 def open_model(args: argparse.Namespace) -> Decoder:
-    """The model that demo.py's options name, or DEFAULT, on the device of the options."""
+    """The model that demo.py's options name, or DEFAULT if they name none, on the device of the options."""
     args.model = args.model or DEFAULT
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     model = load_pretrained(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)

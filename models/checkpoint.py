@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from config import check_extent, check_norm
+from config import check_extent
 from errors import UserError, located, shown
 from files import atomic_write, free_memory
 from models.convert import BARE, bare_state, from_mmagic, unwrapped
+from models.normalisation import check_norm
 from models.registry import make_model
 
 KEY = 'aliif'  # in the metadata of safetensors files: all of a checkpoint but its weights

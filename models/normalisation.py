@@ -1,10 +1,39 @@
 """How colours are normalised for a model, (x - sub) / div: its inputs and its targets, as `data_norm` says."""
 
-import torch
+import math
 
-from errors import UserError
+import torch
+from torch import nn
+
+from config import check_args
+from errors import UserError, located, shown, unknown
 
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
+USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints
+
+
+def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
+    """Raises a UserError unless `data_norm` is None or {inp, gt: {sub, div: a list of one number or one per channel}}.
+
+    `n_colors`: the number of channels, if known.
+    """
+    def norm(sub: list[float], div: list[float]):
+        lengths = {len(sub), len(div)}
+        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div or not all(map(math.isfinite, sub + div)):
+            raise UserError('sub and div must hold a number or one for each channel, in div not 0')
+
+    if not isinstance(data_norm, dict | None):
+        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
+    for key, values in (data_norm or {}).items():
+        if key not in ('inp', 'gt'):
+            raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))
+        with located(f'data_norm.{key}'):
+            norm(**check_args(norm, values))
+
+
+def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
+    """The `data_norm` of the training of `model`, if its checkpoint records one, or else the given one."""
+    return vars(model).get('data_norm', data_norm)  # the class has one, too: that of checkpoints that record none
 
 
 class Normalisation:

@@ -26,8 +26,6 @@ from pictures.transparency import rim
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 SUFFIXES = '.safetensors', '.pth'  # of checkpoints
-DEFAULT = 'edsr-baseline-A-liif-pixel'  # of the demos
-WEB = f'{DEFAULT}-web'  # the same, trained for pictures from the web; if it has been added
 LARGEST = 1e6  # scale; larger than any memory can hold
 
 

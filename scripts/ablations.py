@@ -113,7 +113,7 @@ import yaml
 import models
 from config import load_yaml
 from datasets import make_loader
-from devices import has_bf16, pick_device, set_precision
+from devices import has_bf16, pick_device
 from evaluation import eval_psnr
 from models.checkpoint import read
 from scripts.results import update_page, write_rows
@@ -203,7 +203,6 @@ def publish(rows):
 
 def main():
     args = parse_args()
-    set_precision(tf32=False)
     precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
         rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []

@@ -56,7 +56,7 @@ from tqdm import tqdm
 
 import models
 from config import check_positive, load_yaml
-from devices import device_name, has_bf16, pick_device, set_precision
+from devices import device_name, has_bf16, pick_device
 from files import atomic_write
 from models import a_liif
 from models.mlp import linear
@@ -278,7 +278,6 @@ def main():
     device = pick_device(args.gpu)
     if device.type == 'cpu' and sys.platform != 'linux':
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
-    set_precision(tf32=False)
     if args.json:  # before the work
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
 

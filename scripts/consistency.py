@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import add_import_option, add_model_option, run_cli
 from errors import UserError, size_text
 
 PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
@@ -24,7 +24,7 @@ PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', help="a name in pretrained/, or a checkpoint (default: the demo's)")
+    add_model_option(parser)
     parser.add_argument('--photos', nargs='+', default=PHOTOS)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     add_import_option(parser)
@@ -39,11 +39,10 @@ from matplotlib.figure import Figure
 
 from datasets.image_file import read_image
 from datasets.transforms import resize, to_tensor
-from devices import pick_device, set_precision
+from devices import pick_device
 from files import atomic_write
 from models import load_pretrained, predict
 from models.predict import upscale_whole
-from models.pretrained import DEFAULT
 from scripts.results import write_rows
 from utils import calc_psnr, to_float
 
@@ -114,14 +113,12 @@ def draw(rows):
 
 def main():
     args = parse_args()
-    name = args.model or DEFAULT
-    set_precision(tf32=False)
-    model = load_pretrained(name).to(pick_device(args.gpu))
+    model = load_pretrained(args.model).to(pick_device(args.gpu))
     rows = []
     for path in args.photos:
         psnr, bicubic = zip(*(psnr_at(model, middle(path, SIDE), scale) for scale in SCALES), strict=True)
         agree = agreements(model, to_float(to_tensor(middle(path, SMALL))))
-        rows.append({'photo': Path(path).stem, 'model': Path(name).stem, 'scales': SCALES, 'psnr': list(psnr),
+        rows.append({'photo': Path(path).stem, 'model': Path(args.model).stem, 'scales': SCALES, 'psnr': list(psnr),
                      'bicubic': list(bicubic), 'agreement': agree})
         for way, value in agree.items():
             print(f'{path}: {way}: {value:.2f} dB')

@@ -42,10 +42,9 @@ from torch.utils.data import Dataset, default_collate
 
 import datasets
 from datasets.wrappers import SRImplicitDownsampled
-from devices import pick_device, set_precision
-from evaluation import predictions
+from devices import pick_device
+from evaluation import load_model, predictions
 from files import atomic_write
-from models import Bicubic, load_pretrained
 from scripts.results import write_rows
 from utils import scored_pixels
 
@@ -192,11 +191,10 @@ def main():
     if not 1 <= args.scale < math.inf:
         raise UserError(f'--scale must be at least 1, not {args.scale:g}')
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     sets = {SYNTHETIC: Edges(round(SIDE * args.scale))}
     for name in args.sets:
         sets[name] = datasets.make({'name': 'image-folder', 'args': {'root_path': f'load/benchmark/{name}/HR'}})
-    nets = {name: (Bicubic() if name == 'bicubic' else load_pretrained(name)).to(device) for name in args.models}
+    nets = {name: load_model(name).to(device) for name in args.models}
     rows = []
     for title, dataset in sets.items():
         for name, net in nets.items():

@@ -18,13 +18,13 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import add_import_option, add_model_option, run_cli
 from errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', help="a name in pretrained/, or a checkpoint (default: the demo's)")
+    add_model_option(parser)
     parser.add_argument('--output', type=Path, required=True, help='the folder to write to')
     add_import_option(parser)
     return parser.parse_args()
@@ -39,7 +39,6 @@ from torch import nn
 from files import atomic_write
 from models import load_pretrained
 from models.normalisation import normalisations
-from models.pretrained import DEFAULT
 
 AXES = {'image': {0: 'batch', 2: 'height', 3: 'width'}, 'features': {0: 'batch', 2: 'height', 3: 'width'},
         'coord': {0: 'batch', 1: 'queries'}, 'cell': {0: 'batch', 1: 'queries'}}
@@ -98,7 +97,7 @@ def main():
     missing = [name for name in ('onnx', 'onnxscript') if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'{" and ".join(missing)} missing: pip install -r requirements-onnx.txt')
-    export_model(load_pretrained(args.model or DEFAULT).requires_grad_(False), args.output)
+    export_model(load_pretrained(args.model).requires_grad_(False), args.output)
     print(f'{args.output}: encoder.onnx and decoder.onnx')
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import DEFAULT, WEB, add_import_option, run_cli
 from errors import UserError
 
 
@@ -34,10 +34,10 @@ from torch.utils.data import default_collate
 import datasets
 from datasets.degraded import SRImplicitDegraded
 from demos.compare import weights_map
-from devices import pick_device, set_precision
+from devices import pick_device
 from evaluation import predictions
 from files import atomic_write
-from models.pretrained import DEFAULT, WEB, load_pretrained
+from models.pretrained import load_pretrained
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import choose, digests, load_models
@@ -114,7 +114,6 @@ def weights(device):
 
 def main():
     device = pick_device(parse_args().gpu)
-    set_precision(tf32=False)
     names = [name for name in choose(None, digests()) if name != WEB]  # which is for other photos than these
     for path, draw in ((PHOTOS, partial(crops, ('bicubic', DEFAULT), FEW, 256)),
                        (JPEG, partial(crops, ('bicubic', DEFAULT, WEB), COMPRESSED, 256)),

@@ -139,7 +139,8 @@ def main():
     device = pick_device(args.gpu)
     if device.type == 'cpu' and sys.platform != 'linux':
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
-    set_precision(tf32=bool(config and config.tf32))
+    if config:
+        set_precision(config.tf32)
     loader = training_loader(config) if config else None
     n_colors = loader.dataset.n_colors if loader else None
     with located(args.model):

@@ -15,14 +15,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import run_cli
+from cli import add_model_option, run_cli
 
 SETS = 'set5', 'set14', 'b100', 'urban100'
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', help="a checkpoint, a name in pretrained/, or 'bicubic' (default: the demo's)")
+    add_model_option(parser, "a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     return parser.parse_args()
@@ -34,10 +34,9 @@ if __name__ == '__main__':
 import torch
 from torch import nn
 
-from devices import pick_device, set_precision
-from evaluation import mean, norm_of, open_config, predictions
-from models import Bicubic, load_pretrained
-from models.pretrained import DEFAULT
+from devices import pick_device
+from evaluation import load_model, mean, open_config, predictions
+from models.normalisation import norm_of
 from utils import calc_psnr, luma
 
 SCALES = 2, 4
@@ -52,8 +51,8 @@ def images(name: str, scale: int, source: str, model: nn.Module) -> Iterator[tup
     """Prediction and truth, (3, H, W) each, of every image of the set `name`."""
     folder, assignments = SOURCES[source]
     path = ROOT / 'configs/test' / folder / f'test-{name}-{scale}.yaml'
-    loader, data_norm, _, _ = open_config(path, assignments)
-    yield from predictions(loader, model, norm_of(model, data_norm))
+    config, loader = open_config(path, assignments)
+    yield from predictions(loader, model, norm_of(model, config.data_norm))
 
 
 def psnr(pred: torch.Tensor, gt: torch.Tensor, colour: str, shave: int) -> float:
@@ -86,9 +85,8 @@ def table(found: dict[tuple, float]) -> str:
 
 def main() -> None:
     args = parse_args()
-    set_precision(tf32=False)
-    model = Bicubic() if args.model == 'bicubic' else load_pretrained(args.model or DEFAULT).to(pick_device(args.gpu))
-    print(table(measure(args.set, model)))
+    device = pick_device(args.gpu)
+    print(table(measure(args.set, load_model(args.model).to(device))))
 
 
 if __name__ == '__main__':

@@ -43,8 +43,8 @@ from matplotlib.figure import Figure
 
 import models
 from config import load_yaml
-from devices import pick_device, set_precision
-from evaluation import evaluate, read_keys, scale_of
+from devices import pick_device
+from evaluation import EvalConfig, evaluate
 from files import atomic_write
 from scripts.prepare_data import count
 from utils import number_text, to_json
@@ -85,7 +85,7 @@ def update_page(name, content):
 @functools.cache
 def scale_in(path):
     """The scale of the test config at `path`."""
-    return scale_of(read_keys(path))
+    return EvalConfig.read(path).scale
 
 
 def configs_of(name):
@@ -243,7 +243,6 @@ def publish(results, sha256):
 def main():
     args = parse_args()
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
     sha256 = digests()
     results, nets = read_results(sha256), load_models(choose(args.models, sha256), device)
     try:

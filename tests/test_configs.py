@@ -15,10 +15,10 @@ from projects import train_two_steps
 import datasets
 import models
 import train_liif
+from cli import DEFAULT
 from config import check_args, load_yaml
 from errors import UserError
-from evaluation import config_keys, parse_eval_type
-from models.pretrained import DEFAULT
+from evaluation import EvalConfig
 from training.run import Config, read_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -260,12 +260,12 @@ def test_pixel_config_differs_from_the_published_one_in_three_keys(path):
 def test_test_config_measures_whole_images_at_its_scale(path, load):
     _, name, scale = path.stem.split('-')
     scale = float(scale)
-    test_dataset, data_norm, eval_type, _ = config_keys(**check_args(config_keys, load_yaml(path)))
-    assert parse_eval_type(eval_type) == {'dataset': 'div2k' if name in SCALES else 'benchmark', 'scale': scale}
-    assert test_dataset['batch_size'] == 1
-    assert data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
-    assert test_dataset['dataset']['args']['root_path'] == f'./load/{SETS.get(name, "sample/valid")}'
-    batch, _ = first_batch(test_dataset)
+    config = EvalConfig.read(path)
+    assert config.eval_type == f'{"div2k" if name in SCALES else "benchmark"}-{scale:g}' and config.scale == scale
+    assert config.test_dataset['batch_size'] == 1
+    assert config.data_norm == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
+    assert config.test_dataset['dataset']['args']['root_path'] == f'./load/{SETS.get(name, "sample/valid")}'
+    batch, _ = first_batch(config.test_dataset)
     h, w = int(200 // scale), int(250 // scale)
     height, width = round(h * scale), round(w * scale)
     assert batch['inp'].shape == (1, 3, h, w)

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 import datasets
 import models
 from errors import UserError
-from evaluation import batched_predict, eval_psnr, score
+from evaluation import batched_predict, eval_psnr, loaded_names, score
 from utils import calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
@@ -159,6 +159,31 @@ def test_chunks_do_not_change_the_result(eval_bsize):
     result = eval_psnr([batch], model, eval_type='benchmark-2', eval_bsize=eval_bsize)
     assert max(model.chunks) <= eval_bsize
     assert result == pytest.approx(eval_psnr([batch], Painter(), eval_type='benchmark-2'), abs=1e-4)
+
+
+def test_an_image_too_small_for_its_border_is_left_out_of_the_mean_and_told(capsys):
+    small, large = batch_of(4, 15), batch_of(12, 15)
+    both, alone = (eval_psnr(batches, Painter(), eval_type='benchmark-2') for batches in ([small, large], [large]))
+    assert both == alone
+    assert ('image 1: a 15x4 image has nothing left without its border of 2 pixels; it is left out of the mean'
+            in capsys.readouterr().err)
+
+
+def test_images_that_are_all_too_small_for_their_border_are_an_error():
+    with pytest.raises(UserError, match='image 2: a 16x4 image has nothing left without its border of 2 pixels'):
+        eval_psnr([batch_of(4, 16), batch_of(4, 16)], Painter(), eval_type='benchmark-2')
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_each_of_several_processes_knows_the_names_of_its_images(tmp_path, rank):
+    for name in 'abcde':
+        Image.new('RGB', (16, 16), (ord(name), 0, 0)).save(tmp_path / f'{name}.png')
+    dataset = {'name': 'image-folder', 'args': {'root_path': str(tmp_path), 'repeat': 2}}
+    wrapper = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2}}
+    spec = {'dataset': dataset, 'wrapper': wrapper, 'batch_size': 4, 'num_workers': 0}
+    loader = datasets.make_loader(spec, seed=0, rank=rank, world=2)
+    reds = [chr(image[0, 0, 0]) for batch in loader for image in batch['gt']]
+    assert loaded_names(loader) == [f'{name}.png' for name in reds] and len(reds) == 5
 
 
 @pytest.mark.parametrize('eval_type', ['set5-2', 'benchmark', 'div2k-x', 'benchmark-'])

@@ -199,22 +199,22 @@ def test_workers_share_the_cores_of_the_machine(spec, monkeypatch):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'batchsize': 4}, "train: unknown key 'batchsize', did you mean 'batch_size'"),
-    ({'batch_size': 'many'}, "train: batch_size must be int, not 'many'"),
-    ({'num_workers': -1}, 'train: num_workers must be 0 or more, not -1'),
-    ({'dataset': {'name': 'image-foulder'}}, "train: unknown dataset 'image-foulder', did you mean 'image-folder'"),
-    ({'wrapper': {'name': 'sr-implicit-paired'}}, 'train: dataset sr-implicit-paired: dataset must be'),
+    ({'batchsize': 4}, "unknown key 'batchsize', did you mean 'batch_size'"),
+    ({'batch_size': 'many'}, "batch_size must be int, not 'many'"),
+    ({'num_workers': -1}, 'num_workers must be 0 or more, not -1'),
+    ({'dataset': {'name': 'image-foulder'}}, "unknown dataset 'image-foulder', did you mean 'image-folder'"),
+    ({'wrapper': {'name': 'sr-implicit-paired'}}, 'dataset sr-implicit-paired: dataset must be'),
 ])
-def test_errors_say_where_in_the_config_they_are(spec, change, message):
+def test_errors_say_what_is_wrong_in_the_spec(spec, change, message):
     with pytest.raises(UserError) as info:
-        make_loader({**spec, **change}, seed=0, where='train')
+        make_loader({**spec, **change}, seed=0)
     assert message in str(info.value)
 
 
 def test_a_missing_key_is_named(spec):
     del spec['wrapper']
-    with pytest.raises(UserError, match="train: missing key 'wrapper'"):
-        make_loader(spec, seed=0, where='train')
+    with pytest.raises(UserError, match="missing key 'wrapper'"):
+        make_loader(spec, seed=0)
 
 
 # --- benchmark -------------------------------------------------------------------------------------

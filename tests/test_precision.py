@@ -40,6 +40,12 @@ def test_tf32_is_on_where_it_is_asked_for(project):
     devices.set_precision(tf32=False)
 
 
+def test_a_device_picked_for_evaluation_computes_in_plain_float32():
+    devices.set_precision(tf32=True)
+    devices.pick_device('cpu')
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+
+
 def test_bf16_trains_float32_weights_and_evaluates_in_float32(project, undisturbed, monkeypatch):
     monkeypatch.setattr(devices, 'has_bf16', lambda device: True)
     assert autocast_in_step(project, '--amp', 'bf16') == {'training': True, 'evaluation': False, 'tf32': (False, False)}

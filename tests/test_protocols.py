@@ -33,7 +33,8 @@ def rows(tmp_path_factory):
         with mock.patch.object(sys, 'argv', ['protocols.py', '--model', 'bicubic', '--gpu', 'cpu']), \
                 contextlib.redirect_stdout(io.StringIO()) as output:
             protocols.main()
-        head, _, *lines = [line.strip('| ').split(' | ') for line in output.getvalue().splitlines()]
+        table = [line for line in output.getvalue().splitlines() if line.startswith('|')]
+        head, _, *lines = [line.strip('| ').split(' | ') for line in table]
         yield {column: {tuple(line[:2]): line[i] for line in lines} for i, column in enumerate(head)}
 
 

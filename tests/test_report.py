@@ -64,6 +64,15 @@ def test_configs_model_machine_and_date_are_told(report_folder, page):
     assert re.match(r'\d{4}-\d\d-\d\d \d\d:\d\d', run['Date'])
 
 
+def test_a_config_deleted_while_the_model_is_measured_is_reported_all_the_same(tmp_path, monkeypatch):
+    write_images(tmp_path / 'images', NAMES, SIZE)
+    config, = write_configs(tmp_path, tmp_path / 'images', [2])
+    keep = report.Report.keep_ours
+    monkeypatch.setattr(report.Report, 'keep_ours', lambda *args: (keep(*args), config.unlink(missing_ok=True)))
+    run('--config', config, '--model', 'bicubic', '--report', tmp_path / 'report')
+    assert len(table((tmp_path / 'report/index.html').read_text(), 'images')) == 2
+
+
 def test_a_config_is_told_as_it_was_used(report_folder, tmp_path):
     run('--config', next(report_folder.glob('*-2.yaml')), '--model', 'bicubic', '--report', tmp_path / 'report',
         '--set', 'eval_type=benchmark-3', '--set', 'test_dataset.wrapper.args.scale_min=3')

@@ -8,8 +8,9 @@ import torch
 from PIL import Image, ImageFilter
 from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
 
+from cli import DEFAULT
 from demos import compare
-from models.pretrained import DEFAULT, load_pretrained
+from models.pretrained import load_pretrained
 from pictures import sheets
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -51,6 +51,14 @@ def test_a_model_that_knows_its_data_norm_keeps_it_and_another_has_the_configs(r
     assert psnr[0] != psnr[1]
 
 
+@pytest.mark.parametrize('change', [Path.unlink, lambda path: write_config(path, path.parent / 'b', scale=4)])
+def test_a_config_deleted_or_changed_while_it_is_measured_does_not_change_the_result(roots, tmp_path, change):
+    path = write_config(tmp_path / 'a.yaml', roots[0])
+    keys, undisturbed = yaml.safe_load(path.read_text()), evaluate(path, models.Bicubic())
+    result = evaluate(path, models.Bicubic(), keep=lambda scored: change(path))
+    assert result == undisturbed and (result['keys'], result['scale']) == (keys, 2)
+
+
 def test_images_of_one_name_in_two_folders_stay_apart(roots, tmp_path):
     write_config(tmp_path / 'both.yaml', *roots)
     images = evaluate(tmp_path / 'both.yaml', models.Bicubic(), save_dir=tmp_path / 'out')['images']

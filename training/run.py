@@ -12,10 +12,11 @@ from typing import Literal
 import yaml
 from torch import nn
 
-from config import check_args, check_norm, check_positive, load_yaml, set_key
+from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import atomic_write
 from models.decoder import Decoder
+from models.normalisation import check_norm
 from training.optim import make_schedule
 from utils import parse_eval_type
 
@@ -94,11 +95,9 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
                 assignments: Sequence[str] = ()) -> Config:
     """The config file at `path`, with its keys overridden by `given`, and `defaults` for those it does not have.
 
-    `assignments`: the arguments of `--set` (`config.set_key`).
+    `assignments`: the arguments of `--set`.
     """
-    keys = load_yaml(path)
-    for assignment in assignments:
-        set_key(keys, assignment)
+    keys = load_yaml(path, assignments)
     with located(path):
         return Config(**check_args(Config, {**(defaults or {}), **keys, **(given or {})}))
 

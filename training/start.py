@@ -4,12 +4,10 @@ from pathlib import Path
 
 from torch import nn
 
-from config import check_norm
 from errors import UserError, located
 from models import checkpoint as checkpoints
 from models.convert import from_published
-from models.decoder import USUAL_NORM
-from models.normalisation import same_normalisation
+from models.normalisation import USUAL_NORM, check_norm, same_normalisation
 from models.registry import load_state, with_defaults
 from training.resume import PROGRESS, check_progress, restore_optimizer
 from training.run import differences

@@ -1,5 +1,6 @@
 """Training: the state of a run, its steps, its validation, and its checkpoints."""
 
+import contextlib
 import copy
 import math
 import signal
@@ -10,12 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from config import check_norm
 from devices import Parallel, mixed_precision
 from errors import UserError
-from evaluation import eval_images, image_names
+from evaluation import eval_images, loaded_names
 from models import checkpoint as checkpoints
-from models.normalisation import normalisations
+from models.normalisation import check_norm, normalisations
 from models.predict import check_channels
 from models.registry import make_model, with_n_colors
 from training.graphs import StepGraphs
@@ -23,7 +23,7 @@ from training.losses import Losses
 from training.optim import make_optimizer
 from training.resume import PROGRESS
 from training.run import Config
-from utils import to_float
+from utils import TooSmall, to_float
 
 SIGNALS = signal.SIGTERM, signal.SIGINT
 BEST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
@@ -129,17 +129,14 @@ class Trainer:
 
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
-        config, psnr, rank, world = self.config, [], self.parallel.rank, self.parallel.world
-        names = image_names(loader.dataset.dataset.files)
-
-        def where(i):
-            return f'val_dataset: {names[(rank + i * world) % len(names)]}'
-
-        for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type, config.eval_bsize,
-                                 verbose=rank == 0, where=where):
-            psnr.append(min(image.psnr, BEST_PSNR))
-            if self.signal is not None:
-                break
+        config, psnr, names = self.config, [], loaded_names(loader)
+        with contextlib.suppress(TooSmall):  # for all images of this process, but those of others may be larger
+            for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type,
+                                     config.eval_bsize, self.parallel.rank == 0, lambda i: f'val_dataset: {names[i]}'):
+                if not math.isnan(image.psnr):
+                    psnr.append(min(image.psnr, BEST_PSNR))
+                if self.signal is not None:
+                    break
         if self.stopped():
             raise Stopped
         total, count = self.parallel.sum(torch.tensor([sum(psnr), len(psnr)], dtype=torch.float64)).tolist()

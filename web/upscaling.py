@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 from datasets.image_file import image_size
-from devices import pick_device, set_precision
+from devices import pick_device
 from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
-from models.pretrained import DEFAULT, target_size
+from models.pretrained import target_size
 from pictures.io import read, save
 from pictures.sheets import flat
 
@@ -146,10 +146,8 @@ def serve(args: argparse.Namespace) -> None:
     if gr is None:
         raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     device = pick_device(args.gpu)
-    set_precision(tf32=False)
-    name = args.model or DEFAULT
-    model = load_pretrained(name).to(device)
-    page = make_page(model, Path(name).stem)
+    model = load_pretrained(args.model).to(device)
+    page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
                     app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
