@@ -15,8 +15,8 @@ from PIL import Image
 
 from errors import UserError, size_text
 from models.decoder import Decoder
+from models.pictures import seen_colours, to_pictures
 from models.predict import Block, KeptLatents, Latents, Tiles, joined, upscale_latents
-from models.pretrained import seen_colours, to_pictures
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
 

@@ -10,7 +10,8 @@ from datasets.image_file import image_size
 from devices import pick_device, set_precision
 from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
-from models.pretrained import DEFAULT, target_size
+from models.pictures import target_size
+from models.pretrained import DEFAULT
 from pictures.io import read, save
 from pictures.sheets import flat
 
