@@ -31,11 +31,6 @@ def make_coord(shape: Sequence[int], ranges: Sequence | None = None, flatten: bo
     return coord.view(-1, coord.shape[-1]) if flatten else coord
 
 
-def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], on the CPU."""
-    return [make_coord([n])[:, 0].to(dtype) for n in size]
-
-
 def white(dtype: object) -> int:
     """The largest value (white) of colours of `dtype`, a type of NumPy or PyTorch; the smallest is 0."""
     return {'uint8': 255, 'uint16': 65535}.get(str(dtype).removeprefix('torch.'), 1)

@@ -13,11 +13,9 @@ from torch import nn
 
 from errors import UserError
 from models.features import Features
-from models.geometry import neighbours, relative_cell
+from models.geometry import axis_coords, grid, neighbours, relative_cell
 from models.pixel_grid import decode_grid, kept
 from models.registry import make
-from models.sampling import grid
-from utils import axis_coords
 
 Residual = Literal['bilinear'] | None
 USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints

@@ -5,9 +5,8 @@ import torch
 from errors import UserError
 from models.decoder import Decoder, ensemble
 from models.features import Features
-from models.geometry import centre, nearest
+from models.geometry import centre, grid, nearest
 from models.predict import Latents, Target, widen
-from models.sampling import grid
 
 
 @torch.no_grad()
