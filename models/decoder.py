@@ -14,7 +14,7 @@ from torch import nn
 from errors import UserError
 from models.features import Features
 from models.geometry import axis_coords, grid, neighbours, relative_cell
-from models.pixel_grid import decode_grid, kept
+from models.pixel_grid import decode_grid, on_device
 from models.registry import make
 
 Residual = Literal['bilinear'] | None
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         """
         if self.pixelwise and not self.residual:
             return decode_grid(self, features, y, x, cell)
-        coord = grid(kept(y, cell.device), kept(x, cell.device), len(features.feat))
+        coord = grid(on_device(y, cell.device), on_device(x, cell.device), len(features.feat))
         if self.pixelwise:
             pred = decode_grid(self, features, y, x, cell)
             return pred + features.sample_input(coord).view_as(pred)
