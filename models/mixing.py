@@ -31,7 +31,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
         feat, inp = latents.part((top, bottom), (left, right))
         if feat.shape[-2:] != inp.shape[-2:]:
             raise UserError('mixing weights can be shown of an encoder without an upsampler only')
-        features = model.hoist_cell(model.features(feat, inp, (top, left, h, w)), cell.expand(1, 1, 2))
+        features = model.hoist_cell(model.make_features(feat, inp, (top, left, h, w)), cell.expand(1, 1, 2))
         return torch.cat([weigh(model, features, line, x, cell) for line in y.split(4)], dim=1)
 
     return torch.cat([torch.cat([tile(rows, columns) for columns in target.parts(1, latents.largest)], dim=2)

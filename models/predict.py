@@ -214,11 +214,11 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         if not ys:
             continue
         if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
-            features = latents.model.features(feat, inp)
+            features = latents.model.make_features(feat, inp)
         else:
             first, last = widen(*band, target.reach, target.shape[0])
             seen = slice(first - top, last - top)
-            features = latents.model.features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
+            features = latents.model.make_features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
