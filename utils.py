@@ -108,13 +108,12 @@ def calc_psnr(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     return -10 * torch.log10((sr - hr).pow(2).mean())
 
 
-def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
-              rgb_range: float = 1) -> torch.Tensor:
-    """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) on the pixels that `calc_psnr` compares.
+def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1) -> torch.Tensor:
+    """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) in [0, 1] on the pixels that `calc_psnr` compares.
 
     The mean over channels and over all pixels at which the Gaussian window (11x11, sigma 1.5) fits entirely.
     """
-    x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
+    x, y = scored_pixels(sr, hr, dataset, scale)
     h, w = x.shape[-2:]
     if min(h, w) < 11:
         raise UserError(f'SSIM needs 11x11 pixels, not {w}x{h}')
