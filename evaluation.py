@@ -20,10 +20,11 @@ from errors import UserError, located
 from files import writing
 from models import Bicubic, load_pretrained
 from models.decoder import Decoder
+from models.geometry import all_queries
 from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
 from pictures.modes import to_picture
-from utils import TooSmall, calc_psnr, calc_ssim, make_coord, parse_eval_type, to_float
+from utils import TooSmall, calc_psnr, calc_ssim, parse_eval_type, to_float
 
 
 def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor,
@@ -72,7 +73,7 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
         if 'coord' not in batch and isinstance(model, Decoder):
             preds = (upscale(model, inp, tuple(gt.shape[-2:]), data_norm).to(device) for inp in batch['inp'])
         else:
-            queries = (batch['coord'], batch['cell']) if 'coord' in batch else all_queries(gt)
+            queries = (batch['coord'], batch['cell']) if 'coord' in batch else all_queries(gt.shape[-2:], len(gt), gt)
             args = inp_norm.apply(to_float(batch['inp'])), *queries
             with torch.no_grad():
                 preds = model(*args) if eval_bsize is None else batched_predict(model, *args, eval_bsize)
@@ -83,13 +84,6 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
             with located(where(next(count))):
                 pred = next(preds)
             yield pred, truth
-
-
-def all_queries(gt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates and cells, each (B, H*W, 2), of all pixels of the targets `gt` (B, C, H, W), row by row."""
-    size = gt.shape[-2:]
-    coord = make_coord(size).to(gt.device).expand(len(gt), -1, 2)
-    return coord, coord.new_tensor([2 / n for n in size]).expand_as(coord)
 
 
 def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ssim: bool = False) -> Scored:

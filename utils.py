@@ -31,11 +31,6 @@ def make_coord(shape: Sequence[int], ranges: Sequence | None = None, flatten: bo
     return coord.view(-1, coord.shape[-1]) if flatten else coord
 
 
-def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], on the CPU."""
-    return [make_coord([n])[:, 0].to(dtype) for n in size]
-
-
 def white(dtype: object) -> int:
     """The largest value (white) of colours of `dtype`, a type of NumPy or PyTorch; the smallest is 0."""
     return {'uint8': 255, 'uint16': 65535}.get(str(dtype).removeprefix('torch.'), 1)
@@ -113,13 +108,12 @@ def calc_psnr(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, sc
     return -10 * torch.log10((sr - hr).pow(2).mean())
 
 
-def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1,
-              rgb_range: float = 1) -> torch.Tensor:
-    """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) on the pixels that `calc_psnr` compares.
+def calc_ssim(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None, scale: float = 1) -> torch.Tensor:
+    """SSIM (Wang et al. 2004), a 0-d tensor, of images (B, C, H, W) in [0, 1] on the pixels that `calc_psnr` compares.
 
     The mean over channels and over all pixels at which the Gaussian window (11x11, sigma 1.5) fits entirely.
     """
-    x, y = scored_pixels(sr / rgb_range, hr / rgb_range, dataset, scale)
+    x, y = scored_pixels(sr, hr, dataset, scale)
     h, w = x.shape[-2:]
     if min(h, w) < 11:
         raise UserError(f'SSIM needs 11x11 pixels, not {w}x{h}')

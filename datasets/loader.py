@@ -33,8 +33,6 @@ class GlobalBatches:
             batch_size += -batch_size % world
         if batch_size % world:
             raise UserError(f'batch_size {batch_size} must be a multiple of the {world} processes that share it')
-        if seed < 0:
-            raise UserError(f'seed must be 0 or more, not {seed}')
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.rank, self.world = rank, world
         self.epoch = self.start = 0

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from models.decoder import Decoder
-from models.pretrained import mixing_weights
+from models.mixing import mixing_weights
 from pictures.modes import as_mode, model_colours, to_tensor
 from pictures.sheets import flat, sheet, zoomed_sheet
 

@@ -19,8 +19,9 @@ from devices import pick_device, picture_precision
 from errors import UserError, located, size_text
 from files import writing
 from models.decoder import Decoder
+from models.pictures import target_size, upscale_pil
 from models.predict import set_tile
-from models.pretrained import load_pretrained, target_size, upscale_pil
+from models.pretrained import load_pretrained
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, written_mode
 from pictures.modes import note

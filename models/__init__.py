@@ -7,7 +7,8 @@ from models import a_liif, edsr, liif, lmf, lte, metasr, mlp, rcan, rdn, swinir 
 from models.arrays import upscale
 from models.bicubic import Bicubic
 from models.checkpoint import load
-from models.pretrained import load_pretrained, upscale_pil
+from models.pictures import upscale_pil
+from models.pretrained import load_pretrained
 from models.regions import upscale_region
 from models.registry import make, register
 

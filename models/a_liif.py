@@ -13,6 +13,7 @@ import torch
 from errors import UserError
 from models.decoder import Decoder, Residual, ensemble, make_net
 from models.features import Features
+from models.kernels import usable
 from models.mlp import ExpansionNet, MLPMixture
 from models.pixel_grid import affine, layers
 from models.registry import register
@@ -107,21 +108,11 @@ def decode_by_layers(imnet: MLPMixture, coord: torch.Tensor, c: torch.Tensor, st
 
 def pixel_kernel(imnet: MLPMixture, start: torch.Tensor) -> types.ModuleType | None:
     """The module whose `decode` computes the mixed functions by a CUDA kernel; None if it does not fit `imnet`."""
-    if not start.is_cuda:
-        return None
-    try:
-        from models import fused_pixel
-    except ImportError:  # Triton is missing
-        return None
-    return fused_pixel if fused_pixel.fits(imnet, start) and fused_pixel.agrees(imnet, start) else None
+    return usable('fused_pixel', imnet, start) if start.is_cuda else None
 
 
 def fused_kernel(model: ALIIF, features: Features, coord: torch.Tensor) -> types.ModuleType | None:
     """The module whose `decode` is a single CUDA kernel; None if it does not fit `model` or gradients are needed."""
     if not coord.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    try:
-        from models import fused
-    except ImportError:  # Triton is missing
-        return None
-    return fused if fused.fits(model, features) and fused.agrees(model, features) else None
+    return usable('fused', model, features)

@@ -5,8 +5,8 @@ import torch
 
 from datasets.arrays import Reader, checked, rounded
 from models.decoder import Decoder
+from models.pictures import target_size
 from models.predict import upscale_ensemble, upscale_whole
-from models.pretrained import target_size
 from utils import white
 
 

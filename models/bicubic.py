@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from datasets.transforms import resize, to_tensor
-from models.sampling import sample
+from models.geometry import sample
 from utils import to_float
 
 

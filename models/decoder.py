@@ -13,12 +13,10 @@ from torch import nn
 
 from errors import UserError
 from models.features import Features
-from models.geometry import neighbours, relative_cell
+from models.geometry import axis_coords, grid, neighbours, relative_cell
 from models.normalisation import USUAL_NORM
-from models.pixel_grid import decode_grid, kept
+from models.pixel_grid import decode_grid, on_device
 from models.registry import make
-from models.sampling import grid
-from utils import axis_coords
 
 Residual = Literal['bilinear'] | None
 
@@ -71,10 +69,10 @@ class Decoder(nn.Module):
 
     def encode(self, inp: torch.Tensor) -> Features:
         """The features of the images `inp` (B, n_colors, h, w), for queries at any scale."""
-        return self.features(self.encoder(inp), inp)
+        return self.make_features(self.encoder(inp), inp)
 
-    def features(self, feat: torch.Tensor, inp: torch.Tensor,
-                 window: tuple[int, int, int, int] | None = None) -> Features:
+    def make_features(self, feat: torch.Tensor, inp: torch.Tensor,
+                      window: tuple[int, int, int, int] | None = None) -> Features:
         """`Features` of a feature map computed before; by default that of whole images."""
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
 
@@ -91,12 +89,13 @@ class Decoder(nn.Module):
 
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
-        if self.pixelwise and not self.residual:
-            return decode_grid(self, features, y, x, cell)
-        coord = grid(kept(y, cell.device), kept(x, cell.device), len(features.feat))
+        def queries():
+            return grid(on_device(y, cell.device), on_device(x, cell.device), len(features.feat))
+
         if self.pixelwise:
             pred = decode_grid(self, features, y, x, cell)
-            return pred + features.sample_input(coord).view_as(pred)
+            return pred + features.sample_input(queries()).view_as(pred) if self.residual else pred
+        coord = queries()
         return self.query(features, coord, cell.expand_as(coord)).unflatten(1, (len(y), len(x)))
 
     def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from models.sampling import sample
+from models.geometry import sample
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,46 @@
-"""Where a query lies among the latent codes: nearest codes, relative coordinates, areas.
+"""Coordinates of queries, and where they lie among the latent codes: nearest codes, relative coordinates, areas.
 
 Coordinates are (y, x), each axis of an image spanning [-1, 1]; a latent map of h x w has its codes at the centres
 of its pixels, and relative coordinates count a latent pixel as 2 wide (LIIF, Chen et al., CVPR 2021, section 3).
 """
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
+
+from utils import make_coord
+
+# --- queries -------------------------------------------------------------------------------------------------------
+
+
+def axis_coords(size: Sequence[int], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """Coordinates of the pixel centres along each axis of an image of `size` (H, W): [(H,), (W,)], on the CPU."""
+    return [make_coord([n])[:, 0].to(dtype) for n in size]
+
+
+def grid(y: torch.Tensor, x: torch.Tensor, batch: int) -> torch.Tensor:
+    """Coordinates (batch, H*W, 2) of all pairs of y (H,) and x (W,)."""
+    coord = torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
+    return coord.view(1, -1, 2).expand(batch, -1, -1)
+
+
+def all_queries(size: Sequence[int], batch: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates and cells, each (batch, H*W, 2), of all pixels of targets of `size` (H, W), row by row.
+
+    They have the type of `like` and are on its device.
+    """
+    coord = make_coord(size).to(like).expand(batch, -1, 2)
+    return coord, coord.new_tensor([2 / n for n in size]).expand_as(coord)
+
+
+def sample(image: torch.Tensor, coord: torch.Tensor, mode: str) -> torch.Tensor:
+    """Colours (B, Q, C) of `image` (B, C, H, W) at `coord` (B, Q, 2), 'nearest' or 'bilinear'."""
+    points = coord.flip(-1).unsqueeze(1)  # as (x, y)
+    return F.grid_sample(image, points, mode=mode, padding_mode='border', align_corners=False)[:, :, 0].transpose(1, 2)
+
+
+# --- codes ---------------------------------------------------------------------------------------------------------
 
 
 def nearest(coord: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,6 +1,8 @@
 """Whether the CUDA kernels are used: on which GPUs, and whether they agree there with PyTorch's own operations."""
 
+import importlib
 import os
+import types
 import warnings
 from collections.abc import Callable, Hashable
 
@@ -8,6 +10,18 @@ import torch
 
 CHECKED = (9,)  # major compute capabilities of GPUs on which scripts/check_gpu.py has passed; elsewhere it is opt-in
 TRIED = {}  # results of `works`
+
+
+def usable(name: str, *args: object) -> types.ModuleType | None:
+    """The module models/NAME.py, whose `decode` runs a kernel; None where there is no Triton.
+
+    None, too, unless the kernel fits the model and its inputs `args`, and agrees there with PyTorch's own operations.
+    """
+    try:
+        module = importlib.import_module(f'models.{name}')
+    except ImportError:  # Triton is missing
+        return None
+    return module if module.fits(*args) and module.agrees(*args) else None
 
 
 def allowed(device: torch.device, possible: range) -> bool:

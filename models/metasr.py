@@ -8,7 +8,8 @@ import torch
 
 from models.decoder import Decoder
 from models.geometry import centre, nearest
-from models.registry import make, register
+from models.mlp import MLP
+from models.registry import register
 
 
 @register('metasr')
@@ -23,8 +24,7 @@ class MetaSR(Decoder):
 
     def __init__(self, encoder_spec: dict):
         super().__init__(encoder_spec, local_ensemble=False, feat_unfold=True, cell_decode=True, residual=None)
-        self.imnet = make({'name': 'mlp', 'args': {
-            'in_dim': 3, 'out_dim': self.feat_dim * self.n_colors, 'hidden_list': [256]}})
+        self.imnet = MLP(in_dim=3, out_dim=self.feat_dim * self.n_colors, hidden_list=[256])
 
     def hoist(self, feat):
         last = self.imnet.layers[-1]

@@ -138,10 +138,6 @@ class MLPMixture(nn.Module):
         """The K weights (K*out, in_dim) and biases (K*out,) of the first layer."""
         return self.layer(0)
 
-    def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """From x (N, in_dim) and the weights c (N, K) to (N, out_dim)."""
-        return self.after_first(linear(x, *self.first), c)
-
     def after_first(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """The output (N, out_dim), from those of the K first layers, h (N, K*out), and the weights c (N, K)."""
         spread = h.device.type == 'cpu' and h.dtype == torch.bfloat16 and not torch.is_grad_enabled()

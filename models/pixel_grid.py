@@ -7,7 +7,7 @@ runs are given the same length, the rest is one batched product of small matrice
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from models.geometry import axis_neighbours, centre, ensemble_weights, relative_
 CHUNK = 1 << 19  # numbers between two layers (pixels times queries times `width`) per thread: they stay in cache
 CUDA_CHUNK = 1 << 27  # so many that the time to launch the products is negligible
 CUDA_PIXELS = 1 << 15  # at a time: CUDA limits the number of products in a batch
-RECORDED = []  # what CUDA graphs read
+RECORDED = []  # what recorded CUDA graphs read each time they run: it is never freed, unlike what is only cached
 
 
 class Runs:
@@ -51,30 +51,19 @@ class Runs:
         return self
 
 
-@functools.lru_cache(512)
-def runs_of(x: tuple[float, ...], dtype: torch.dtype, device: torch.device, size: int, local_ensemble: bool) -> Runs:
-    return Runs(torch.tensor(x, dtype=dtype), size, local_ensemble).to(device)
+@functools.lru_cache(1024)
+def cached(x: tuple[float, ...], dtype: torch.dtype, device: torch.device, make: Callable, *args: object) -> object:
+    return make(torch.tensor(x, dtype=dtype), *args).to(device)
 
 
-@functools.lru_cache(512)
-def on_gpu(x: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return torch.tensor(x, dtype=dtype, device=device)
+def on_device(x: torch.Tensor, device: torch.device, make: Callable = torch.as_tensor, *args: object) -> object:
+    """What `make(x, *args)` computes on the CPU from coordinates x (N,), by default these themselves, on `device`.
 
-
-def kept(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The coordinates `x` (N,) on `device`; those on a GPU are kept: copying them anew for each batch would wait."""
-    return for_good(on_gpu(tuple(x.tolist()), x.dtype, device)) if device.type == 'cuda' else x.to(device)
-
-
-def make_runs(x: torch.Tensor, device: torch.device, size: int, local_ensemble: bool) -> Runs:
-    """The `Runs` of x (N,) on `device`, likewise."""
-    if device.type == 'cuda':
-        return for_good(runs_of(tuple(x.tolist()), x.dtype, device, size, local_ensemble))
-    return Runs(x.cpu(), size, local_ensemble).to(device)
-
-
-def for_good(value: torch.Tensor | Runs) -> torch.Tensor | Runs:
-    """`value`; if a CUDA graph is being recorded, it is never freed, because the graph reads its memory again."""
+    On a GPU it is kept for later batches, because a copy to a GPU waits until all its work so far is done.
+    """
+    if device.type != 'cuda':
+        return make(x.cpu(), *args).to(device)
+    value = cached(tuple(x.tolist()), x.dtype, device, make, *args)
     if torch.cuda.is_current_stream_capturing():
         RECORDED.append(value)
     return value
@@ -87,7 +76,8 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
     top, left, height, width = features.window
-    rows, cols = (make_runs(axis, cell.device, size, model.local_ensemble) for axis, size in ((y, height), (x, width)))
+    rows, cols = (on_device(axis, cell.device, Runs, size, model.local_ensemble)
+                  for axis, size in ((y, height), (x, width)))
     batch = len(features.feat)
     inside = [slice(runs.first - start, runs.first - start + len(runs.rel))
               for runs, start in ((rows, top), (cols, left))]

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 
@@ -16,8 +15,6 @@ from utils import make_coord, to_float, white
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
 OVERLAP = 32  # least width of the margin that SwinIR sees around a tile, in pixels
-KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
-AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
 ROWS = 16  # least rows of features in a band: with fewer, the rows that bands share would cost too much
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (C, n, m)
 
@@ -95,7 +92,7 @@ class Latents:
     `data_norm`: the normalisation of the model's inputs and colours.
     """
 
-    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None):
+    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
         check_channels(model, len(image))
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
@@ -132,53 +129,6 @@ class Latents:
         return cut(feat, rows, columns, *(start for start, _ in seen))
 
 
-class Tiles(Protocol):
-    """Features by row and column of their tile: a dict, or a cache that may drop some."""
-
-    def get(self, key: tuple[int, int]) -> torch.Tensor | None: ...
-
-    def __setitem__(self, key: tuple[int, int], tile: torch.Tensor) -> None: ...
-
-
-class KeptLatents(Latents):
-    """`Latents` that computes each feature once, when it is first needed, and keeps it.
-
-    `tiles`: where they are kept, by default a dict, which keeps all. What it has dropped is computed again.
-    """
-
-    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None = None, tiles: Tiles | None = None):
-        super().__init__(model, image, data_norm)
-        self.tiles = {} if tiles is None else tiles
-        self.side = max(self.shape) if self.whole else KEPT
-        self.largest = max(self.shape) if self.whole else AT_ONCE
-
-    def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
-        ys, xs = (range(start // self.side, -(-end // self.side)) for start, end in (rows, columns))
-        tiles = {key: self.tiles.get(key) for key in itertools.product(ys, xs)}
-        missing = [key for key, tile in tiles.items() if tile is None]
-        if missing:
-            tiles |= self.encode_tiles(*([min(key), max(key) + 1] for key in zip(*missing, strict=True)))
-        feat = torch.cat([torch.cat([tiles[y, x] for x in xs], dim=3) for y in ys], dim=2)
-        if self.whole and feat.shape[-2:] != self.shape:  # by its own upsampler
-            return feat
-        return cut(feat, rows, columns, ys.start * self.side, xs.start * self.side)
-
-    def encode_tiles(self, ys: tuple, xs: tuple) -> dict[tuple[int, int], torch.Tensor]:
-        """Encodes and keeps, in one call, the tiles in the rows `ys` and columns `xs` (start, end) of tiles."""
-        area = [(start * self.side, min(n, end * self.side))
-                for (start, end), n in zip((ys, xs), self.shape, strict=True)]
-        feat = super().encode(*area)
-        if self.whole:
-            tiles = {(0, 0): feat}
-        else:
-            tiles = {(y, x): tile.clone()  # a view would keep all of `feat`
-                     for y, row in enumerate(feat.split(self.side, dim=2), ys[0])
-                     for x, tile in enumerate(row.split(self.side, dim=3), xs[0])}
-        for key, tile in tiles.items():
-            self.tiles[key] = tile
-        return tiles
-
-
 def set_tile(model: Decoder, tile: int) -> None:
     """Makes `model`, whose encoder is SwinIR, encode images in tiles of at most `tile` pixels a side, plus OVERLAP.
 
@@ -210,7 +160,7 @@ def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: 
 
 
 @torch.no_grad()
-def upscale_latents(latents: Latents, size: tuple, clip: bool = False, box: tuple | None = None) -> Iterator[Block]:
+def upscale_latents(latents: Latents, size: tuple, clip: bool, box: tuple | None = None) -> Iterator[Block]:
     """What `upscale_blocks` yields, from an image's `Latents`; with `box`, see `Target`, only for that part of it."""
     target = Target(size, latents.shape, latents.model, clip, box)
     for rows in target.parts(0, latents.largest):
@@ -264,11 +214,11 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         if not ys:
             continue
         if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
-            features = latents.model.features(feat, inp)
+            features = latents.model.make_features(feat, inp)
         else:
             first, last = widen(*band, target.reach, target.shape[0])
             seen = slice(first - top, last - top)
-            features = latents.model.features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
+            features = latents.model.make_features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
         step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)

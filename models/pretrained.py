@@ -1,32 +1,13 @@
-"""From a name and a picture to a larger picture: the API of demos and notebooks.
+"""The models in pretrained/ by their names."""
 
-    model = load_pretrained('edsr-baseline-A-liif-pixel')
-    big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
-"""
-
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from tqdm import tqdm
-
-from errors import UserError, size_text, unknown
+from errors import unknown
 from models.checkpoint import load
-from models.decoder import Decoder, ensemble
-from models.features import Features
-from models.geometry import centre, nearest
-from models.predict import Block, Latents, Target, upscale_blocks, upscale_ensemble, widen
-from models.sampling import grid
-from pictures.deep import Deep
-from pictures.metadata import resized
-from pictures.modes import blank, model_colours, plain, resized_alpha, rgba_pixels, to_picture, to_tensor
-from pictures.transparency import rim
+from models.decoder import Decoder
 
 FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 SUFFIXES = '.safetensors', '.pth'  # of checkpoints
-LARGEST = 1e6  # scale; larger than any memory can hold
 
 
 def pretrained() -> dict[str, Path]:
@@ -41,124 +22,3 @@ def load_pretrained(name: str | Path) -> Decoder:
     if not path.is_file() and path.suffix not in SUFFIXES:
         raise unknown('pretrained model', str(name), known)
     return load(path)
-
-
-def target_size(shape: tuple, scale: float | None = None, size: tuple | int | None = None) -> tuple:
-    """The size (H, W) of a picture of `shape` (h, w) upscaled by `scale`, or to `size`: (H, W), or the longer side.
-
-    Raises UserError for a size that is smaller than the picture.
-    """
-    if (scale is None) == (size is None):
-        raise UserError('either a scale or a size is needed')
-    if size is None:
-        if not 1 <= scale <= LARGEST:
-            raise UserError(f'scale must be at least 1 and at most {LARGEST:g}, not {scale:g}')
-        return tuple(round(n * scale) for n in shape)
-    if isinstance(size, int):
-        size = tuple(max(1, round(n * size / max(shape))) if size > 0 else 0 for n in shape)
-    if min(size) < 1:
-        raise UserError(f'size must be at least 1x1, not {size_text(size)}')
-    if any(n < old for n, old in zip(size, shape, strict=True)):
-        raise UserError(f'size {size_text(size)} is smaller than the picture, {size_text(shape)} (width x height)')
-    return tuple(size)
-
-
-def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | int | None = None,
-                verbose: bool = False, self_ensemble: bool = False) -> Image.Image | Deep:
-    """`image` `scale` times as large, or at `size`, (height, width) or the longer side; made block by block.
-
-    Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.save`
-    writes), alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
-    The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
-    `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
-    and transposes. Raises UserError for sizes below the image's and unsupported modes.
-    """
-    image = plain(image)
-    height, width = target_size((image.height, image.width), scale, size)
-    big = blank(image.mode, (width, height))
-    big.info = resized(image.info, big.size)
-    hidden = None if verbose else True  # None: where there is no terminal
-    with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for left, top, block in blocks(model, image, (height, width), self_ensemble):
-            big.paste(block, (left, top))
-            bar.update(block.width * block.height)
-    return big
-
-
-def blocks(model: Decoder, image: Image.Image, size: tuple,
-           self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
-    """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
-    source = model_colours(image)
-    args = model, seen_colours(model, image, source), size, model.data_norm, True
-    colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale_blocks(*args)
-    yield from to_pictures(colours, image, source, (0, 0, *image.size), size)
-
-
-def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image | Deep) -> torch.Tensor:
-    """The colours (n_colors, h, w) that `model` sees of `image`, a `plain` one, whose `model_colours` are `source`.
-
-    Raises UserError for a model of other than colour or grey, and for colour where it is one of grey.
-    """
-    if model.n_colors == 1 and image.mode.startswith('RGB'):
-        raise UserError('the model is for grey pictures, and this one has colour: convert it to grey, or choose '
-                        'another model')
-    if model.n_colors not in (1, 3):
-        raise UserError(f'the model is for images of {model.n_colors} channels, and pictures have 1 or 3: '
-                        'models.upscale takes arrays')
-    return to_tensor(source)[:model.n_colors]  # of grey all three are the same
-
-
-def to_pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
-                size: tuple) -> Iterator[tuple[int, int, Image.Image | Deep]]:
-    """The blocks (top, left, colours) of the part `box` of `image` at `size` (H, W), as (left, top, picture).
-
-    image: a `plain` one. source: its `model_colours`. Alpha is resized by bicubic interpolation.
-    """
-    transparent, part = 'A' in image.getbands(), None
-    if transparent:
-        rgba, alpha = rgba_pixels(image), resized_alpha(image, size[::-1], box)
-    for top, left, block in colours:
-        bottom, right = top + block.shape[1], left + block.shape[2]
-        if transparent:
-            seen = [start + x * (end - start) / n for x, start, end, n in zip(
-                (left, top, right, bottom), box[:2] * 2, box[2:] * 2, size[::-1] * 2, strict=True)]
-            block = (block + rim(rgba, np.asarray(source), (right - left, bottom - top), seen)).clamp(0, 1)
-            part = alpha[top:bottom, left:right]
-        yield left, top, to_picture(block, image.mode, part)
-
-
-@torch.no_grad()
-def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple) -> torch.Tensor:
-    """The weights (K, H, W) of the functions of `model`, an `ALIIF`, that upscales `image` (C, h, w) to `size`.
-
-    A point of the grid `view` (H, W) has the weights at the centre of its nearest input pixel, where only one code of
-    the local ensemble counts; elsewhere codes mix, and a view of another size would show a moiré pattern. Works in
-    tiles. UserError if the encoder has an upsampler, and so no code for each input pixel.
-    """
-    target = Target(view, image.shape[-2:], model)
-    h, w = target.shape
-    cell = target.cell.new_tensor([2 / n for n in size])
-    latents = Latents(model, image[:model.n_colors], model.data_norm)  # of a grey picture one channel is enough
-
-    def tile(rows, columns):
-        y, x = (centre(nearest(target.coord(axis, target.span(axis, *part)), n), n, cell.dtype)
-                for axis, (part, n) in enumerate(((rows, h), (columns, w))))
-        if len(y) == 0 or len(x) == 0:
-            return torch.empty(model.imnet.K, len(y), len(x))
-        (top, bottom), (left, right) = widen(*rows, target.reach, h), widen(*columns, target.reach, w)
-        feat, inp = latents.part((top, bottom), (left, right))
-        if feat.shape[-2:] != inp.shape[-2:]:
-            raise UserError('mixing weights can be shown of an encoder without an upsampler only')
-        features = model.hoist_cell(model.features(feat, inp, (top, left, h, w)), cell.expand(1, 1, 2))
-        return torch.cat([weigh(model, features, line, x, cell) for line in y.split(4)], dim=1)
-
-    return torch.cat([torch.cat([tile(rows, columns) for columns in target.parts(1, latents.largest)], dim=2)
-                      for rows in target.parts(0, latents.largest)], dim=1)
-
-
-def weigh(model: Decoder, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-    """The mixing weights (K, H, W) of `model` for `features` at all pairs of y (H,) and x (W,)."""
-    coord = grid(y, x, 1).to(cell.device)
-    index, rel_coord, areas = model.neighbours(features, coord)
-    weights = model.weigh(features, index, model.local_input(features, rel_coord, cell.expand_as(coord)))
-    return ensemble(weights, areas).view(len(y), len(x), -1).permute(2, 0, 1).float().cpu()

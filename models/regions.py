@@ -6,20 +6,24 @@
     view = photo.region((100.5, 80, 140.5, 105), (800, 1280))
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Protocol
 
 import torch
 from PIL import Image
 
 from errors import UserError, size_text
 from models.decoder import Decoder
-from models.predict import Block, KeptLatents, Latents, Tiles, joined, upscale_latents
-from models.pretrained import seen_colours, to_pictures
+from models.pictures import seen_colours, to_pictures
+from models.predict import Block, Latents, cut, joined, upscale_latents
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
 
+KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
+AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
 Picture = torch.Tensor | Image.Image | Deep
 
 
@@ -67,6 +71,53 @@ class Region:
         return result
 
 
+class Tiles(Protocol):
+    """Features by row and column of their tile: a dict, or a cache that may drop some."""
+
+    def get(self, key: tuple[int, int]) -> torch.Tensor | None: ...
+
+    def __setitem__(self, key: tuple[int, int], tile: torch.Tensor) -> None: ...
+
+
+class KeptLatents(Latents):
+    """`Latents` that computes each feature once, when it is first needed, and keeps it.
+
+    `tiles`: where they are kept; those that it has dropped are computed again.
+    """
+
+    def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None, tiles: Tiles):
+        super().__init__(model, image, data_norm)
+        self.tiles = tiles
+        self.side = max(self.shape) if self.whole else KEPT
+        self.largest = max(self.shape) if self.whole else AT_ONCE
+
+    def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
+        ys, xs = (range(start // self.side, -(-end // self.side)) for start, end in (rows, columns))
+        tiles = {key: self.tiles.get(key) for key in itertools.product(ys, xs)}
+        missing = [key for key, tile in tiles.items() if tile is None]
+        if missing:
+            tiles |= self.encode_tiles(*([min(key), max(key) + 1] for key in zip(*missing, strict=True)))
+        feat = torch.cat([torch.cat([tiles[y, x] for x in xs], dim=3) for y in ys], dim=2)
+        if self.whole and feat.shape[-2:] != self.shape:  # by its own upsampler
+            return feat
+        return cut(feat, rows, columns, ys.start * self.side, xs.start * self.side)
+
+    def encode_tiles(self, ys: tuple, xs: tuple) -> dict[tuple[int, int], torch.Tensor]:
+        """Encodes and keeps, in one call, the tiles in the rows `ys` and columns `xs` (start, end) of tiles."""
+        area = [(start * self.side, min(n, end * self.side))
+                for (start, end), n in zip((ys, xs), self.shape, strict=True)]
+        feat = super().encode(*area)
+        if self.whole:
+            tiles = {(0, 0): feat}
+        else:
+            tiles = {(y, x): tile.clone()  # a view would keep all of `feat`
+                     for y, row in enumerate(feat.split(self.side, dim=2), ys[0])
+                     for x, tile in enumerate(row.split(self.side, dim=3), xs[0])}
+        for key, tile in tiles.items():
+            self.tiles[key] = tile
+        return tiles
+
+
 class Encoded(Region):
     """A picture, or a tensor (C, h, w), of which many parts are wanted: each feature is computed only once.
 
@@ -74,7 +125,7 @@ class Encoded(Region):
     """
 
     def __init__(self, model: Decoder, image: Picture, tiles: Tiles | None = None):
-        super().__init__(model, image, partial(KeptLatents, tiles=tiles))
+        super().__init__(model, image, partial(KeptLatents, tiles={} if tiles is None else tiles))
 
 
 def check(box: tuple, size: tuple, shape: tuple) -> None:

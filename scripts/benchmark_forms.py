@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.decoder import Decoder
-from models.sampling import sample
+from models.geometry import all_queries, sample
 from utils import make_coord
 
 CHUNK = 30_000  # queries decoded at a time, as in the published test configs
@@ -174,8 +174,7 @@ def forward(model: Decoder, form: Form, inp: torch.Tensor, coord: torch.Tensor, 
 def decode(model: Decoder, form: Form, feat: torch.Tensor, inp: torch.Tensor, size: tuple[int, int],
            queries: int) -> torch.Tensor:
     """The first `queries` colours (1, Q, 3), on the CPU, of the image of `size` decoded from `feat` and `inp`."""
-    coord = make_coord(size)[None, :queries].to(feat)
-    cell = coord.new_tensor([2 / n for n in size]).expand_as(coord)
+    coord, cell = (values[:, :queries] for values in all_queries(size, 1, feat))
     maps = form.maps(model, feat, cell[:, :1] * cell.new_tensor(feat.shape[2:]))
     chunks = zip(coord.split(CHUNK, dim=1), cell.split(CHUNK, dim=1), strict=True)
     return torch.cat([query(model, form, maps, inp, *chunk) for chunk in chunks], dim=1).cpu()

@@ -65,7 +65,7 @@ class OnnxDecoder(nn.Module):
         self.inp_norm, self.gt_norm = normalisations(model.data_norm, 'cpu')
 
     def forward(self, image, features, coord, cell):
-        features = self.model.features(features, self.inp_norm.apply(image))
+        features = self.model.make_features(features, self.inp_norm.apply(image))
         return self.gt_norm.undo(self.model.query(features, coord, cell))
 
 

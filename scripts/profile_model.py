@@ -48,8 +48,9 @@ from torch import nn
 
 import datasets
 from devices import Parallel, pick_device, set_precision
+from models.pictures import target_size
 from models.predict import upscale_whole
-from models.pretrained import load_pretrained, target_size
+from models.pretrained import load_pretrained
 from models.registry import make_model, with_n_colors
 from scripts.benchmark import flops, machine, peak_bytes, seconds
 from scripts.benchmark_training import SCALES, random_batch, training_rate

@@ -7,8 +7,8 @@ from projects import Project
 from specs import a_liif, build, lmliif, lte, metasr, pixel
 
 import models
+from models.pictures import upscale_pil
 from models.predict import upscale_ensemble, upscale_whole
-from models.pretrained import upscale_pil
 from test import scale_or_none
 from utils import make_coord
 

@@ -19,8 +19,8 @@ import test
 from errors import UserError
 from evaluation import score
 from models import load_pretrained, upscale, upscale_pil, upscale_region
+from models.mixing import mixing_weights
 from models.predict import upscale_whole
-from models.pretrained import mixing_weights
 from models.registry import registry, with_n_colors
 from pictures.deep import Deep
 from pictures.modes import plain, to_tensor

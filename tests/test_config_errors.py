@@ -106,6 +106,7 @@ MIXTURE = {'name': 'mlp-mixture', 'args': {'out_dim': 3, 'hidden_list': [8]}}
     ({'model': ENCODER}, 'model edsr-baseline is only a part of a model: give a decoder with an encoder_spec'),
     ({'model': {'name': 'liif', 'args': {'encoder_spec': ENCODER}}}, 'without an imnet_spec the encoder must make the'),
     ({'resume': 'a.pth', 'encoder_from': 'b.pth'}, 'tiny.yaml: resume, weights_from and encoder_from exclude'),
+    ({'seed': -1}, 'tiny.yaml: seed must be 0 or more, and below 2^63, not -1'),
     ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
     ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
 ])

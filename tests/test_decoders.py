@@ -154,7 +154,7 @@ def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
     wanted = torch.autograd.grad(model(inp, coord, cell).pow(2).sum(), params)
     with torch.no_grad():
         feat = model.encoder(inp)
-    got = torch.autograd.grad(model.query(model.features(feat, inp), coord, cell).pow(2).sum(), params)
+    got = torch.autograd.grad(model.query(model.make_features(feat, inp), coord, cell).pow(2).sum(), params)
     for a, b in zip(got, wanted, strict=True):
         assert_equal(a, b)
 

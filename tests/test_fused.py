@@ -100,7 +100,7 @@ def test_queries_need_not_fill_the_last_block(n):
 def test_it_decodes_a_window_of_a_larger_map():
     model, (coord, cell) = build(specs.a_liif()), queries(batch=1)
     inp = image(9, 7, batch=1)
-    features = model.features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
+    features = model.make_features(model.encoder(inp)[:, :, 2:], inp[:, :, 2:], (2, 0, 9, 7))
     coord[..., 0] = coord[..., 0].abs()  # the lower half
     assert_equal(*both(model, features, coord, cell))
 

@@ -12,7 +12,7 @@ from upscaling import picture
 
 import models
 from errors import UserError
-from models import predict, upscale_pil, upscale_region
+from models import predict, regions, upscale_pil, upscale_region
 from models.predict import upscale_whole
 from models.regions import Encoded
 from pictures.deep import Deep
@@ -32,8 +32,8 @@ each_model = pytest.mark.parametrize('name', MODELS)
 @pytest.fixture(autouse=True)
 def few(small_tiles, small_rdn, seeded, monkeypatch):
     """Few pixels encoded at once, and few kept."""
-    for name, value in {'TILE': 7, 'KEPT': 4, 'AT_ONCE': 6}.items():
-        monkeypatch.setattr(predict, name, value)
+    for module, name, value in (predict, 'TILE', 7), (regions, 'KEPT', 4), (regions, 'AT_ONCE', 6):
+        monkeypatch.setattr(module, name, value)
 
 
 def photo():
@@ -119,7 +119,7 @@ def test_what_is_encoded_is_not_encoded_again(spec, image):
 
 def test_of_a_view_beside_another_the_new_tiles_alone_are_encoded(monkeypatch):
     monkeypatch.setattr(predict, 'TILE', 512)
-    monkeypatch.setattr(predict, 'AT_ONCE', 512)
+    monkeypatch.setattr(regions, 'AT_ONCE', 512)
     model, image = make(pixel()), torch.rand(3, 100, 100)
     encoded = Encoded(model, image)
     first = seen(model, lambda: encoded.region((10, 10, 70, 90), (80, 60)))

@@ -14,6 +14,7 @@ from upscaling import RANDOM, SRGB, assert_close, interpolated, picture
 import models
 from errors import UserError
 from models import load_pretrained, predict, pretrained, upscale_pil
+from models.mixing import mixing_weights
 
 # --- three lines in a notebook --------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(ma
     spec = make(residual='bilinear')
     model = specs.build(spec).float().eval()
     image = torch.rand(3, 4, 50)
-    weights = pretrained.mixing_weights(model, image, size=(9, 600), view=(3, 40))
+    weights = mixing_weights(model, image, size=(9, 600), view=(3, 40))
 
     state = {k: v.double() for k, v in model.state_dict().items()}
     encoder = {k.removeprefix('encoder.'): v for k, v in state.items() if k.startswith('encoder.')}
@@ -172,4 +173,4 @@ def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(ma
 def test_an_encoder_with_an_upsampler_has_no_mixing_weights_to_show():
     spec = specs.a_liif(encoder_spec={'name': 'edsr-baseline', 'args': {'scale': 2, 'n_resblocks': 1, 'n_feats': 4}})
     with pytest.raises(UserError, match='without an upsampler only'):
-        pretrained.mixing_weights(specs.build(spec).float(), torch.rand(3, 5, 6), size=(10, 12), view=(5, 6))
+        mixing_weights(specs.build(spec).float(), torch.rand(3, 5, 6), size=(10, 12), view=(5, 6))

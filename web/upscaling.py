@@ -10,7 +10,7 @@ from datasets.image_file import image_size
 from devices import pick_device
 from errors import UserError, size_text
 from models import load_pretrained, upscale_pil
-from models.pretrained import target_size
+from models.pictures import target_size
 from pictures.io import read, save
 from pictures.sheets import flat
 
