@@ -18,11 +18,12 @@ import datasets
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
-from models import Bicubic, load_pretrained
+from models import Bicubic, load
 from models.decoder import Decoder
 from models.geometry import all_queries
 from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
+from models.pretrained import find
 from pictures.modes import to_picture
 from utils import TooSmall, calc_psnr, calc_ssim, parse_eval_type, to_float
 
@@ -148,9 +149,9 @@ def save_image(image: torch.Tensor, path: Path) -> None:
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
 
 
-def load_model(name: str) -> Decoder | Bicubic:
+def load_model(name: str) -> nn.Module:
     """What commands that compare models take as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
-    return Bicubic() if name == 'bicubic' else load_pretrained(name)
+    return Bicubic() if name == 'bicubic' else load(find(name))
 
 
 @dataclasses.dataclass

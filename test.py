@@ -98,14 +98,14 @@ def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | mode
     if 'max_cell_scale' in args:
         if getattr(model, 'scale_max', None) is None:
             raise UserError(f'--max-cell-scale: {args.model} does not use cells as LIIF does; omit this option')
-        model.max_cell_scale = args.max_cell_scale
+        model.clip_cell, model.scale_max = args.max_cell_scale is not None, args.max_cell_scale
     return model
 
 
 def conditions(args: argparse.Namespace, model: Decoder | models.Bicubic, device: torch.device) -> dict:
     """What the numbers depend on besides the configs, for the JSON file."""
     return {'model': args.model, 'lr': args.lr, 'jpeg': args.jpeg, 'set': args.set, 'self_ensemble': args.self_ensemble,
-            'max_cell_scale': getattr(model, 'max_cell_scale', None), 'tile': args.tile,
+            'max_cell_scale': model.scale_max if getattr(model, 'clip_cell', False) else None, 'tile': args.tile,
             'precision': 'bf16' if args.amp and has_bf16(device) else 'float32'}
 
 

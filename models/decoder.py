@@ -39,10 +39,10 @@ class Decoder(nn.Module):
 
     data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
 
-    # the largest scale whose cells the network sees in evaluation: at larger ones it sees those of this scale (LTE,
-    # LM-LIIF: 4, the largest of their training); None: no bound, as in LIIF
-    max_cell_scale: float | None = None
-    scale_max: float | None = 4  # the largest scale of its training, as far as it is known; the demos' bound for cells
+    scale_max: float | None = 4  # the largest scale of its training, as far as it is known
+    # whether whole images at larger scales are decoded with the cells of `scale_max`: so in LTE's and LM-LIIF's code,
+    # not in LIIF's. The demos do it with all models for which scale_max is not None.
+    clip_cell = False
 
     # how many codes beyond the 3x3 around a query's code `hoist` and `decode` look at on each side (math.inf: at all of
     # them): large images are decoded in bands, each of which includes these

@@ -72,7 +72,7 @@ class Modulated(Decoder):
     """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
 
     pixelwise = True
-    max_cell_scale = 4
+    clip_cell = True
 
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
         """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""

@@ -72,7 +72,7 @@ class Estimator(Decoder):
     """
 
     pixelwise = True
-    max_cell_scale = 4
+    clip_cell = True
     layout = staticmethod(pairs)
     gathered = 'coef', 'freq'  # which hoisted tensors a query needs from its codes
 

@@ -60,7 +60,7 @@ class Target:
 
     def __init__(self, size: tuple, shape: tuple, model: Decoder, clip: bool = False, box: tuple | None = None):
         like = next(model.parameters())
-        bound = model.max_cell_scale or (model.scale_max if clip else None)
+        bound = model.scale_max if clip or model.clip_cell else None
         left, top, right, bottom = box or (0, 0, shape[1], shape[0])
         axes = list(zip((top, left), (bottom, right), shape, size, strict=True))
         whole = [m * n / (end - start) for start, end, n, m in axes]  # size of the whole input at this scale
@@ -94,6 +94,7 @@ class Latents:
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
         check_channels(model, len(image))
+        model.eval()  # in training SwinIR, for one, draws at random
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from errors import unknown
+from errors import UserError, unknown
 from models.checkpoint import load
 from models.decoder import Decoder
 
@@ -15,10 +15,22 @@ def pretrained() -> dict[str, Path]:
     return {path.stem: path for suffix in SUFFIXES for path in FOLDER.glob(f'*{suffix}')}
 
 
-def load_pretrained(name: str | Path) -> Decoder:
-    """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint."""
+def find(name: str | Path) -> Path:
+    """The checkpoint that is meant by `name`: a name in pretrained/, or a path."""
     known = pretrained()
     path = known.get(str(name), Path(name))
     if not path.is_file() and path.suffix not in SUFFIXES:
         raise unknown('pretrained model', str(name), known)
-    return load(path)
+    return path
+
+
+def load_pretrained(name: str | Path) -> Decoder:
+    """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint.
+
+    UserError if it is no `Decoder`: a model of one's own in LIIF's style is only trained and measured.
+    """
+    path = find(name)
+    model = load(path)
+    if not isinstance(model, Decoder):
+        raise UserError(f'{path}: its model is no models.decoder.Decoder, and only these make pictures')
+    return model

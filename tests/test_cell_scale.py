@@ -36,6 +36,13 @@ def test_lte_and_lm_liif_see_no_cell_smaller_than_at_x4(make, scale, factor):
     torch.testing.assert_close(upscale_whole(model, image, size, NORM), whole(model, image, size, factor))
 
 
+@pytest.mark.parametrize('scale_max, factor', [(2, 4), (8, 1)])
+def test_lte_trained_to_another_scale_sees_cells_down_to_those_of_that_one(scale_max, factor):
+    model, image = build(lte()).eval(), photo()
+    model.scale_max = scale_max
+    torch.testing.assert_close(upscale_whole(model, image, (56, 48), NORM), whole(model, image, (56, 48), factor))
+
+
 @pytest.mark.parametrize('make', [a_liif, pixel])
 def test_liif_and_a_liif_see_every_cell_unless_it_is_clipped(make):
     model, image, size = build(make()).eval(), photo(), (42, 36)
@@ -43,7 +50,7 @@ def test_liif_and_a_liif_see_every_cell_unless_it_is_clipped(make):
     torch.testing.assert_close(upscale_whole(model, image, size, NORM, True), whole(model, image, size, 1.5))
     model.scale_max = 3.
     torch.testing.assert_close(upscale_whole(model, image, size, NORM, True), whole(model, image, size, 2))
-    model.max_cell_scale = 2.
+    model.clip_cell, model.scale_max = True, 2.
     torch.testing.assert_close(upscale_whole(model, image, size, NORM), whole(model, image, size, 3))
 
 

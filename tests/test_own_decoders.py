@@ -157,5 +157,5 @@ def test_a_model_in_liifs_style_is_evaluated(plain):
 
 def test_pictures_by_a_model_in_liifs_style_are_refused_in_a_line(plain):
     done = forked(plain.folder, 'demo.py', 'photos/0.png', '--import', 'plain', '--model', 'save/_tiny/epoch-last.pth')
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert 'Decoder' in done.stderr

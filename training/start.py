@@ -8,6 +8,7 @@ from errors import UserError, located
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.normalisation import USUAL_NORM, check_norm, same_normalisation
+from models.pretrained import find
 from models.registry import load_state, with_defaults
 from training.resume import PROGRESS, check_progress, restore_optimizer
 from training.run import differences
@@ -15,20 +16,22 @@ from training.trainer import Trainer
 from utils import say
 
 # arguments of models that change nothing once the weights are loaded, or that the weights' shapes show
-NO_MATTER = 'init', 'out_dim', 'n_colors'
+NO_MATTER = 'init', 'out_dim', 'n_colors', 'rgb_range'
 
 
 def start_run(trainer: Trainer, source: str | Path | None) -> None:
     """Continues the run of the checkpoint `source`, or starts from the weights that the config names."""
     config = trainer.config
     if source == config.resume and source and not Path(source).exists():
-        raise UserError(f'resume: there is no {source}; to continue this run wherever it was interrupted, use --resume')
+        raise UserError(f'{source}: cannot be read (No such file or directory), but the config says to resume it; to '
+                        'continue a run wherever it was interrupted, remove that key and use --resume')
     if source:
         state = checkpoints.read(source)
         with located(source):
             restore(trainer, state, same_run=source != config.resume)
         tell_differences(trainer, source, state['model'])
-    elif path := config.weights_from or config.encoder_from:
+    elif name := config.weights_from or config.encoder_from:
+        path = find(name)
         state = checkpoints.read(path)
         with located(path):
             init_from(trainer, checkpoints.model_of(state))
