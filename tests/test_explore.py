@@ -2,6 +2,7 @@
 
 import io
 import re
+import socket
 import threading
 import time
 
@@ -148,6 +149,33 @@ def test_of_views_of_a_photo_the_latest_is_made_and_those_before_are_given_up(we
     assert pixels(view(web, photo, '400,300,410,308')).shape == (64, 80, 3)
     thread.join()
     assert first[0].status_code == 409
+
+
+def send_and_go(url, request, seconds):
+    """Sends the bytes `request` to the server and closes the connection `seconds` later, whatever is still to come."""
+    with socket.create_connection(('127.0.0.1', httpx.URL(url).port)) as connection:
+        connection.sendall(request)
+        time.sleep(seconds)
+
+
+def test_a_view_is_given_up_when_its_visitor_goes(web, url, web_photo, tmp_path):
+    Image.effect_noise((900, 700), 60).convert('RGB').save(tmp_path / 'large.png')
+    large, small = (opened(web, path)['id'] for path in (tmp_path / 'large.png', web_photo))
+    send_and_go(url, f'GET /explore/photos/{large}/view?box=0,0,900,700&size=3400,2640&by=model HTTP/1.1\r\n'
+                     'Host: localhost\r\n\r\n'.encode(), 0.5)
+    start = time.monotonic()
+    view(web, small).raise_for_status()
+    assert time.monotonic() - start < 4  # the whole view takes three times as long
+
+
+def test_an_upload_that_breaks_off_is_no_error_of_the_server(web, url, web_folder, web_photo):
+    log = web_folder / 'web_demo.log'
+    before = log.stat().st_size
+    send_and_go(url, b'POST /explore/photos?name=a.png HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n'
+                     + web_photo.read_bytes()[:1000], 0.2)
+    time.sleep(0.5)
+    opened(web, web_photo)
+    assert b'Traceback' not in log.read_bytes()[before:]
 
 
 def test_what_a_visitor_sees_is_not_kept_by_browsers_or_proxies(web, web_photo):
