@@ -1,5 +1,6 @@
 """Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -8,14 +9,17 @@ import imageio_ffmpeg
 from PIL import Image
 from tqdm import tqdm
 
-from errors import UserError, one_line
+from errors import UserError, one_line, size_text
 from files import atomic_write
+from pictures.io import check_memory
 from pictures.modes import in_srgb
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
 SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
 COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
 COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
+SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
+ENCODING = 240  # bytes per pixel that x264 takes at least, for some 50 frames that it looks ahead: measured
 QUALITY = '-crf', '16', '-preset', 'medium'
 COLOURS = ('-vf', 'scale=out_color_matrix=bt709:out_range=tv', '-colorspace', 'bt709', '-color_primaries', 'bt709',
            '-color_trc', 'bt709')  # without these, players guess
@@ -35,6 +39,17 @@ def check_video(path: Path) -> None:
     """Raises a UserError if videos cannot be written in the format of `path`."""
     if path.suffix.lower() not in MUXERS:
         raise UserError(f'{path}: videos cannot be written in this format (known: {", ".join(MUXERS)})')
+
+
+def check_video_fits(path: Path, size: tuple[int, int], extra: int = 0) -> None:
+    """Raises a UserError if a video with frames of `size` (H, W) is too large for H.264 or the memory.
+
+    `extra`: bytes per pixel of a frame that are needed while it is made.
+    """
+    if max(size) > SIDE or math.prod(size) > PIXELS:
+        raise UserError(f'{path}: videos hold up to {SIDE} pixels a side and {PIXELS / 1e6:.0f} million in all, not '
+                        f'{size_text(size)}; choose a smaller size')
+    check_memory(path, math.prod(size), ENCODING + 4 + extra)  # Pillow stores RGB in 4 bytes
 
 
 def read_video(path: Path, options: tuple = ()) -> Iterator:

@@ -1,5 +1,6 @@
 """Videos: as many frames, of the right colours, with the sound as it was, and memory for a few frames."""
 
+import contextlib
 import os
 
 import imageio_ffmpeg
@@ -97,6 +98,8 @@ def test_the_rate_of_television_is_kept(cli):
 @pytest.mark.parametrize('source, target, rest, told', [
     ('small.mp4', 'big.png', (), 'known: .mp4'), ('text.mp4', 'big.mp4', (), 'text.mp4: cannot be read as a video'),
     ('small.mp4', 'big.mp4', ('--compare',), '--compare'), ('small.mp4', 'big.mp4', ('--scale', 0.5), 'at least 1'),
+    ('small.mp4', 'big.mp4', ('--scale', 300), 'up to 16384 pixels a side and 264 million in all, not 19200x14400'),
+    ('small.mp4', 'big.mp4', ('--resolution', '16384x16384'), 'not 16384x16384; choose a smaller size'),
     ('none.mp4', 'big.mp4', (), 'no such file')])
 def test_an_error_is_one_line_and_leaves_nothing(cli, source, target, rest, told):
     make('small.mp4', sound=())
@@ -105,6 +108,21 @@ def test_an_error_is_one_line_and_leaves_nothing(cli, source, target, rest, told
     code, _, err = cli(source, '--output', target, *rest)
     assert code == 2 and len(err) == 1 and told in err[0]
     assert sorted(os.listdir()) == ['small.mp4', 'text.mp4']
+
+
+@pytest.mark.parametrize('side, held', [(16384, True), (16386, False)])
+def test_the_longest_side_is_the_encoders(tmp_path, capfd, side, held):
+    with contextlib.nullcontext() if held else pytest.raises(UserError, match='cannot be written'):
+        write_video(tmp_path / 'a.mp4', [Image.new('RGB', (side, 16))] * 3, (16, side), 10)
+    assert held or f'invalid width x height ({side}x16)' in capfd.readouterr().err
+
+
+def test_a_video_too_large_for_the_memory_is_refused_before_a_frame_is_made(cli, monkeypatch):
+    make('small.mp4', sound=())
+    monkeypatch.setattr('pictures.io.free_memory', lambda: 20e6)
+    code, _, err = cli('small.mp4', '--scale', 10)
+    assert code == 2 and len(err) == 1 and '0.1 GB, but 0.0 GB of memory are free' in err[0]
+    assert os.listdir() == ['small.mp4']
 
 
 def test_a_picture_is_no_video(cli):
