@@ -134,15 +134,20 @@ def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     check_video(job.target)
     if args.compare or args.weights_map:
         raise UserError('--compare and --weights-map are for pictures, not for videos')
-    start, shape = time.monotonic(), describe(job.source)['size'][::-1]
+    start, video = time.monotonic(), describe(job.source)
+    if args.resolution is not None:  # on the screen
+        video = video.squared()
+    elif video.pixel != 1:
+        note(f'{job.source}: its pixels are not square ({video.pixel.numerator}:{video.pixel.denominator}), nor are '
+             'those of the result (--resolution makes them square)')
     with located(job.source):
-        size = target_size(shape, args.scale, args.resolution)
-    tell_stretch(job.source, shape, size)
+        size = target_size(video.shape, args.scale, args.resolution)
+    tell_stretch(job.source, video.shape, size)
     size = tuple(n + n % 2 for n in size)  # H.264 halves the resolution of colour
     check_video_fits(job.target, size, extra=ensemble_bytes(args))
     with writing(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
-    upscale_video(job.source, job.target, size, enlarger(model, args, eight_bits=True))
+    upscale_video(job.source, video, job.target, size, enlarger(model, args, eight_bits=True))
     tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
     return True
 

@@ -83,6 +83,61 @@ def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def size_on_the_screen(path):
+    """Width and height of the frames as a player shows them."""
+    ffmpeg('-i', path, '-vf', 'scale=iw*sar:ih,setsar=1', 'screen.mkv')
+    return frames_of('screen.mkv')[0]['size']
+
+
+def test_pixels_that_are_not_square_keep_their_shape(cli):
+    make('small.mp4', '-aspect', '8:3', sound=())
+    code, out, _ = cli('small.mp4', '--scale', 2, '--output', 'big.mp4')
+    assert code == 0 and frames_of('big.mp4')[0]['size'] == (128, 96)
+    assert size_on_the_screen('big.mp4') == (256, 96)
+    assert any('not square (2:1)' in line for line in out)
+
+
+@pytest.mark.parametrize('aspect, side, size', [('8:3', 256, (256, 96)), ('2:3', 192, (128, 192)),
+                                                ('8:3', '140x50', (140, 50))])
+def test_a_resolution_is_that_of_the_screen(cli, aspect, side, size):
+    make('small.mp4', '-aspect', aspect, sound=())
+    code, out, _ = cli('small.mp4', '--resolution', side, '--output', 'big.mp4')
+    assert code == 0 and frames_of('big.mp4')[0]['size'] == size_on_the_screen('big.mp4') == size
+    assert any('becomes' in line for line in out) == (side == '140x50')
+
+
+def record(path, select, *options):
+    """Writes a video as browsers do: frames at any millisecond, and nothing that tells their rate or duration."""
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=64x48:d=1:r=1000', '-vf', f"select='{select}'", '-fps_mode', 'vfr',
+           '-c:v', 'libvpx', '-live', '1', *options, path)
+
+
+@pytest.mark.parametrize('select, count, rate', [
+    ('eq(mod(n,40),0)', 25, 25), ('eq(mod(n+mod(n*7,11),41),0)', 25, 24.4)])
+def test_a_recording_without_a_rate_keeps_its_frames_at_their_mean_rate(cli, select, count, rate):
+    record('small.webm', select)
+    assert frames_of('small.webm')[0]['fps'] == 0
+    assert cli('small.webm', '--scale', 2, '--output', 'big.mp4')[0] == 0
+    about, frames = frames_of('big.mp4')
+    assert len(frames) == count and about['fps'] == pytest.approx(rate, abs=0.5)
+
+
+def test_a_rate_that_nothing_tells_is_asked_for(cli):
+    record('small.webm', '1', '-frames:v', 1)
+    code, _, err = cli('small.webm', '--scale', 2, '--output', 'big.mp4')
+    assert code == 2 and len(err) == 1 and 'its frame rate is unknown' in err[0]
+
+
+def test_a_video_that_is_cut_off_is_told(cli):
+    make('whole.mkv', '-g', 5, count=40, sound=())
+    with open('whole.mkv', 'rb') as whole, open('cut.mkv', 'wb') as cut:
+        cut.write(whole.read()[:os.path.getsize('whole.mkv') * 6 // 10])
+    code, out, _ = cli('cut.mkv', '--scale', 1)
+    assert code == 0 and 0 < len(frames_of('cut-x1.mkv')[1]) < 35
+    assert any('cut.mkv: its frames end after' in line and 'of 4.0 seconds' in line for line in out)
+    assert not any('seconds' in line for line in cli('whole.mkv', '--scale', 1)[1])
+
+
 def test_odd_sides_become_even(cli):
     make('small.mp4', sound=())
     assert cli('small.mp4', '--scale', 1.01)[0] == 0
