@@ -19,11 +19,15 @@ REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version o
 
 
 class Timing(NamedTuple):
-    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha."""
+    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha.
+
+    `still`: whether a picture precedes the frames that is no part of the animation, but shown by programs without it.
+    """
 
     durations: list[float]
     loop: int | None
     alpha: bool
+    still: bool = False
 
 
 def indices(image: Image.Image) -> list[int]:
@@ -62,13 +66,14 @@ def read_timing(path: Path) -> Timing:
     """The `Timing` of the file `path`; frames without a duration are shown for 100 ms, as in browsers."""
     durations, alpha = [], False
     with opened(path) as image:
+        still = getattr(image, 'default_image', False)  # only a PNG has it
         loop = image.info.get('loop', None if image.format == 'GIF' else 0)
         for i in indices(image):
             image.seek(i)
             image.load()
             durations.append(image.info.get('duration', 0) or 100)
             alpha = alpha or image.has_transparency_data
-    return Timing(durations, loop, alpha)
+    return Timing(durations[still:], loop, alpha, still)
 
 
 def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
@@ -90,7 +95,12 @@ def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
 
 def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
     """Writes an animation; UserError if frames differ in size. `options`: further options for Pillow's `save`."""
-    name, first = format_name(path), next(frames)
+    name = format_name(path)
+    if timing.still and name == 'PNG':
+        options['default_image'] = True
+    elif timing.still:
+        next(frames)
+    first = next(frames)
     tell_losses(first, name)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
 

@@ -55,6 +55,18 @@ def test_of_a_frame_nothing_is_seen_through_the_next(cli, suffix):
     assert alpha == [[True, False], [False, True]]
 
 
+@pytest.mark.parametrize('target, still', [('.png', True), ('.gif', False), ('.webp', False)])
+def test_a_still_before_an_apng_is_no_frame_of_the_animation(cli, target, still):
+    save('small.png', default_image=True, duration=[50, 120])
+    assert cli('small.png', '--scale', 2, '--output', f'big{target}')[0] == 0
+    pictures = frames_of(f'big{target}')
+    assert [duration for _, duration in pictures] == [None] * still + [50, 120]
+    assert Image.open(f'big{target}').info.get('default_image', False) == still
+    for (after, _), before in zip(pictures, FRAMES if still else FRAMES[1:], strict=True):
+        difference = np.asarray(after, dtype=float)[..., :3] - interpolated(np.asarray(before), (20, 24))
+        assert np.abs(difference).mean() < 8
+
+
 @pytest.mark.parametrize('source', ['.gif', '.webp'])
 def test_without_output_an_animation_keeps_its_format(cli, source):
     save(f'small{source}')
