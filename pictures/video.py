@@ -12,13 +12,13 @@ import imageio_ffmpeg
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.image_file import VIDEOS
 from errors import UserError, one_line, size_text
 from files import atomic_write
 from pictures.io import check_memory
 from pictures.modes import in_srgb, note
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
-SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
 COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
 COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
 SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
@@ -48,7 +48,7 @@ class Video(NamedTuple):
 
 def is_video(path: Path) -> bool:
     """Whether `path` has the suffix of a video."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in VIDEOS
 
 
 def video_suffix(path: Path) -> str:
