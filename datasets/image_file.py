@@ -48,6 +48,7 @@ PIXEL_BYTES = 8  # memory per pixel while an image is read: decoded, and convert
 RAW = {'.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf',
        '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f'}
 VECTORS = {'.ai', '.emf', '.eps', '.pdf', '.ps', '.svg', '.svgz', '.wmf'}
+VIDEOS = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
 HEIF = {'.heic', '.heics', '.heif', '.heifs', '.hif'}
 
 
@@ -58,6 +59,8 @@ def why_not(path: Path) -> str | None:
         return 'RAW: export it as TIFF or PNG'
     if suffix in VECTORS:
         return 'no pixels: export it as PNG'
+    if suffix in VIDEOS:
+        return 'a video: give it to demo.py by itself'
     if suffix in HEIF and pillow_heif is None:
         return 'HEIF: pip install pillow-heif, or export it as JPEG'
     return None

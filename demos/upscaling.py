@@ -25,7 +25,7 @@ from models.pretrained import load_pretrained
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, written_mode
 from pictures.modes import note
-from pictures.video import check_video, describe, is_video, upscale_video
+from pictures.video import check_video, check_video_fits, describe, is_video, upscale_video
 from utils import time_text
 
 
@@ -125,19 +125,30 @@ def enlarger(model: Decoder, args: argparse.Namespace, eight_bits: bool) -> Call
     return enlarge
 
 
+def ensemble_bytes(args: argparse.Namespace) -> int:
+    """Bytes per pixel that --self-ensemble needs in memory: it holds the result three times in float32."""
+    return 36 * bool(args.self_ensemble)
+
+
 def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     """Like `process`, for a video."""
     check_video(job.target)
     if args.compare or args.weights_map:
         raise UserError('--compare and --weights-map are for pictures, not for videos')
-    start, shape = time.monotonic(), describe(job.source)['size'][::-1]
+    start, video = time.monotonic(), describe(job.source)
+    if args.resolution is not None:  # on the screen
+        video = video.squared()
+    elif video.pixel != 1:
+        note(f'{job.source}: its pixels are not square ({video.pixel.numerator}:{video.pixel.denominator}), nor are '
+             'those of the result (--resolution makes them square)')
     with located(job.source):
-        size = target_size(shape, args.scale, args.resolution)
-    tell_stretch(job.source, shape, size)
+        size = target_size(video.shape, args.scale, args.resolution)
+    tell_stretch(job.source, video.shape, size)
     size = tuple(n + n % 2 for n in size)  # H.264 halves the resolution of colour
+    check_video_fits(job.target, size, extra=ensemble_bytes(args))
     with writing(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
-    upscale_video(job.source, job.target, size, enlarger(model, args, eight_bits=True))
+    upscale_video(job.source, video, job.target, size, enlarger(model, args, eight_bits=True))
     tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
     return True
 
@@ -149,8 +160,8 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
         return False
     if is_video(job.source):
         return process_video(job, model, args)
-    # before it is decoded; the ensemble holds the result three times in float32
-    check_room(job.target, math.prod(asked_size(job.source, args)), 'L', extra=36 * bool(args.self_ensemble))
+    # before it is decoded
+    check_room(job.target, math.prod(asked_size(job.source, args)), 'L', extra=ensemble_bytes(args))
     count = count_frames(job.source)
     several = count > 1 and holds_frames(job.target)
     if count > 1 and not several:

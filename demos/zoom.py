@@ -22,7 +22,7 @@ from pictures.frames import ANIMATED, Timing, holds_frames, save_animation
 from pictures.io import check_fits, check_room, format_name, read
 from pictures.modes import note
 from pictures.sheets import flat
-from pictures.video import MUXERS, is_video, write_video
+from pictures.video import MUXERS, check_video_fits, is_video, write_video
 from utils import time_text
 
 DEPTH = 30  # magnification of the last frame relative to the first
@@ -57,7 +57,9 @@ def zoom(args: argparse.Namespace) -> None:
                         'height)')
     size = frame_size((image.height, image.width), args.resolution, film)
     count = SECONDS * film.rate
-    if film is ANIMATION:
+    if film is VIDEO:
+        check_video_fits(target, size)
+    else:
         check_fits(target, size, 'RGB')
         check_room(target, count * size[0] * size[1], 'RGB')  # all frames are held in memory
     with writing(target.parent):

@@ -1,5 +1,7 @@
 """Files with several frames or pages: GIF, WebP, APNG, AVIF and TIFF, with durations and loops."""
 
+import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,18 +14,23 @@ from files import atomic_write, writing
 from pictures.deep import Deep
 from pictures.io import FORMATS, format_name, prepared, tell_losses, write, written_mode, written_suffixes
 from pictures.metadata import save_options
-from pictures.modes import plain
+from pictures.modes import note, plain
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
+LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # ms for which a format can show a frame
 REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
 
 
 class Timing(NamedTuple):
-    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha."""
+    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha.
+
+    `still`: whether a picture precedes the frames that is no part of the animation, but shown by programs without it.
+    """
 
     durations: list[float]
     loop: int | None
     alpha: bool
+    still: bool = False
 
 
 def indices(image: Image.Image) -> list[int]:
@@ -62,13 +69,14 @@ def read_timing(path: Path) -> Timing:
     """The `Timing` of the file `path`; frames without a duration are shown for 100 ms, as in browsers."""
     durations, alpha = [], False
     with opened(path) as image:
+        still = getattr(image, 'default_image', False)  # only a PNG has it
         loop = image.info.get('loop', None if image.format == 'GIF' else 0)
         for i in indices(image):
             image.seek(i)
             image.load()
             durations.append(image.info.get('duration', 0) or 100)
             alpha = alpha or image.has_transparency_data
-    return Timing(durations, loop, alpha)
+    return Timing(durations[still:], loop, alpha, still)
 
 
 def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
@@ -90,9 +98,17 @@ def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
 
 def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
     """Writes an animation; UserError if frames differ in size. `options`: further options for Pillow's `save`."""
-    name, first = format_name(path), next(frames)
+    name = format_name(path)
+    if timing.still and name == 'PNG':
+        options['default_image'] = True
+    elif timing.still:
+        next(frames)
+    first = next(frames)
     tell_losses(first, name)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
+    longest = LONGEST.get(name, math.inf)
+    if max(timing.durations) > longest:
+        note(f'{name} shows a frame for {longest / 1000:g} seconds at most: longer durations are cut')
 
     def alike(frame):
         if frame.size != first.size:
@@ -105,7 +121,8 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
         options['loop'] = timing.loop
     if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
-    with writing(path, ValueError), atomic_write(path) as file:
+    # struct.error: equal frames, which Pillow joins, last too long together
+    with writing(path, ValueError, struct.error), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
-                          duration=timing.durations,
+                          duration=[min(duration, longest) for duration in timing.durations],
                           **{**FORMATS[name].options, **save_options(first.info, name, mode), **options})

@@ -74,13 +74,20 @@ def check_room(path: Path, pixels: int, mode: str, extra: int = 0) -> None:
     """
     written = written_mode(format_name(path), mode)
     stored = pixels * pixel_bytes(written)
-    held = pixels * ((pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4) + extra)  # as Pillow stores it
     folder = next(folder for folder in path.absolute().parents if folder.exists())
-    for need, limit, what in ((stored, shutil.disk_usage(folder).free, 'are free on the disk'),
-                              (held, free_memory(), 'of memory are free')):
-        if need > limit:
-            raise UserError(f'{path}: {pixels / 1e6:,.0f} million pixels take up to {need / 1e9:.1f} GB, but '
-                            f'{limit / 1e9:.1f} GB {what}; choose a smaller size')
+    check_need(path, pixels, stored, shutil.disk_usage(folder).free, 'are free on the disk')
+    check_memory(path, pixels, (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4) + extra)  # as Pillow stores it
+
+
+def check_memory(path: Path, pixels: int, held: int) -> None:
+    """Raises a UserError if the memory does not hold so many `pixels` of `held` bytes."""
+    check_need(path, pixels, pixels * held, free_memory(), 'of memory are free')
+
+
+def check_need(path: Path, pixels: int, need: int, limit: float, what: str) -> None:
+    if need > limit:
+        raise UserError(f'{path}: {pixels / 1e6:,.0f} million pixels take up to {need / 1e9:.1f} GB, but '
+                        f'{limit / 1e9:.1f} GB {what}; choose a smaller size')
 
 
 def check_fits(path: Path, size: tuple, mode: str) -> None:

@@ -1,29 +1,54 @@
 """Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
 
+import math
+import re
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import imageio_ffmpeg
 from PIL import Image
 from tqdm import tqdm
 
-from errors import UserError, one_line
+from datasets.image_file import VIDEOS
+from errors import UserError, one_line, size_text
 from files import atomic_write
-from pictures.modes import in_srgb
+from pictures.io import check_memory
+from pictures.modes import in_srgb, note
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
-SUFFIXES = {*MUXERS, '.webm', '.avi', '.mpg', '.mpeg', '.wmv'}
 COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
 COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
+SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
+ENCODING = 240  # bytes per pixel that x264 takes at least, for some 50 frames that it looks ahead: measured
 QUALITY = '-crf', '16', '-preset', 'medium'
-COLOURS = ('-vf', 'scale=out_color_matrix=bt709:out_range=tv', '-colorspace', 'bt709', '-color_primaries', 'bt709',
-           '-color_trc', 'bt709')  # without these, players guess
+FILTER = 'scale=out_color_matrix=bt709:out_range=tv,setsar={}'
+COLOURS = '-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709'  # otherwise players guess
+FASTEST = 240  # frames per second; what is said to be faster was recorded without a rate
+SLACK = 0.25  # seconds by which sound is often longer than the frames
+
+
+class Video(NamedTuple):
+    """What a file says of its video: seconds are 0 and the audio codec is '' if there are none."""
+
+    shape: tuple[int, int]  # (H, W) of a frame
+    pixel: Fraction  # width of a pixel, relative to its height
+    rate: Fraction  # frames per second
+    seconds: float
+    sound: str
+
+    def squared(self) -> 'Video':
+        """The same as it is seen: with square pixels, and no side shorter."""
+        height, width = self.shape
+        shape = (height, round(width * self.pixel)) if self.pixel > 1 else (round(height / self.pixel), width)
+        return self._replace(shape=shape, pixel=Fraction(1))
 
 
 def is_video(path: Path) -> bool:
     """Whether `path` has the suffix of a video."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in VIDEOS
 
 
 def video_suffix(path: Path) -> str:
@@ -37,6 +62,17 @@ def check_video(path: Path) -> None:
         raise UserError(f'{path}: videos cannot be written in this format (known: {", ".join(MUXERS)})')
 
 
+def check_video_fits(path: Path, size: tuple[int, int], extra: int = 0) -> None:
+    """Raises a UserError if a video with frames of `size` (H, W) is too large for H.264 or the memory.
+
+    `extra`: bytes per pixel of a frame that are needed while it is made.
+    """
+    if max(size) > SIDE or math.prod(size) > PIXELS:
+        raise UserError(f'{path}: videos hold up to {SIDE} pixels a side and {PIXELS / 1e6:.0f} million in all, not '
+                        f'{size_text(size)}; choose a smaller size')
+    check_memory(path, math.prod(size), ENCODING + 4 + extra)  # Pillow stores RGB in 4 bytes
+
+
 def read_video(path: Path, options: tuple = ()) -> Iterator:
     """Yields imageio-ffmpeg's description of the video `path` (a dict), then its frames (RGB bytes)."""
     try:
@@ -46,8 +82,8 @@ def read_video(path: Path, options: tuple = ()) -> Iterator:
         raise UserError(f'{path}: cannot be read as a video ({one_line(error)[-200:]})') from None
 
 
-def describe(path: Path) -> dict:
-    """imageio-ffmpeg's description of the video `path`: size (W, H), fps, duration in seconds, audio_codec, ..."""
+def read_header(path: Path) -> dict:
+    """imageio-ffmpeg's description of the video `path`."""
     video = read_video(path)
     try:
         return next(video)
@@ -55,24 +91,53 @@ def describe(path: Path) -> dict:
         video.close()
 
 
-def frame_rate(fps: float) -> Fraction:
+def describe(path: Path) -> Video:
+    """The `Video` in the file `path`; UserError if there is none, or none whose frame rate can be found."""
+    about = read_header(path)
+    rate = exact(about['fps']) if 0 < about['fps'] <= FASTEST else mean_rate(path)
+    return Video(about['size'][::-1], pixel_shape(path), rate, about['duration'],
+                 about.get('audio_codec', '').rstrip(','))  # 'opus,'
+
+
+def exact(fps: float) -> Fraction:
     """The exact rate that ffmpeg reports as `fps`, with two decimals: 29.97 is 30000/1001."""
     ntsc = Fraction(1000 * round(fps * 1.001), 1001)
     return ntsc if abs(float(ntsc) - fps) < 0.006 and fps % 1 else Fraction(fps).limit_denominator(100)
 
 
+def mean_rate(path: Path) -> Fraction:
+    """The mean frames per second of a video that does not give its rate, such as one that a browser has recorded."""
+    try:
+        frames, end = imageio_ffmpeg.count_frames_and_secs(str(path.absolute()))
+        # the last frame begins at the end: its duration is unknown, too
+        return exact(round(max(frames - 1, 1) / end, 2))
+    except (RuntimeError, TypeError, ValueError, ZeroDivisionError):
+        raise UserError(f'{path}: its frame rate is unknown; give it one first, such as by ffmpeg -i {path.name} -r 30 '
+                        f'{path.stem}.mp4') from None
+
+
+def pixel_shape(path: Path) -> Fraction:
+    """The width of a pixel of the video `path` relative to its height, once ffmpeg has turned the frames upright."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path.absolute()), '-an', '-frames:v', '1', '-f', 'null', '-']
+    log = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr.decode(errors='replace')
+    known = re.findall(r' Video: .* \[?SAR ([1-9]\d*):([1-9]\d*) DAR ', log)
+    return Fraction(*map(int, known[-1])) if known else Fraction(1)
+
+
 def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
-                **sound: str) -> None:
+                pixel: Fraction | int = 1, **sound: str) -> None:
     """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames per second. `sound`: the audio arguments of `imageio_ffmpeg.write_frames`.
+    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `sound`: the audio arguments of
+    `imageio_ffmpeg.write_frames`.
     """
     stopped = UserError(f'{target}: cannot be written; ffmpeg says why above')
     with atomic_write(target) as file:
         writer = imageio_ffmpeg.write_frames(
             file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
             ffmpeg_log_level='error',
-            output_params=[*QUALITY, *COLOURS, '-f', MUXERS[target.suffix.lower()]], **sound)
+            output_params=[*QUALITY, '-vf', FILTER.format(pixel), *COLOURS, '-f', MUXERS[target.suffix.lower()]],
+            **sound)
         writer.send(None)
         try:
             for frame in frames:
@@ -82,26 +147,33 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
         finally:
             writer.close()
         try:
-            describe(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
+            read_header(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
         except UserError:
             raise stopped from None
 
 
-def upscale_video(source: Path, target: Path, size: tuple[int, int],
+def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int],
                   enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
-    """Writes the video `source` to `target`, its frames enlarged to an even `size` (H, W) by `enlarge`.
+    """Writes the `video` in the file `source` to `target`, its frames enlarged to an even `size` (H, W) by `enlarge`.
 
-    Holds one frame at a time in memory.
+    Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Notes if frames are missing at the end.
     """
-    about = describe(source)
-    rate, sound = frame_rate(about['fps']), about.get('audio_codec', '').rstrip(',')  # 'opus,'
-    codec = 'copy' if target.suffix.lower() == '.mkv' or sound in COPIED[target.suffix.lower()] else 'aac'
-    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(rate)))
-    next(frames)
-    bar = tqdm(frames, unit='frame', total=round(about['duration'] * rate), disable=None)
-    enlarged = (enlarge(Image.frombytes('RGB', about['size'], frame), size) for frame in bar)
+    copied = target.suffix.lower() == '.mkv' or video.sound in COPIED[target.suffix.lower()]
+    sound = {'audio_path': str(source.absolute()), 'audio_codec': 'copy' if copied else 'aac'} if video.sound else {}
+    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(video.rate)))
+    shape = next(frames)['size']
+
+    def enlarged():
+        count = 0
+        expected = round(video.seconds * video.rate) or None
+        for frame in tqdm(frames, unit='frame', total=expected, disable=None):
+            yield enlarge(Image.frombytes('RGB', shape, frame), size)
+            count += 1
+        end = count / video.rate
+        if video.seconds - end > SLACK:
+            note(f'{source}: its frames end after {float(end):.1f} of {video.seconds:.1f} seconds; it may be cut off')
+
     try:
-        write_video(target, enlarged, size, rate,
-                    **({'audio_path': str(source.absolute()), 'audio_codec': codec} if sound else {}))
+        write_video(target, enlarged(), size, video.rate, video.pixel, **sound)
     finally:
         frames.close()

@@ -8,6 +8,9 @@ import tifffile
 from PIL import Image, ImageSequence
 from upscaling import assert_close, interpolated, picture
 
+from errors import UserError
+from pictures.frames import Timing, save_animation
+
 FRAMES = [picture(seed=seed) for seed in range(3)]
 
 
@@ -53,6 +56,34 @@ def test_of_a_frame_nothing_is_seen_through_the_next(cli, suffix):
     assert cli('small.png', '--scale', 2, '--output', f'big{suffix}')[0] == 0
     alpha = [(np.asarray(frame)[10, [2, 21], 3] > 127).tolist() for frame, _ in frames_of(f'big{suffix}')]
     assert alpha == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize('target, still', [('.png', True), ('.gif', False), ('.webp', False)])
+def test_a_still_before_an_apng_is_no_frame_of_the_animation(cli, target, still):
+    save('small.png', default_image=True, duration=[50, 120])
+    assert cli('small.png', '--scale', 2, '--output', f'big{target}')[0] == 0
+    pictures = frames_of(f'big{target}')
+    assert [duration for _, duration in pictures] == [None] * still + [50, 120]
+    assert Image.open(f'big{target}').info.get('default_image', False) == still
+    for (after, _), before in zip(pictures, FRAMES if still else FRAMES[1:], strict=True):
+        difference = np.asarray(after, dtype=float)[..., :3] - interpolated(np.asarray(before), (20, 24))
+        assert np.abs(difference).mean() < 8
+
+
+@pytest.mark.parametrize('source, target, asked, longest', [
+    ('.png', '.gif', 700_000, 655_350), ('.png', '.webp', 20_000_000, 16_777_215),
+    ('.avif', '.png', 70_000_000, 65_535_000)])
+def test_a_frame_is_shown_no_longer_than_the_format_can(cli, source, target, asked, longest):
+    save(f'small{source}', duration=[50, asked, 300])
+    code, out, _ = cli(f'small{source}', '--scale', 2, '--output', f'big{target}')
+    assert code == 0 and any(f'for {longest / 1000:g} seconds at most' in line for line in out)
+    assert [duration for _, duration in frames_of(f'big{target}')] == [50, longest, 300]
+
+
+def test_equal_frames_that_last_too_long_together_are_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match='big.gif: cannot be written'):
+        save_animation(iter([FRAMES[0]] * 2), Timing([500_000] * 2, loop=0, alpha=False), tmp_path / 'big.gif')
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('source', ['.gif', '.webp'])

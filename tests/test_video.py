@@ -1,5 +1,6 @@
 """Videos: as many frames, of the right colours, with the sound as it was, and memory for a few frames."""
 
+import contextlib
 import os
 
 import imageio_ffmpeg
@@ -82,6 +83,61 @@ def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def size_on_the_screen(path):
+    """Width and height of the frames as a player shows them."""
+    ffmpeg('-i', path, '-vf', 'scale=iw*sar:ih,setsar=1', 'screen.mkv')
+    return frames_of('screen.mkv')[0]['size']
+
+
+def test_pixels_that_are_not_square_keep_their_shape(cli):
+    make('small.mp4', '-aspect', '8:3', sound=())
+    code, out, _ = cli('small.mp4', '--scale', 2, '--output', 'big.mp4')
+    assert code == 0 and frames_of('big.mp4')[0]['size'] == (128, 96)
+    assert size_on_the_screen('big.mp4') == (256, 96)
+    assert any('not square (2:1)' in line for line in out)
+
+
+@pytest.mark.parametrize('aspect, side, size', [('8:3', 256, (256, 96)), ('2:3', 192, (128, 192)),
+                                                ('8:3', '140x50', (140, 50))])
+def test_a_resolution_is_that_of_the_screen(cli, aspect, side, size):
+    make('small.mp4', '-aspect', aspect, sound=())
+    code, out, _ = cli('small.mp4', '--resolution', side, '--output', 'big.mp4')
+    assert code == 0 and frames_of('big.mp4')[0]['size'] == size_on_the_screen('big.mp4') == size
+    assert any('becomes' in line for line in out) == (side == '140x50')
+
+
+def record(path, select, *options):
+    """Writes a video as browsers do: frames at any millisecond, and nothing that tells their rate or duration."""
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=64x48:d=1:r=1000', '-vf', f"select='{select}'", '-fps_mode', 'vfr',
+           '-c:v', 'libvpx', '-live', '1', *options, path)
+
+
+@pytest.mark.parametrize('select, count, rate', [
+    ('eq(mod(n,40),0)', 25, 25), ('eq(mod(n+mod(n*7,11),41),0)', 25, 24.4)])
+def test_a_recording_without_a_rate_keeps_its_frames_at_their_mean_rate(cli, select, count, rate):
+    record('small.webm', select)
+    assert frames_of('small.webm')[0]['fps'] == 0
+    assert cli('small.webm', '--scale', 2, '--output', 'big.mp4')[0] == 0
+    about, frames = frames_of('big.mp4')
+    assert len(frames) == count and about['fps'] == pytest.approx(rate, abs=0.5)
+
+
+def test_a_rate_that_nothing_tells_is_asked_for(cli):
+    record('small.webm', '1', '-frames:v', 1)
+    code, _, err = cli('small.webm', '--scale', 2, '--output', 'big.mp4')
+    assert code == 2 and len(err) == 1 and 'its frame rate is unknown' in err[0]
+
+
+def test_a_video_that_is_cut_off_is_told(cli):
+    make('whole.mkv', '-g', 5, count=40, sound=())
+    with open('whole.mkv', 'rb') as whole, open('cut.mkv', 'wb') as cut:
+        cut.write(whole.read()[:os.path.getsize('whole.mkv') * 6 // 10])
+    code, out, _ = cli('cut.mkv', '--scale', 1)
+    assert code == 0 and 0 < len(frames_of('cut-x1.mkv')[1]) < 35
+    assert any('cut.mkv: its frames end after' in line and 'of 4.0 seconds' in line for line in out)
+    assert not any('seconds' in line for line in cli('whole.mkv', '--scale', 1)[1])
+
+
 def test_odd_sides_become_even(cli):
     make('small.mp4', sound=())
     assert cli('small.mp4', '--scale', 1.01)[0] == 0
@@ -97,6 +153,8 @@ def test_the_rate_of_television_is_kept(cli):
 @pytest.mark.parametrize('source, target, rest, told', [
     ('small.mp4', 'big.png', (), 'known: .mp4'), ('text.mp4', 'big.mp4', (), 'text.mp4: cannot be read as a video'),
     ('small.mp4', 'big.mp4', ('--compare',), '--compare'), ('small.mp4', 'big.mp4', ('--scale', 0.5), 'at least 1'),
+    ('small.mp4', 'big.mp4', ('--scale', 300), 'up to 16384 pixels a side and 264 million in all, not 19200x14400'),
+    ('small.mp4', 'big.mp4', ('--resolution', '16384x16384'), 'not 16384x16384; choose a smaller size'),
     ('none.mp4', 'big.mp4', (), 'no such file')])
 def test_an_error_is_one_line_and_leaves_nothing(cli, source, target, rest, told):
     make('small.mp4', sound=())
@@ -105,6 +163,21 @@ def test_an_error_is_one_line_and_leaves_nothing(cli, source, target, rest, told
     code, _, err = cli(source, '--output', target, *rest)
     assert code == 2 and len(err) == 1 and told in err[0]
     assert sorted(os.listdir()) == ['small.mp4', 'text.mp4']
+
+
+@pytest.mark.parametrize('side, held', [(16384, True), (16386, False)])
+def test_the_longest_side_is_the_encoders(tmp_path, capfd, side, held):
+    with contextlib.nullcontext() if held else pytest.raises(UserError, match='cannot be written'):
+        write_video(tmp_path / 'a.mp4', [Image.new('RGB', (side, 16))] * 3, (16, side), 10)
+    assert held or f'invalid width x height ({side}x16)' in capfd.readouterr().err
+
+
+def test_a_video_too_large_for_the_memory_is_refused_before_a_frame_is_made(cli, monkeypatch):
+    make('small.mp4', sound=())
+    monkeypatch.setattr('pictures.io.free_memory', lambda: 20e6)
+    code, _, err = cli('small.mp4', '--scale', 10)
+    assert code == 2 and len(err) == 1 and '0.1 GB, but 0.0 GB of memory are free' in err[0]
+    assert os.listdir() == ['small.mp4']
 
 
 def test_a_picture_is_no_video(cli):

@@ -126,6 +126,7 @@ def test_ctrl_c_leaves_nothing(cli, photo, monkeypatch, target):
     (('photo.png', '--zoom', 'zoom.mp4', '--weights-map'), 'combined with --weights-map'),
     (('photo.png', '--zoom', 'zoom.mp4', '--resolution', '80x60'), 'longer side'),
     (('photo.png', '--zoom', 'zoom.mp4', '--resolution', 1), 'at least 2'),
+    (('photo.png', '--zoom', 'zoom.mp4', '--at', '0,0', '--resolution', 100000), 'up to 16384 pixels a side'),
     (('photo.png', '--zoom', 'photo.png'), 'photo.png')])
 def test_an_error_is_one_line_and_writes_nothing(cli, photo, args, told):
     before = np.asarray(photo)

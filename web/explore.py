@@ -8,6 +8,7 @@ Only the visitor who has opened a photo knows its id. Photos and their features 
 least recently used are discarded, and the page sends the file again when it is needed.
 """
 
+import asyncio
 import io
 import math
 import secrets
@@ -18,7 +19,7 @@ from pathlib import Path
 import skimage
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -43,7 +44,7 @@ HEADERS = {'Cache-Control': 'no-store', 'X-Content-Type-Options': 'nosniff', 'Re
 
 
 class Stale(Exception):
-    """The visitor has requested another view in the meantime."""
+    """The visitor has requested another view in the meantime, or has gone."""
 
 
 class Photo:
@@ -85,11 +86,14 @@ class Explore:
         with tempfile.TemporaryDirectory() as folder:
             path, size = Path(folder) / 'photo', 0
             with open(path, 'wb') as file:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > FILE_BYTES:
-                        return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
-                    file.write(chunk)
+                try:
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        if size > FILE_BYTES:
+                            return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
+                        file.write(chunk)
+                except ClientDisconnect:
+                    return refusal('the file has not arrived whole')
             try:
                 photo = await run_in_threadpool(self.photo, path, key)
             except UserError as error:
@@ -112,7 +116,11 @@ class Explore:
                 image = await run_in_threadpool(interpolated, photo, box, size)
             else:
                 photo.wanted = request
-                image = await run_in_threadpool(self.make, photo, request, box, size)
+                watch = asyncio.create_task(forget_when_gone(photo, request))
+                try:
+                    image = await run_in_threadpool(self.make, photo, request, box, size)
+                finally:
+                    watch.cancel()
             return Response(await run_in_threadpool(png, image), media_type='image/png', headers=HEADERS)
         except UserError as error:
             return refusal(str(error))
@@ -120,7 +128,7 @@ class Explore:
             return refusal('another view has been requested in the meantime', 409)
 
     def make(self, photo: Photo, request: Request, box: tuple, size: tuple) -> Image.Image:
-        """A view made by the model; raises Stale if the visitor requests another one before it is done."""
+        """A view made by the model; raises Stale if the visitor requests another one, or goes, before it is done."""
         with self.turn:
             result = photo.encoded.blank(size)
             if photo.wanted is not request:
@@ -130,6 +138,14 @@ class Explore:
                     raise Stale
                 result.paste(block, (left, top))
         return flat(result)
+
+
+async def forget_when_gone(photo: Photo, request: Request) -> None:
+    """Waits until the visitor who sent `request` has closed the connection; then the view is not wanted any more."""
+    while (await request.receive())['type'] != 'http.disconnect':
+        pass
+    if photo.wanted is request:
+        photo.wanted = None
 
 
 def read_photo(path: Path) -> Image.Image | Deep:
