@@ -1,7 +1,5 @@
 """How colours are normalised for a model, (x - sub) / div: its inputs and its targets, as `data_norm` says."""
 
-import math
-
 import torch
 from torch import nn
 
@@ -19,7 +17,7 @@ def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
     """
     def norm(sub: list[float], div: list[float]):
         lengths = {len(sub), len(div)}
-        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div or not all(map(math.isfinite, sub + div)):
+        if not lengths <= {1, n_colors or max(1, *lengths)} or 0 in div:
             raise UserError('sub and div must hold a number or one for each channel, in div not 0')
 
     if not isinstance(data_norm, dict | None):

@@ -10,10 +10,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import specs
 from PIL import Image
 from projects import REPOSITORY, Project, before_step, forked, write_photos
 
+import models
 from errors import UserError
+from models.registry import with_n_colors
 from training import progress, run
 from training.trainer import Trainer
 from utils import time_text
@@ -193,13 +196,14 @@ def test_the_commands_after_training_have_its_gpu_and_its_path(tmp_path, monkeyp
     monkeypatch.setattr('sys.argv', [argv])
     (tmp_path / 'save/a').mkdir(parents=True)
     (tmp_path / 'save/a/epoch-last.pth').touch()
-    config = run.Config({}, {}, {}, 1)
-    assert run.next_step(Path('save/a'), config, 3, Namespace(gpu=gpu, imports=[])) == f'next: {command}'
+    config, model = run.Config({}, {}, {}, 1), models.make(specs.liif())
+    assert run.next_step(Path('save/a'), config, model, Namespace(gpu=gpu, imports=[])) == f'next: {command}'
 
 
 def test_after_training_on_other_channels_the_api_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'save/a').mkdir(parents=True)
     (tmp_path / 'save/a/epoch-best.pth').touch()
-    assert run.next_step(Path('save/a'), run.Config({}, {}, {}, 1), 4, Namespace(gpu='0', imports=[])) == (
+    model = models.make(with_n_colors(specs.liif(), 4))
+    assert run.next_step(Path('save/a'), run.Config({}, {}, {}, 1), model, Namespace(gpu='0', imports=[])) == (
         "next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4) in Python, of a NumPy array")

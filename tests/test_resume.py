@@ -159,6 +159,16 @@ def test_a_kill_as_a_file_is_saved_changes_nothing(tmp_path, undisturbed, rename
     assert_same(project.checkpoints(), undisturbed({'epoch_save': 2}))
 
 
+def test_a_run_whose_last_checkpoint_was_deleted_goes_on_from_the_newest(tmp_path, undisturbed):
+    project = Project(tmp_path, {'epoch_save': 2})
+    project.train()
+    (project.run / 'epoch-last.pth').unlink()
+    os.utime(project.run / 'epoch-best.pth', (0, 0))
+    project.train('--resume')
+    assert_same(project.checkpoints(), undisturbed({'epoch_save': 2}))
+    assert [line for line in project.log() if 'continues with epoch 3/3, iteration 1' in line]
+
+
 def test_what_a_killed_process_left_half_written_is_removed(project):
     stop(project, 1)
     (project.run / 'epoch-last.pth.123.tmp').write_bytes(b'half')

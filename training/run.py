@@ -134,17 +134,25 @@ def run_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the run in `folder` that is the furthest, or None: epoch-last.pth, or what is left without it.
+
+    All are whole, so a run goes on even if its last one was deleted, or it was killed before it wrote that for the
+    first time.
+    """
+    last = folder / 'epoch-last.pth'
+    others = sorted(folder.glob('epoch-*.pth'), key=lambda path: path.stat().st_mtime)
+    return last if last.exists() else others[-1] if others else None
+
+
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
     """The config of the run in `folder`, and the path of the checkpoint to continue from, or None."""
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
-    last = folder / 'epoch-last.pth'
-    if not (last.exists() and args.resume):
+    last = newest(folder)
+    if not (last and args.resume):
         config = read_config(args.config, given, assignments=args.set)  # first, so that a wrong path to it is reported
-        if last.exists() and not args.overwrite:
+        if last and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
-        if (others := sorted(folder.glob('epoch-*.pth'))) and not args.overwrite:
-            raise UserError(f'{folder} holds {others[0].name}, but no epoch-last.pth to continue from: train into '
-                            'another folder with --name or --tag, or replace the run with --overwrite')
         return config, config.resume
     load_yaml(args.config)  # so that a wrong path to it is reported before errors in the folder
     own = read_config(folder / 'config.yaml')
