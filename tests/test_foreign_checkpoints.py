@@ -142,7 +142,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_told(tmp_path, state):
 
 
 def test_an_unknown_class_may_be_ones_own_and_the_error_says_how_it_becomes_known(tmp_path, state):
-    torch.save({'model': {**SPEC, 'name': 'own-decoder', 'sd': state}}, tmp_path / 'a.pth')
+    torch.save({'model': {**SPEC, 'name': 'nobodys-decoder', 'sd': state}}, tmp_path / 'a.pth')
     assert refusal(tmp_path / 'a.pth').endswith('import one of your own with --import MODULE')
 
 
