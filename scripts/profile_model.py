@@ -66,7 +66,7 @@ class FixedFeatures(nn.Module):
 
     def __init__(self, feat):
         super().__init__()
-        self.feat, self.out_dim = feat, feat.shape[1]
+        self.feat, self.out_dim = nn.Parameter(feat, requires_grad=False), feat.shape[1]  # tells device and dtype
 
     def forward(self, inp):
         return self.feat
