@@ -49,17 +49,26 @@ def prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors='backslashreplace')
 
 
-def discard_output() -> None:
-    """Discards what is left for stdout, which cannot be written: flushing it at the end would fail, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard_unwritable_output() -> None:
+    """Discards what is left for stdout if it cannot be written: flushing it at the end would fail, too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_orderly() -> None:
     """Lets SIGTERM and SIGHUP, of a closed terminal, end the process by an exception, so that temporary files go."""
-    for name in ('SIGTERM', 'SIGHUP'):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    known = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]  # Windows lacks SIGHUP
+
+    def end(number, frame):
+        for other in known:  # a second one must not disturb the end
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in known:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, end)
 
 
 def run_cli(main: Callable[[], None]) -> None:
@@ -84,16 +93,16 @@ def run_cli(main: Callable[[], None]) -> None:
         if message is None:
             raise
     except BrokenPipeError:  # nobody reads the output any more, as after `| head`
-        discard_output()
+        discard_unwritable_output()
         sys.exit(141)  # 128 + SIGPIPE
     except MemoryError as error:
         message = f'out of memory ({one_line(error)})'
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        if error.filename is None:
-            discard_output()
-        message = f'{error.filename or "the output"}: cannot be read or written ({error.strerror})'
+        discard_unwritable_output()
+        place = error.filename or 'a disk, /dev/shm, or where the output goes'
+        message = f'{place}: cannot be read or written ({error.strerror})'
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb this
         print('interrupted', file=sys.stderr)

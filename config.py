@@ -123,7 +123,9 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
         elif option in (int, float):
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 number = float(value)
-                if math.isfinite(number) and (option is float or number == int(number)):
+                if math.isinf(number):
+                    raise UserError(f'{key} must be a finite number, not {shown(value)}')
+                if not math.isnan(number) and (option is float or number == int(number)):
                     return option(number)
         elif typing.get_origin(option) is list and isinstance(value, list):
             return [convert(v, *typing.get_args(option), f'{key}[{i}]') for i, v in enumerate(value)]

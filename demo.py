@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
                         help='HEIGHT,WIDTH or WIDTHxHEIGHT, with any aspect ratio, or one number for the longer side '
                              '(default for --zoom: 1280 for videos, 640 for animations)')
     add_model_option(parser)
-    parser.set_defaults(model=None)  # DEFAULT, and a hint where another model suits the picture better
+    parser.set_defaults(model=None)  # nobody has chosen: DEFAULT is used, and WEB suggested where it suits better
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--float32', action='store_true',
                         help='do not use bf16, in which 8-bit results are computed if the GPU or CPU supports it')

@@ -156,12 +156,13 @@ def load_model(name: str) -> nn.Module:
 
 @dataclasses.dataclass
 class EvalConfig:
-    """The keys of a test config."""
+    """A test config, read once: what is measured does not change with its file."""
     test_dataset: dict  # {dataset: spec, wrapper: spec, batch_size, num_workers}
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}, for models that do not know their own
     eval_type: str | None = None  # div2k-SCALE or benchmark-SCALE; None compares everything
     eval_bsize: int | None = None  # queries decoded at a time
-    keys: dict = dataclasses.field(init=False)  # all of these as they are in the file
+    path: str | Path = dataclasses.field(default='', init=False)  # of its file
+    keys: dict = dataclasses.field(default_factory=dict, init=False)  # the four above as given, with those of --set
 
     def __post_init__(self):
         parse_eval_type(self.eval_type)
@@ -174,8 +175,13 @@ class EvalConfig:
         keys = load_yaml(path, assignments)
         with located(path):
             config = cls(**check_args(cls, keys))
-        config.keys = keys
+        config.path, config.keys = path, keys
         return config
+
+    def loader(self) -> DataLoader:
+        """The loader of its images."""
+        with located(self.path):
+            return datasets.make_loader(self.test_dataset, seed=0)
 
     @property
     def scale(self) -> float | None:
@@ -189,26 +195,20 @@ class EvalConfig:
         return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
 
 
-def open_config(path: str | Path, assignments: Sequence[str] = ()) -> tuple[EvalConfig, DataLoader]:
-    """The test config at `path` and the loader of its images. `assignments`: the arguments of `--set`."""
-    config = EvalConfig.read(path, assignments)
-    with located(path):
-        return config, datasets.make_loader(config.test_dataset, seed=0)
-
-
-def evaluate(path: str | Path, model: nn.Module, save_dir: str | Path | None = None,
+def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | Path | None = None,
              keep: Callable[[Scored], None] | None = None, name: str | None = None,
-             self_ensemble: bool = False, assignments: Sequence[str] = ()) -> dict:
-    """The results on the test config at `path`: mean PSNR and SSIM, and those of each image.
+             self_ensemble: bool = False) -> dict:
+    """The results on a test `config`, or the one at this path: mean PSNR and SSIM, and those of each image.
 
     If the model has the `data_norm` of its training, that is used instead of the config's. An image too small for the
     convention's border gets nan for both and is left out of the means, with a line on stderr; UserError if all are.
 
     `keep` is called with the `Scored` of each image, reduced to the channels that pictures show. `name`: the name of
     the config and of the folder with its pictures in `save_dir` (default: the config's stem). `self_ensemble`: predict
-    with `upscale_ensemble`. `assignments`: see `open_config`.
+    with `upscale_ensemble`.
     """
-    config, loader = open_config(path, assignments)
+    config = config if isinstance(config, EvalConfig) else EvalConfig.read(config)
+    loader, path = config.loader(), config.path
     dataset, images, name = loader.dataset, loaded_names(loader), name or Path(path).stem
     with located(f'{path}: test_dataset'):
         check_channels(model, dataset.n_colors)

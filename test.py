@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
                         help='run SwinIR on tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--max-cell-scale', type=scale_or_none, default=argparse.SUPPRESS, metavar='SCALE',
                         help='at larger scales, give the model the cell of this scale; none: no bound '
-                             "(default: the model's own, 4 for LTE and LM-LIIF, none for LIIF and A-LIIF)")
+                             '(default: the largest scale of its training for LTE and LM-LIIF, none for others)')
     add_import_option(parser)
     return parser.parse_args()
 
@@ -56,11 +56,12 @@ if __name__ == '__main__':
     run_cli(parse_args)  # so that --help and wrong options do not wait for the import of PyTorch, which takes seconds
 
 import torch
+from torch import nn
 
 import models
 from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
-from evaluation import batched_predict, eval_psnr, evaluate, load_model, open_config  # noqa: F401  two as in LIIF
+from evaluation import EvalConfig, batched_predict, eval_psnr, evaluate, load_model  # noqa: F401  also for those who import them
 from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
@@ -88,21 +89,21 @@ def supplied(paths: Sequence[str]) -> list[str]:
     return others
 
 
-def open_model(args: argparse.Namespace, device: torch.device) -> Decoder | models.Bicubic:
+def open_model(args: argparse.Namespace, device: torch.device) -> nn.Module:
     """The model that test.py's options name, set up as they say."""
     model = load_model(args.model).to(device)
     if args.tile is not None:
         set_tile(model, args.tile)
     if args.self_ensemble and not isinstance(model, Decoder):
-        raise UserError('--self-ensemble is only for models, not for bicubic interpolation')
+        raise UserError(f'--self-ensemble needs a models.decoder.Decoder, which {args.model} is not')
     if 'max_cell_scale' in args:
         if getattr(model, 'scale_max', None) is None:
-            raise UserError(f'--max-cell-scale: {args.model} does not use cells as LIIF does; omit this option')
+            raise UserError(f'--max-cell-scale: the cells of {args.model} have no bound; omit this option')
         model.clip_cell, model.scale_max = args.max_cell_scale is not None, args.max_cell_scale
     return model
 
 
-def conditions(args: argparse.Namespace, model: Decoder | models.Bicubic, device: torch.device) -> dict:
+def conditions(args: argparse.Namespace, model: nn.Module, device: torch.device) -> dict:
     """What the numbers depend on besides the configs, for the JSON file."""
     return {'model': args.model, 'lr': args.lr, 'jpeg': args.jpeg, 'set': args.set, 'self_ensemble': args.self_ensemble,
             'max_cell_scale': model.scale_max if getattr(model, 'clip_cell', False) else None, 'tile': args.tile,
@@ -110,7 +111,7 @@ def conditions(args: argparse.Namespace, model: Decoder | models.Bicubic, device
 
 
 def low_resolution(lr: str, jpeg: int | None) -> list[str]:
-    """What the options --lr and --jpeg change in each test config, as assignments for `open_config`."""
+    """What the options --lr and --jpeg change in each test config, as assignments for `EvalConfig.read`."""
     changes = ['args.reduction=matlab'] if lr == 'matlab' else []
     if jpeg is not None:
         if lr == 'supplied':
@@ -129,21 +130,20 @@ def main() -> None:
     if args.lr == 'supplied':
         paths = supplied(paths)
     assignments = [*low_resolution(args.lr, args.jpeg), *args.set]
-    for path in paths:
-        open_config(path, assignments)  # what is wrong with the last is told before the first takes its hours
+    configs = [EvalConfig.read(path, assignments) for path in paths]
+    for config in configs:
+        config.loader()  # what is wrong with the last is told before the first takes its hours
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     if args.report:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)
-    for path, name in zip(paths, short_names(paths), strict=True):
-        if report:  # first, or the config, which may be edited meanwhile, would be read again after the model's hours
-            bicubic = evaluate(path, models.Bicubic(), keep=report.keep_bicubic, name=name, assignments=assignments)
+    for config, name in zip(configs, short_names(paths), strict=True):
         with precision:
-            results.append(evaluate(path, model, args.save_dir, report and report.keep_ours, name, args.self_ensemble,
-                                    assignments))
+            results.append(evaluate(config, model, args.save_dir, report and report.keep_ours, name,
+                                    args.self_ensemble))
         if report:
-            report.add(results[-1], bicubic)
+            report.add(results[-1], evaluate(config, models.Bicubic(), keep=report.keep_bicubic, name=name))
         if args.json:
             with atomic_write(args.json) as file:
                 file.write(to_json({**conditions(args, model, device), 'results': results}, indent=1).encode())

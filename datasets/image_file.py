@@ -60,7 +60,7 @@ def why_not(path: Path) -> str | None:
     if suffix in VECTORS:
         return 'no pixels: export it as PNG'
     if suffix in VIDEOS:
-        return 'a video: give it to demo.py by itself'
+        return 'a video; demo.py takes one by itself'
     if suffix in HEIF and pillow_heif is None:
         return 'HEIF: pip install pillow-heif, or export it as JPEG'
     return None

@@ -57,7 +57,7 @@ def cached(x: tuple[float, ...], dtype: torch.dtype, device: torch.device, make:
 
 
 def on_device(x: torch.Tensor, device: torch.device, make: Callable = torch.as_tensor, *args: object) -> object:
-    """What `make(x, *args)` computes on the CPU from coordinates x (N,), by default these themselves, on `device`.
+    """`make(x, *args)` of coordinates x (N,), computed on the CPU and moved to `device`; without `make`, x itself.
 
     On a GPU it is kept for later batches, because a copy to a GPU waits until all its work so far is done.
     """

@@ -17,11 +17,10 @@ def pretrained() -> dict[str, Path]:
 
 def find(name: str | Path) -> Path:
     """The checkpoint that is meant by `name`: a name in pretrained/, or a path."""
-    known = pretrained()
-    path = known.get(str(name), Path(name))
-    if not path.is_file() and path.suffix not in SUFFIXES:
+    known, path = pretrained(), Path(name)
+    if str(name) not in known and path.name == str(name) and not path.suffix and not path.exists():
         raise unknown('pretrained model', str(name), known)
-    return path
+    return known.get(str(name), path)
 
 
 def load_pretrained(name: str | Path) -> Decoder:

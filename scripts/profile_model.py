@@ -120,7 +120,7 @@ def training_speed(config, parallel, n_colors):
     size = int(config.train_dataset['batch_size'])
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, parallel, Path(folder), n_colors)
-        batches = [random_batch(config, size, scale, trainer.model.n_colors) for scale in SCALES]
+        batches = [random_batch(config, size, scale, trainer.n_colors) for scale in SCALES]
         return training_rate(trainer, batches) / size
 
 

@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 from devices import pick_device
-from evaluation import load_model, mean, open_config, predictions
+from evaluation import EvalConfig, load_model, mean, predictions
 from models.normalisation import norm_of
 from utils import calc_psnr, luma
 
@@ -51,7 +51,8 @@ def images(name: str, scale: int, source: str, model: nn.Module) -> Iterator[tup
     """Prediction and truth, (3, H, W) each, of every image of the set `name`."""
     folder, assignments = SOURCES[source]
     path = ROOT / 'configs/test' / folder / f'test-{name}-{scale}.yaml'
-    config, loader = open_config(path, assignments)
+    config = EvalConfig.read(path, assignments)
+    loader = config.loader()
     yield from predictions(loader, model, norm_of(model, config.data_norm))
 
 

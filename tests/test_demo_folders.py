@@ -68,7 +68,7 @@ def test_what_is_left_out_is_named_once_with_the_reason(cli):
     assert sorted(told) == [
         '._a.png (hidden)', 'b.cr2, c.CR3 (RAW: export it as TIFF or PNG)', 'd.svg (no pixels: export it as PNG)',
         'e.txt, f (not the suffix of an image)', 'g.png (a folder; only one level is searched)',
-        'h.png (not a file, or a broken link)', 'i.MP4, j.webm (a video: give it to demo.py by itself)']
+        'h.png (not a file, or a broken link)', 'i.MP4, j.webm (a video; demo.py takes one by itself)']
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def endless(depth, width, make):
     ({'ema': 3}, 'the weights must be tensors by their names, not 3'),
     ({'data_norm': 'x'}, "data_norm must hold inp and gt, not 'x'"),
     ({'data_norm': {'gt': {'sub': [float('nan')], 'div': [1.]}}}, 'data_norm.gt: sub[0] must be float, not nan'),
-    ({'data_norm': {'gt': {'sub': [0.], 'div': [float('inf')]}}}, 'data_norm.gt: div[0] must be float, not inf'),
+    ({'data_norm': {'gt': {'sub': [0.], 'div': [float('inf')]}}}, 'data_norm.gt: div[0] must be a finite number'),
     ({'epoch': '3'}, "its epoch is '3', and must be a whole number"),
 ])
 def test_a_checkpoint_with_what_no_run_writes_is_refused(tmp_path, state, changes, told):

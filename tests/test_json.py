@@ -60,9 +60,9 @@ def test_the_precision_is_the_one_that_was_computed_in(measured, monkeypatch, ha
 
 
 @pytest.mark.parametrize('model, args, message', [
-    ('bicubic', ('--self-ensemble',), '--self-ensemble is only for models'),
-    ('bicubic', ('--max-cell-scale', '4'), '--max-cell-scale: bicubic does not use cells'),
-    ('metasr.pth', ('--max-cell-scale', '4'), '--max-cell-scale: metasr.pth does not use cells')])
+    ('bicubic', ('--self-ensemble',), '--self-ensemble needs a models.decoder.Decoder'),
+    ('bicubic', ('--max-cell-scale', '4'), '--max-cell-scale: the cells of bicubic have no bound'),
+    ('metasr.pth', ('--max-cell-scale', '4'), '--max-cell-scale: the cells of metasr.pth have no bound')])
 def test_an_option_that_a_model_has_no_use_for_is_an_error(measured, model, args, message):
     make_checkpoint('metasr.pth', metasr())
     with pytest.raises(UserError, match=message):

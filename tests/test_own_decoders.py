@@ -149,6 +149,13 @@ def test_a_model_in_liifs_style_is_trained(plain):
     assert 'next: python' in plain.output() and 'demo.py' not in plain.output()
 
 
+def test_a_model_in_liifs_style_is_trained_on_every_pixel(plain):
+    plain.change({'model': {'name': 'plain'}, 'epoch_max': 1, 'channels_last': True,
+                  'train_dataset.wrapper.args.sample_q': None})
+    plain.start('--import', 'plain', '--name', 'dense').wait()
+    assert (plain.folder / 'save/dense/epoch-last.pth').exists(), plain.output()
+
+
 def test_a_model_in_liifs_style_is_evaluated(plain):
     done = forked(plain.folder, 'test.py', '--import', 'plain', '--config', 'test.yaml', '--model',
                   'save/_tiny/epoch-last.pth', '--gpu', 'cpu')

@@ -163,10 +163,13 @@ def test_a_run_whose_last_checkpoint_was_deleted_goes_on_from_the_newest(tmp_pat
     project = Project(tmp_path, {'epoch_save': 2})
     project.train()
     (project.run / 'epoch-last.pth').unlink()
-    os.utime(project.run / 'epoch-best.pth', (0, 0))
+    (project.run / 'epoch-best.pth').write_bytes((project.run / 'epoch-2.pth').read_bytes())
+    first = project.checkpoint(2)
+    torch.save({**first, 'epoch': 1}, project.run / 'epoch-best.pth')  # written later, but not as far
     project.train('--resume')
-    assert_same(project.checkpoints(), undisturbed({'epoch_save': 2}))
     assert [line for line in project.log() if 'continues with epoch 3/3, iteration 1' in line]
+    expected = undisturbed({'epoch_save': 2})
+    assert_same({'epoch-last.pth': project.checkpoint()}, {'epoch-last.pth': expected['epoch-last.pth']})
 
 
 def test_what_a_killed_process_left_half_written_is_removed(project):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import models
 from errors import UserError
-from evaluation import evaluate
+from evaluation import EvalConfig, evaluate
 from models.predict import upscale_whole
 from test import main, short_names
 
@@ -139,8 +139,8 @@ def test_a_prediction_that_is_not_finite_is_refused_with_the_images_name(tmp_pat
     write_config(tmp_path / 'a.yaml', tmp_path / 'photos')
     pairs = ['test_dataset.batch_size=2']
     with pytest.raises(UserError, match=r'a.yaml: 2.png: the prediction is not finite \(NaN or infinity\)'):
-        evaluate(tmp_path / 'a.yaml', Nowhere(colour, above=0.5), assignments=pairs)
-    assert evaluate(tmp_path / 'a.yaml', Nowhere(colour, above=1), assignments=pairs)['psnr'] > 0
+        evaluate(EvalConfig.read(tmp_path / 'a.yaml', pairs), Nowhere(colour, above=0.5))
+    assert evaluate(EvalConfig.read(tmp_path / 'a.yaml', pairs), Nowhere(colour, above=1))['psnr'] > 0
 
 
 @pytest.mark.parametrize('colour', [math.nan, math.inf, -math.inf])

@@ -15,6 +15,7 @@ from torch import nn
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import atomic_write
+from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.normalisation import check_norm
 from training.optim import make_schedule
@@ -140,9 +141,12 @@ def newest(folder: Path) -> Path | None:
     All are whole, so a run goes on even if its last one was deleted, or it was killed before it wrote that for the
     first time.
     """
+    def position(path):
+        state = checkpoints.read(path)
+        return state.get('epoch', 0), state.get('iteration', 0)
+
     last = folder / 'epoch-last.pth'
-    others = sorted(folder.glob('epoch-*.pth'), key=lambda path: path.stat().st_mtime)
-    return last if last.exists() else others[-1] if others else None
+    return last if last.exists() else max(folder.glob('epoch-*.pth'), key=position, default=None)
 
 
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:

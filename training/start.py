@@ -31,7 +31,8 @@ def start_run(trainer: Trainer, source: str | Path | None) -> None:
             restore(trainer, state, same_run=source != config.resume)
         tell_differences(trainer, source, state['model'])
     elif name := config.weights_from or config.encoder_from:
-        path = find(name)
+        with located('weights_from' if config.weights_from else 'encoder_from'):
+            path = find(name)
         state = checkpoints.read(path)
         with located(path):
             init_from(trainer, checkpoints.model_of(state))
@@ -66,6 +67,8 @@ def init_from(trainer: Trainer, other: nn.Module) -> None:
     """Initialises the model with the weights of another one: all, or with `encoder_from` only the encoder's."""
     norm, only_encoder = getattr(other, 'data_norm', USUAL_NORM), trainer.config.encoder_from
     check_normalisation(trainer, norm, ('inp',) if only_encoder else ('inp', 'gt'))
+    if only_encoder and not (hasattr(other, 'encoder') and hasattr(trainer.model, 'encoder')):
+        raise UserError('encoder_from needs two models that have an encoder')
     for model in filter(None, (trainer.model, trainer.ema)):
         if only_encoder:
             load_state(model.encoder, other.encoder.state_dict())

@@ -15,6 +15,8 @@ from devices import Parallel, mixed_precision
 from errors import UserError
 from evaluation import eval_images, loaded_names
 from models import checkpoint as checkpoints
+from models.decoder import Decoder
+from models.geometry import all_queries
 from models.normalisation import check_norm, normalisations
 from models.predict import check_channels
 from models.registry import make_model, with_n_colors
@@ -25,7 +27,7 @@ from training.resume import PROGRESS
 from training.run import Config
 from utils import TooSmall, to_float
 
-SIGNALS = signal.SIGTERM, signal.SIGINT
+SIGNALS = signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])
 BEST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
 
 
@@ -49,7 +51,7 @@ class Trainer:
         check_channels(self.model, n_colors or self.n_colors)
         check_norm(config.data_norm, self.n_colors)
         if config.channels_last:
-            self.model.encoder.to(memory_format=torch.channels_last)
+            getattr(self.model, 'encoder', self.model).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(config.optimizer, list(self.model.parameters()))
         self.base_lrs = [group['lr'] for group in self.optimizer.param_groups]
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
@@ -98,7 +100,9 @@ class Trainer:
         with self.precision:
             if 'coord' in batch:
                 pred = self.net(inp, batch['coord'], batch['cell'])
-            else:  # every pixel of the targets
+            elif not isinstance(self.model, Decoder):  # one's own, in LIIF's style, on every pixel of the targets
+                pred, gt = self.net(inp, *all_queries(gt.shape[-2:], len(gt), inp)), gt.flatten(2).transpose(1, 2)
+            else:
                 # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
                 pred, gt = self.net(inp, None, None, tuple(gt.shape[-2:])), gt.permute(0, 2, 3, 1)
         losses = self.loss(pred.float(), self.gt_norm.apply(gt)) * share
@@ -107,7 +111,7 @@ class Trainer:
         return losses.detach()
 
     def add_losses(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
-        """Adds those of the latest steps, still on the device, to the epoch's; UserError if one is not finite.
+        """Adds the latest steps' losses, still on the device, to the epoch's; UserError if one is not finite.
 
         `sizes`: of their batches. Returns what has been added: the sum of the weighted losses over the samples, and the
         number of samples.
@@ -186,9 +190,10 @@ class Trainer:
     # --- signals
 
     def catch_signals(self) -> None:
-        """Makes SIGTERM and SIGINT end the run after the current iteration."""
+        """Makes SIGTERM, SIGINT and SIGHUP (unless nohup ignores it) end the run after the current iteration."""
         for number in SIGNALS:
-            signal.signal(number, self.interrupt)
+            if number in SIGNALS[:2] or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
         """Records the signal, and lets the current iteration finish. A second signal ends the run at once.
