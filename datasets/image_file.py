@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from errors import UserError
+from errors import UserError, one_line
 from files import free_memory
 
 try:
@@ -74,7 +74,7 @@ def reading(path: str | Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = f'its content is none of {", ".join(sorted(FORMATS))}'
         raise UserError(f'{path}: cannot be read as an image ({reason}); replace or remove it') from None

@@ -50,7 +50,7 @@ class Region:
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
-        check(box, size, self.latents.shape)
+        check_box(box, size, self.latents.shape)
         blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))
         return to_pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
 
@@ -128,7 +128,7 @@ class Encoded(Region):
         super().__init__(model, image, partial(KeptLatents, tiles={} if tiles is None else tiles))
 
 
-def check(box: tuple, size: tuple, shape: tuple) -> None:
+def check_box(box: tuple, size: tuple, shape: tuple) -> None:
     """Raises a UserError unless `box` lies inside an image of `shape` (h, w), and `size` (H, W) has pixels."""
     (left, top, right, bottom), (height, width) = box, shape
     if not (all(map(math.isfinite, box)) and 0 <= left < right <= width and 0 <= top < bottom <= height):

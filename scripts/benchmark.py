@@ -82,15 +82,15 @@ class Case(NamedTuple):
 
 
 class FixedFeatures(nn.Module):
-    """A replacement for the encoder: crops the features of an input (1, 3, h, w) from `feat`, at no cost."""
-    receptive_radius = 0
+    """A replacement for the encoder: returns the feature map `feat` of the whole picture, at no cost."""
+    receptive_radius = None  # no tiles
 
     def __init__(self, feat):
         super().__init__()
-        self.feat, self.out_dim = feat, feat.shape[1]
+        self.feat, self.out_dim = nn.Parameter(feat, requires_grad=False), feat.shape[1]  # tells device and dtype
 
     def forward(self, inp):
-        return self.feat[:, :, :inp.shape[-2], :inp.shape[-1]]
+        return self.feat
 
 
 def build(name, device):
@@ -143,6 +143,15 @@ def decode_cases(device, h, w, scale):
             yield Case(name, precision, first, partial(forms.decode, model, form, feat, image[None], size, first))
 
 
+def channels_last(model):
+    model.encoder.to(memory_format=torch.channels_last)
+    return model
+
+
+WITH_OPTIONS = 'A-liif'  # the version whose training steps are timed with these options of train_liif.py, too
+OPTIONS = {'channels-last': channels_last, 'compile': torch.compile}
+
+
 def training_cases(device):
     """Yields the cases of a training step on random data."""
     torch.manual_seed(0)
@@ -165,15 +174,6 @@ def ceiling_cases(device):
         a, b = torch.randn(2, PRODUCT, PRODUCT, device=device).to(dtype)
         yield Case(CEILING, precision, 1, partial(torch.matmul, a, b))
         yield Case(CEILING, precision, 1, partial(linear, a, b))
-
-
-def channels_last(model):
-    model.encoder.to(memory_format=torch.channels_last)
-    return model
-
-
-WITH_OPTIONS = 'A-liif'  # the version whose training steps are timed with these options of train_liif.py, too
-OPTIONS = {'channels-last': channels_last, 'compile': torch.compile}
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

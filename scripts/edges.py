@@ -105,7 +105,7 @@ def profile(pred, distance):
     return np.stack([np.histogram(distance, bins, weights=weights)[0] for weights in (pred, np.ones_like(pred))])
 
 
-def luma(pred, truth, scale):
+def compared_luma(pred, truth, scale):
     """The part of prediction and truth (3, H, W) that is compared: Y (H, W), without the border."""
     return (image[0].cpu().double().numpy() for image in scored_pixels(pred, truth, 'benchmark', scale))
 
@@ -116,7 +116,7 @@ def row(name, model, dataset, scale, title):
     for i in range(len(dataset)):
         (pred, truth), = predictions([default_collate([wrapped[i]])], model, model.data_norm)
         height, width = truth.shape[-2:]  # cut to a multiple of the scale
-        pred, truth = luma(pred, truth, scale)
+        pred, truth = compared_luma(pred, truth, scale)
         sums = sums + measure(pred, truth, scale)
         if isinstance(dataset, Edges):
             shave = math.ceil(scale)

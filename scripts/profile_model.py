@@ -44,7 +44,6 @@ if __name__ == '__main__':
     run_cli(parse_args)
 
 import torch
-from torch import nn
 
 import datasets
 from devices import Parallel, pick_device, set_precision
@@ -52,24 +51,12 @@ from models.pictures import target_size
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained
 from models.registry import make_model, with_n_colors
-from scripts.benchmark import flops, machine, peak_bytes, seconds
+from scripts.benchmark import FixedFeatures, flops, machine, peak_bytes, seconds
 from scripts.benchmark_training import SCALES, random_batch, training_rate
 from training.run import read_config
 from training.trainer import Trainer
 
 REPEATS = 3
-
-
-class FixedFeatures(nn.Module):
-    """A replacement for the encoder: returns the feature map `feat` of the whole picture, at no cost."""
-    receptive_radius = None  # no tiles
-
-    def __init__(self, feat):
-        super().__init__()
-        self.feat, self.out_dim = nn.Parameter(feat, requires_grad=False), feat.shape[1]  # tells device and dtype
-
-    def forward(self, inp):
-        return self.feat
 
 
 def parameters(model):

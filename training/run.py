@@ -14,7 +14,7 @@ from torch import nn
 
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
-from files import atomic_write
+from files import atomic_write, sweep
 from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.normalisation import check_norm
@@ -202,9 +202,9 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
     held = held or lock_run(folder)
     if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
-    for pattern in ('*.tmp', 'epoch-*.pth', 'log.txt') if overwrite else ('*.tmp',):
-        for path in folder.glob(pattern):
-            path.unlink()
+        for path in (*folder.glob('epoch-*.pth'), folder / 'log.txt'):
+            path.unlink(missing_ok=True)
+    sweep(folder)
     with atomic_write(folder / 'config.yaml') as file:
         keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         file.write(yaml.safe_dump(keys, sort_keys=False).encode())

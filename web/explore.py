@@ -26,7 +26,7 @@ from starlette.routing import Route
 from datasets.image_file import image_size, why_not
 from errors import UserError
 from models.decoder import Decoder
-from models.regions import Encoded, check
+from models.regions import Encoded, check_box
 from pictures.deep import Deep
 from pictures.io import read
 from pictures.modes import as_mode
@@ -169,7 +169,7 @@ def asked_for(request: Request, photo: Photo) -> tuple[str, tuple, tuple]:
         raise UserError('a view needs box=left,top,right,bottom and size=width,height') from None
     if width * height > VIEW_PIXELS:
         raise UserError(f'a view may have up to {VIEW_PIXELS / 1e6:.0f} million pixels')
-    check(box, (height, width), photo.size[::-1])
+    check_box(box, (height, width), photo.size[::-1])
     if by == 'model' and (right - left > 2 * width or bottom - top > 2 * height):  # much to encode, most of it unseen
         raise UserError('the model makes no views at less than half the size of the photo')
     return by, box, (height, width)
