@@ -47,7 +47,10 @@ def set_precision(tf32: bool) -> None:
 def pick_device(gpu: str) -> torch.device:
     """The first of `pick_devices`, for evaluation, which uses only one; from then on, in plain float32."""
     set_precision(tf32=False)
-    return pick_devices(gpu)[0]
+    device = pick_devices(gpu)[0]
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)  # or GPU 0 would hold a context, too
+    return device
 
 
 def has_bf16(device: torch.device) -> bool:

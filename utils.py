@@ -3,6 +3,7 @@
 `make_coord`, `to_pixel_samples` and `calc_psnr` have the same names and meaning as in LIIF.
 """
 
+import functools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from errors import UserError, size_text, unknown
 
@@ -154,6 +156,13 @@ def say(text: str) -> None:
     """Prints `text`, only once in a job of several processes."""
     if os.environ.get('RANK', '0') == '0':
         print(text)
+
+
+@functools.cache  # once in a run, not for each picture of a folder
+def note(text: str) -> None:
+    """Prints a note, above progress bars, only once in a job of several processes."""
+    if os.environ.get('RANK', '0') == '0':
+        tqdm.write(f'note: {text}')
 
 
 def number_text(value: float, digits: int = 4, sign: str = '') -> str:

@@ -1,6 +1,5 @@
 """Folders of images, single or in pairs (LR and HR), read as 8-bit RGB or in the ways of `datasets.arrays`."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from datasets.image_file import SUFFIXES, why_not
 from datasets.pairs import pair_key, partners
 from datasets.registry import register
 from errors import UserError
-from utils import say
+from utils import note
 
 
 def left_out(path: Path, reader: Reader = RGB) -> str | None:
@@ -32,11 +31,6 @@ def left_out(path: Path, reader: Reader = RGB) -> str | None:
     return None
 
 
-@functools.cache  # once a run
-def tell_left_out(root: Path, reason: str, names: tuple[str, ...]) -> None:
-    say(f'note: {root}: left out: {", ".join(names)} ({reason})')
-
-
 def list_images(root: Path, reader: Reader = RGB) -> list[Path]:
     """The image files in the folder `root`, sorted; prints the names of other files, with the reasons."""
     if not root.is_dir():
@@ -49,7 +43,7 @@ def list_images(root: Path, reader: Reader = RGB) -> list[Path]:
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({error.strerror})') from None
     for reason, paths in others.items():
-        tell_left_out(root, reason, tuple(path.name for path in paths))
+        note(f'{root}: left out: {", ".join(path.name for path in paths)} ({reason})')
     if not images:
         raise UserError(f'{root}: holds no images (.png, .jpg, .webp, .tif, ...); put or link them there')
     return sorted(images, key=lambda p: (pair_key(p), p.name))  # 1x2.png, 10x2.png in the order of 1.png, 10.png

@@ -1,7 +1,6 @@
 """How strongly a JPEG is compressed, and which model is made for such pictures."""
 
 import contextlib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cli import WEB
 from datasets.image_file import opened
 from errors import UserError
 from models.pretrained import pretrained
+from utils import note
 
 LOW = 90  # below this quality, the model for clean pictures sharpens JPEG artefacts
 LUMINANCE = (  # table K.1 of the JPEG standard, row by row; libjpeg's at quality 50
@@ -38,13 +38,12 @@ def jpeg_quality(image: Image.Image) -> int | None:
 
 
 def suggest_web(paths: Iterable[Path]) -> None:
-    """Names the first JPEG of low quality among `paths` on stderr, if pretrained/ has the model for such pictures."""
+    """Names the first JPEG of low quality among `paths`, if pretrained/ has the model for such pictures."""
     if WEB not in pretrained():
         return
     for path in paths:
         with contextlib.suppress(UserError), opened(path) as image:  # files that cannot be opened are reported later
             quality = jpeg_quality(image)
             if quality is not None and quality < LOW:
-                print(f'note: {path} is a JPEG of quality {quality}: --model {WEB} is made for such pictures',
-                      file=sys.stderr)
+                note(f'{path} is a JPEG of quality {quality}: --model {WEB} is made for such pictures')
                 return

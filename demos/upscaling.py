@@ -24,9 +24,8 @@ from models.predict import set_tile
 from models.pretrained import load_pretrained
 from pictures.frames import count_frames, holds_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, written_mode
-from pictures.modes import note
 from pictures.video import check_video, check_video_fits, describe, is_video, upscale_video
-from utils import time_text
+from utils import note, time_text
 
 
 def open_model(args: argparse.Namespace) -> Decoder:

@@ -20,10 +20,9 @@ from models.regions import Encoded
 from pictures.deep import Deep
 from pictures.frames import ANIMATED, Timing, holds_frames, save_animation
 from pictures.io import check_fits, check_room, format_name, read
-from pictures.modes import note
 from pictures.sheets import flat
 from pictures.video import MUXERS, check_video_fits, is_video, write_video
-from utils import time_text
+from utils import note, time_text
 
 DEPTH = 30  # magnification of the last frame relative to the first
 SECONDS = 4

@@ -14,7 +14,8 @@ from files import atomic_write, writing
 from pictures.deep import Deep
 from pictures.io import FORMATS, format_name, prepared, tell_losses, write, written_mode, written_suffixes
 from pictures.metadata import save_options
-from pictures.modes import note, plain
+from pictures.modes import plain
+from utils import note
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
 LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # ms for which a format can show a frame

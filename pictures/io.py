@@ -11,7 +11,8 @@ from errors import UserError, size_text
 from files import atomic_write, free_memory, writing
 from pictures.deep import Deep, write_png, write_tiff
 from pictures.metadata import save_options
-from pictures.modes import as_mode, in_srgb, note, plain
+from pictures.modes import as_mode, in_srgb, plain
+from utils import note
 
 
 class Format(NamedTuple):

@@ -1,12 +1,10 @@
 """Converts pictures of any mode to the few modes used here, and to tensors."""
 
-import functools
 import io
 
 import numpy as np
 import torch
 from PIL import Image, ImageCms
-from tqdm import tqdm
 
 from datasets.deep_colour import deep_pixels, has_deep_colour, stored_mode, with_transparent
 from datasets.image_file import grey_16_bits, to_8_bits
@@ -14,11 +12,7 @@ from errors import UserError
 from pictures.deep import Deep
 from pictures.metadata import ORIENTATION, TURNS, collect, without_foreign_profile
 from pictures.transparency import filled
-
-
-@functools.cache  # prints a note once per run, not for each picture of a folder
-def note(text: str) -> None:
-    tqdm.write(f'note: {text}')
+from utils import note
 
 
 def rescale_transparent_colour(image: Image.Image) -> None:

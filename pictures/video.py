@@ -16,7 +16,8 @@ from datasets.image_file import VIDEOS
 from errors import UserError, one_line, size_text
 from files import atomic_write
 from pictures.io import check_memory
-from pictures.modes import in_srgb, note
+from pictures.modes import in_srgb
+from utils import note
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
 COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix

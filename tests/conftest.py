@@ -19,7 +19,7 @@ from upscaling import RANDOM, make_checkpoint, silence
 from web_server import chromium, url, web_folder, web_model, web_photo  # noqa: F401  (fixtures)
 
 import demo
-import pictures.modes
+import utils
 from cli import run_cli
 from models import load_pretrained, predict, rdn
 
@@ -105,7 +105,7 @@ def cli(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
 
     def call(*args, model='bilinear.pth'):
-        pictures.modes.note.cache_clear()
+        utils.note.cache_clear()
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
         try:
             run_cli(demo.main)

@@ -54,7 +54,7 @@ def upscale(weights, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(models.pretrained, 'FOLDER', folder)
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', *args])
         demo.main()
-        return capsys.readouterr().err.splitlines()
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith('note:')]
     return call
 
 

@@ -13,7 +13,7 @@ from models.registry import load_state, with_defaults
 from training.resume import PROGRESS, check_progress, restore_optimizer
 from training.run import differences
 from training.trainer import Trainer
-from utils import say
+from utils import note, say
 
 # arguments of models that change nothing once the weights are loaded, or that the weights' shapes show
 NO_MATTER = 'init', 'out_dim', 'n_colors', 'rgb_range'
@@ -89,4 +89,4 @@ def tell_differences(trainer: Trainer, source: str | Path, spec: dict) -> None:
     """Says in which arguments the model `spec` of the weights differs from the config's, although the weights fit."""
     for key in differences(*(with_defaults(from_published(each)) for each in (spec, trainer.spec))):
         if key.split('.')[-1] not in NO_MATTER:
-            say(f"note: {source}: its model's {key} is not the config's, so the same weights compute something else")
+            note(f"{source}: its model's {key} is not the config's, so the same weights compute something else")
