@@ -50,6 +50,12 @@ def undisturbed(tmp_path_factory):
     return checkpoints
 
 
+@pytest.fixture(autouse=True)
+def new_notes():
+    """Notes that another test has seen are printed again."""
+    utils.note.cache_clear()
+
+
 @pytest.fixture
 def seeded():
     torch.manual_seed(1)
@@ -105,7 +111,7 @@ def cli(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)  # main changes it
 
     def call(*args, model='bilinear.pth'):
-        utils.note.cache_clear()
+        utils.note.cache_clear()  # each call is a run
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--gpu', 'cpu', '--model', str(weights / model), *map(str, args)])
         try:
             run_cli(demo.main)

@@ -14,7 +14,6 @@ from datasets.transforms import resize
 from datasets.wrappers import SRImplicitDownsampled, SRImplicitPaired
 from errors import UserError
 from models import Bicubic
-from utils import note
 
 
 def folder_of(path, *arrays, name='{}.npy'):
@@ -139,7 +138,6 @@ def test_a_data_range_is_above_0_and_not_of_8_bit_rgb(folder, args):
 
 
 def test_by_default_npy_files_are_left_out_with_a_hint(folder, capsys):
-    note.cache_clear()
     folder_of(folder, noise(6, 9))
     assert len(ImageFolder(str(folder))) == 3
     assert capsys.readouterr().out == f'note: {folder}: left out: 0.npy (an array: channels: all reads it)\n'

@@ -10,7 +10,6 @@ from photos import save_photos, truncate
 import datasets
 from datasets.image_folder import ImageFolder, PairedImageFolders
 from errors import UserError
-from utils import note
 
 CACHES = ['none', 'bin', 'in_memory']
 
@@ -42,7 +41,6 @@ def names(dataset):
 
 
 def test_files_that_are_no_images_are_left_out_and_named_once(folder, capsys):
-    note.cache_clear()
     for name in ('notes.txt', 'Thumbs.db', '._a.png', '.DS_Store'):
         (folder / name).write_bytes(b'no image')
     (folder / 'subfolder.png').mkdir()
