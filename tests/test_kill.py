@@ -39,7 +39,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_weights_of_an_undistur
     (project.run / 'log.txt').parent.mkdir(parents=True)
     (project.run / 'log.txt').touch()
     process = project.start('--resume')
-    start_up = seconds_to(project, process, 'epoch 1/')
+    start_up = seconds_to(project, process, 'epoch 1/1000000, train')  # after it is saved for the first time
     process.kill()
     process.wait()
     for i in range(KILLS):
