@@ -82,7 +82,8 @@ def neighbours(coord: torch.Tensor, shape: tuple[int, int], local_ensemble: bool
     """The latent codes that decode each query, and the areas that weigh them.
 
     coord: (B, Q, 2). shape: (h, w) of the latent map. Returns, for the n = 4 codes of the local ensemble (1 without),
-    their rows and columns, (n, B, Q) each, rel_coord (n, B, Q, 2) and areas (n, B, Q).
+    their rows and columns, (n, B, Q) each, rel_coord (n, B, Q, 2) and areas (n, B, Q). Unlike LIIF's, the areas are
+    those of the opposite codes already, and add up to 1.
     """
     (iy, ry), (ix, rx) = (axis_neighbours(coord[..., axis], shape[axis], local_ensemble) for axis in (0, 1))
     areas = ensemble_weights(ry, rx).flatten(0, 1)
