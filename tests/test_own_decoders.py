@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from projects import Project, forked
+from projects import COMMAND, Project, forked
 from specs import a_liif, assert_equal, build, images, liif, pixel, scattered
 
 from models.a_liif import ALIIF
@@ -133,27 +133,33 @@ TEST = {'test_dataset': {'dataset': {'name': 'image-folder', 'args': {'root_path
 
 @pytest.fixture(scope='module')
 def plain(tmp_path_factory):
-    """A run of such a model, in a folder with a test config, test.yaml."""
+    """A folder for such a model, with a test config, test.yaml, and a checkpoint."""
     project = Project(tmp_path_factory.mktemp('plain'), {'model': {'name': 'plain'}, 'epoch_max': 1})
     (project.folder / 'plain.py').write_text(PLAIN)
     (project.folder / 'test.yaml').write_text(yaml.safe_dump(TEST))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', str(project.folder))
         patch.syspath_prepend(project.folder)  # of the processes that are forked
-        project.start('--import', 'plain').wait()
+        project.told = trained(project)
         yield project
+
+
+def trained(project, *flags):
+    """What train_liif.py prints."""
+    done = forked(project.folder, 'train_liif.py', *COMMAND, '--import', 'plain', *flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_model_in_liifs_style_is_trained(plain):
     assert plain.checkpoint()['epoch'] == 1 and plain.checkpoint()['model']['sd']['weight'] != 1
-    assert 'next: python' in plain.output() and 'demo.py' not in plain.output()
+    assert 'next: python' in plain.told and 'demo.py' not in plain.told
 
 
 def test_a_model_in_liifs_style_is_trained_on_every_pixel(plain):
     plain.change({'model': {'name': 'plain'}, 'epoch_max': 1, 'channels_last': True,
                   'train_dataset.wrapper.args.sample_q': None})
-    plain.start('--import', 'plain', '--name', 'dense').wait()
-    assert (plain.folder / 'save/dense/epoch-last.pth').exists(), plain.output()
+    trained(plain, '--name', 'dense')
+    assert torch.load(plain.folder / 'save/dense/epoch-last.pth', weights_only=True)['model']['sd']['weight'] != 1
 
 
 def test_a_model_in_liifs_style_is_evaluated(plain):
