@@ -88,7 +88,7 @@ def test_stopping_with_workers_changes_nothing(tmp_path, undisturbed, workers):
     assert_same(project.checkpoints(), undisturbed({}))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_go_on(project, capsys, number):
     assert stop(project, 5, number=number) == 128 + number
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
