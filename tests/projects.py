@@ -85,7 +85,7 @@ def changed(config, changes):
 def command_line(folder, *args):
     """This process as a script with `args`, started in `folder`, finds it, and what it would leave behind undone."""
     with contextlib.ExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             stack.callback(signal.signal, number, signal.getsignal(number))
         stack.enter_context(mock.patch.object(sys, 'argv', ['script.py', *args]))
         stack.enter_context(contextlib.chdir(folder))
