@@ -46,6 +46,16 @@ def yaml_children(node: yaml.Node) -> list[yaml.Node]:
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
+def parse_yaml(content: bytes) -> typing.Any:
+    """What `content` holds, as UTF-8; UserError if it is not valid YAML."""
+    try:
+        return yaml.load(content.decode(), YAMLLoader)
+    except UserError:
+        raise
+    except Exception as error:  # YAMLError, and whatever a bad number, date or nesting raises
+        raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
+
+
 def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
     """The mapping in the YAML file at `path`, changed by `assignments`, the arguments of `--set` (`set_key`)."""
     try:
@@ -56,12 +66,7 @@ def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
     if len(content) > LARGEST_FILE:
         raise UserError(f'{path}: is not a config: it has more than {LARGEST_FILE:,} bytes')
     with located(path):
-        try:
-            config = yaml.load(content.decode(), YAMLLoader)
-        except UserError:
-            raise
-        except Exception as error:  # YAMLError, and whatever a bad number, date or nesting raises
-            raise UserError(f'is not valid YAML ({one_line(error):.300})') from None
+        config = parse_yaml(content)
         if not isinstance(config, dict):
             raise UserError('holds no keys')
     for assignment in assignments:
@@ -75,10 +80,8 @@ def set_key(config: dict, assignment: str) -> None:
     *parents, last = path.split('.')
     if not equals or not all((*parents, last)):
         raise UserError(f'--set takes KEY=VALUE, such as optimizer.args.lr=1e-5, not {assignment!r}')
-    try:
-        value = yaml.load(text, YAMLLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f'--set {assignment}: is not valid YAML ({" ".join(str(error).split())})') from None
+    with located(f'--set {assignment}'):
+        value = parse_yaml(text.encode())
     for i, key in enumerate(parents):
         if config.get(key) is None:
             config[key] = {}

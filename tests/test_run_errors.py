@@ -83,6 +83,13 @@ def test_a_run_that_is_there_is_not_replaced_unasked(trained):
     last.rename(trained.run / 'epoch-last.pth')
 
 
+def test_overwrite_replaces_a_run_of_which_only_a_damaged_checkpoint_is_left(project):
+    project.run.mkdir(parents=True)
+    (project.run / 'epoch-best.pth').write_bytes(b'half')
+    project.train('--overwrite')
+    assert project.checkpoint()['epoch'] == 3
+
+
 def test_a_run_that_has_ended_cannot_be_resumed(trained):
     trained.change({})
     assert error(trained, '--resume') == 'tiny.yaml: epoch_max 3 is already reached (epoch 3)'

@@ -121,7 +121,8 @@ def test_a_key_may_be_set_that_the_config_does_not_have(tmp_path, undisturbed):
     ('optimizer.args.rate=1', "optimizer adam: unknown key 'rate'"), ('epoch_max=many', 'epoch_max must be int'),
     ('epochs=3', "unknown key 'epochs', did you mean 'epoch_"),
     ('epoch_max', '--set takes KEY=VALUE'), ('=3', '--set takes KEY=VALUE'), ('a..b=3', '--set takes KEY=VALUE'),
-    ('optimizer={', 'is not valid YAML'), ('epoch_max.args=3', '--set epoch_max.args=3: epoch_max holds no keys')])
+    ('optimizer={', '--set optimizer={: is not valid YAML'), ('seed=2021-13-45', 'is not valid YAML'),
+    ('epoch_max.args=3', '--set epoch_max.args=3: epoch_max holds no keys')])
 def test_what_is_set_on_the_command_line_is_checked_like_a_config(tmp_path, assignment, message):
     with pytest.raises(UserError, match=message):
         Project(tmp_path).train('--set', assignment)

@@ -135,8 +135,8 @@ def run_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
-def newest(folder: Path) -> Path | None:
-    """The checkpoint of the run in `folder` that is the furthest, or None: epoch-last.pth, or what is left without it.
+def newest(folder: Path) -> Path:
+    """The checkpoint of the run in `folder` that is the furthest: epoch-last.pth, or what is left without it.
 
     All are whole, so a run goes on even if its last one was deleted, or it was killed before it wrote that for the
     first time.
@@ -146,16 +146,16 @@ def newest(folder: Path) -> Path | None:
         return state.get('epoch', 0), state.get('iteration', 0)
 
     last = folder / 'epoch-last.pth'
-    return last if last.exists() else max(folder.glob('epoch-*.pth'), key=position, default=None)
+    return last if last.exists() else max(folder.glob('epoch-*.pth'), key=position)
 
 
 def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path | None]:
     """The config of the run in `folder`, and the path of the checkpoint to continue from, or None."""
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
-    last = newest(folder)
-    if not (last and args.resume):
+    holds_run = any(folder.glob('epoch-*.pth'))
+    if not (holds_run and args.resume):
         config = read_config(args.config, given, assignments=args.set)  # first, so that a wrong path to it is reported
-        if last and not args.overwrite:
+        if holds_run and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         return config, config.resume
     load_yaml(args.config)  # so that a wrong path to it is reported before errors in the folder
@@ -167,7 +167,7 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     if changed:
         raise UserError(f"{args.config}: {changed[0]} differs from the run's own ({folder / 'config.yaml'}); "
                         'restore it, or train into another folder with --name or --tag')
-    return config, last
+    return config, newest(folder)
 
 
 def lock_run(folder: Path) -> object:
