@@ -122,8 +122,8 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
         options['loop'] = timing.loop
     if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
-    # struct.error: equal frames, which Pillow joins, last too long together
-    with writing(path, ValueError, struct.error), atomic_write(path) as file:
+    # equal frames, which Pillow joins, may last too long together: OverflowError, before Pillow 13 struct.error
+    with writing(path, ValueError, OverflowError, struct.error), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
                           duration=[min(duration, longest) for duration in timing.durations],
                           **{**FORMATS[name].options, **save_options(first.info, name, mode), **options})
