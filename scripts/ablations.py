@@ -101,7 +101,8 @@ VARIANTS = {
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
-    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='train only these')
+    parser.add_argument('--only', nargs='+', choices=VARIANTS, metavar='VARIANT',
+                        help=f'train only these: {"; ".join(VARIANTS)}')
     return parser.parse_args()
 
 
