@@ -73,8 +73,8 @@ def parse_args() -> argparse.Namespace:
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--scale', type=scale_from, help='at least 1, such as 3.7 (default: 4)')
     target.add_argument('--resolution', type=size_from, metavar='SIZE',
-                        help='HEIGHT,WIDTH or WIDTHxHEIGHT, with any aspect ratio, or one number for the longer side '
-                             '(default for --zoom: 1280 for videos, 640 for animations)')
+                        help='HEIGHT,WIDTH or WIDTHxHEIGHT (another aspect ratio stretches the picture), or one number '
+                             'for the longer side (default for --zoom: 1280 for videos, 640 for animations)')
     add_model_option(parser)
     parser.set_defaults(model=None)  # nobody has chosen: DEFAULT is used, and WEB suggested where it suits better
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")

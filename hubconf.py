@@ -4,9 +4,8 @@
     big = model.upscale(Image.open('photo.jpg'), scale=3.7)
 
 Other programs also use the module names of this repository (`datasets`, `models`, `utils`, `config`, `test`, ...). Its
-modules are therefore imported without replacing any that have these names already. A-LIIF's CUDA kernel (query space),
-which is only imported when it is first used, is not found in that case; PyTorch's own operations are used instead.
-"""
+modules are therefore imported without replacing any that have these names already. A-LIIF's CUDA kernels, which are
+only imported when they are first used, are not found in that case; PyTorch's own operations are used instead. """
 
 dependencies = ['torch', 'torchvision', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
 

@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
                         help='run SwinIR on tiles of N pixels, a multiple of 8: less memory, approximate')
     parser.add_argument('--max-cell-scale', type=scale_or_none, default=argparse.SUPPRESS, metavar='SCALE',
                         help='at larger scales, give the model the cell of this scale; none: no bound '
-                             '(default: the largest scale of its training for LTE and LM-LIIF, none for others)')
+                             '(default: for LTE, LM-LIIF and LM-LTE the largest scale of their training, else none)')
     add_import_option(parser)
     return parser.parse_args()
 

@@ -2,8 +2,8 @@
 
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
-The first shows parts of three photos by the demo's model, the second parts of compressed photos also by the model for
-pictures from the web, the third parts of others at two scales by every model, and the last how A-LIIF mixes its
+photos: parts of three photos, by the demo's model. jpeg: parts of compressed photos, by that model and the one for
+pictures from the web. crops: parts of other photos at two scales, by every other model. weights: how A-LIIF mixes its
 functions over a photo. If the photos are not in load/, a line says so.
 """
 
