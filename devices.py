@@ -141,8 +141,9 @@ class Parallel:
         for unused parameters, which takes time, only if `model` has classes of the user's: our models have none.
         """
         if len(self.devices) > 1 and (compiled or amp):
-            raise UserError(f'--{"compile" if compiled else "amp"} works with one GPU, or with torchrun: DataParallel '
-                            + ('copies the uncompiled model' if compiled else 'uses float16 in its threads, not bf16'))
+            why = 'copies the uncompiled model' if compiled else 'uses float16 in its threads, not bf16'
+            raise UserError(f'{"compile: true" if compiled else "amp"} works with one GPU, or with torchrun: '
+                            f'DataParallel {why}')
         if compiled:
             if hasattr(model, 'query_whole'):  # each batch of whole targets has another size: it would be compiled anew
                 model.query_whole = torch.compiler.disable(model.query_whole)

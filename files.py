@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import secrets
 import stat
 import typing
@@ -46,12 +47,18 @@ def atomic_write(path: str | os.PathLike) -> Iterator[typing.BinaryIO]:
         os.replace(file.name, target)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` in UTF-8 to `path` by `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
 @contextlib.contextmanager
 def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
     """A file in `folder` that is finally removed unless it has been renamed; it is locked, for `sweep`."""
     while True:
         # a name of its own, for that of the final file may be as long as names can be
-        name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')
+        name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')  # `sweep` knows these names
         try:
             file = open(name, 'w+b')  # noqa: SIM115  a TIFF's next page is appended to what is read
         except OSError as error:
@@ -83,7 +90,7 @@ def lock(file: typing.BinaryIO, wait: bool = False) -> bool:
 def sweep(folder: str | os.PathLike) -> None:
     """Removes temporary files that killed processes have left in `folder`: those that are not locked."""
     for entry in os.scandir(folder):
-        if entry.name.endswith('.tmp'):
+        if re.fullmatch(r'\.[0-9a-f]{16}\.tmp', entry.name):
             with contextlib.suppress(OSError), open(entry.path, 'r+b') as file:
                 if lock(file):
                     os.remove(entry.path)

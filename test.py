@@ -62,10 +62,9 @@ import models
 from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
 from evaluation import EvalConfig, batched_predict, eval_psnr, evaluate, load_model  # noqa: F401  also for those who import them
-from files import atomic_write
 from models.decoder import Decoder
 from models.predict import set_tile
-from utils import number_text, to_json
+from utils import number_text, write_json
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:
@@ -145,8 +144,7 @@ def main() -> None:
         if report:
             report.add(results[-1], evaluate(config, models.Bicubic(), keep=report.keep_bicubic, name=name))
         if args.json:
-            with atomic_write(args.json) as file:
-                file.write(to_json({**conditions(args, model, device), 'results': results}, indent=1).encode())
+            write_json(args.json, {**conditions(args, model, device), 'results': results})
         psnr, ssim = (number_text(results[-1][key]) for key in ('psnr', 'ssim'))
         if len(paths) > 1:
             print(f'{name:24s} PSNR {psnr:>8s}   SSIM {ssim}')

@@ -63,7 +63,7 @@ from training.progress import Progress
 from training.run import Config, lock_run, next_step, open_run, prepare_folder, run_folder
 from training.start import start_run
 from training.trainer import Stopped, Trainer
-from utils import say, time_text
+from utils import time_text
 
 
 def train_epoch(trainer: Trainer, loader: DataLoader, progress: Progress) -> None:
@@ -218,7 +218,8 @@ def main() -> None:
     with located(args.config):
         train_loader = make_loader(config, 'train_dataset', parallel, config.seed, shuffle=True)
         val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False)  # the same samples for every seed
-        trainer = Trainer(config, parallel, folder, train_loader.dataset.n_colors)
+        samples = train_loader.dataset
+        trainer = Trainer(config, parallel, folder, samples.n_colors, samples.scale_max)
     start_run(trainer, source)
     check_start(trainer, val_loader, args.config)
     if parallel.rank == 0:
@@ -238,7 +239,8 @@ def main() -> None:
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()
-    say(next_step(folder, config, trainer.model, args))
+    if parallel.rank == 0:  # other machines need not see its files
+        print(next_step(folder, config, trainer.model, args))
 
 
 if __name__ == '__main__':

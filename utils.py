@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from errors import UserError, size_text, unknown
+from files import write_text
 
 # --- coordinates -----------------------------------------------------------------------------------
 
@@ -150,6 +151,11 @@ def to_json(value: typing.Any, indent: int | None = None) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(known(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: str | os.PathLike, value: typing.Any) -> None:
+    """Writes `value` to `path` by `to_json`, with a line for each item."""
+    write_text(path, to_json(value, indent=1))
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from datasets.deep_colour import deep_pixels, has_deep_colour
-from datasets.image_file import grey_16_bits, image_size, opened, read_image, reading
+from datasets.image_file import grey_16_bits, header, image_size, read_image, reading
 from errors import UserError
 from utils import white
 
@@ -92,7 +92,7 @@ def stored(path: Path) -> np.ndarray:
             series = tiff.series[0]
             if series.keyframe.photometric in PLAIN:
                 return np.moveaxis(series.asarray(), 0, 2) if channels_first(series) else series.asarray()
-    with opened(path) as image:
+    with header(path) as image:
         return picture(image)
 
 

@@ -73,6 +73,8 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
         reason = one_line(error)
         if isinstance(error, UnidentifiedImageError):
@@ -86,9 +88,16 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
     Raises UserError for files that are not opened or too large for the memory, and for any exception raised inside.
     """
+    with reading(path), header(path) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def header(path: str | Path) -> Iterator[Image.Image]:
+    """Like `opened`, for use inside `reading`: errors do not name the file."""
     if reason := why_not(Path(path)):
-        raise UserError(f'{path}: is not opened ({reason})')
-    with reading(path), Image.open(path, formats=FORMATS) as image:
+        raise UserError(f'is not opened ({reason})')
+    with Image.open(path, formats=FORMATS) as image:
         need, free = PIXEL_BYTES * math.prod(image.size), free_memory()
         if need > free:
             raise UserError(f'{image.width}x{image.height} pixels take {need / 1e9:.1f} GB to read, but '

@@ -83,6 +83,7 @@ class ImplicitWrapper(Dataset):
     """
 
     paired = False
+    scale_max = None  # the largest scale of the samples, if it is known
 
     def __init__(self, dataset, augment, sample_q):
         if getattr(dataset, 'paired', False) != self.paired:
@@ -154,6 +155,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
         super().__init__(dataset, augment, sample_q)
         check_positive(inp_size=inp_size)
         self.scales = Scales(scale_min, scale_max, scales, anisotropic)
+        self.scale_max = max(self.scales.high)
         self.inp_size, self.small_images = inp_size, small_images
         self.bicubic = imresize if reduction == 'matlab' else resize
         self.dense = inp_size is not None and sample_q is None
@@ -167,7 +169,8 @@ class SRImplicitDownsampled(ImplicitWrapper):
 
     def check_sizes(self):
         scales, files = self.scales, self.dataset.files
-        least = self.target_size(scales.low if self.small_images == 'fit' and not self.dense else scales.high)
+        lowered = self.small_images == 'fit' and not self.dense  # each sample's scale, as far as it needs
+        least = self.target_size(scales.low if lowered else scales.high)
         small = {i for i in range(len(files)) if not contains(self.dataset.size(i), least)}
         needed = size_text(least)
         if self.small_images == 'fit' and self.dense and len(small) < len(files):
@@ -182,7 +185,8 @@ class SRImplicitDownsampled(ImplicitWrapper):
                             f'({len(small)} of {len(files)} images are too small); ' + {
                 'error': 'small_images: skip leaves them out, small_images: fit draws their scale from those that fit',
                 'skip': 'lower inp_size or scale_max',
-                'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip'}[self.small_images])
+                'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip' if lowered else
+                       'lower inp_size or scale_max'}[self.small_images])
 
     def reduce(self, target, size, rng):
         return self.bicubic(target, size)

@@ -13,7 +13,6 @@ import argparse
 import copy
 import dataclasses
 import itertools
-import json
 import statistics
 import subprocess
 import sys
@@ -117,7 +116,7 @@ from datasets import make_loader
 from devices import has_bf16, pick_device
 from evaluation import eval_psnr
 from models.checkpoint import read
-from scripts.results import update_page, write_rows
+from scripts.output import markdown, read_rows, update_page, write_rows
 from training.run import differences, read_config
 
 BASE, RESULTS = Path('configs/train-photos/ablation.yaml'), Path('results/ablations.json')
@@ -179,8 +178,7 @@ def table(rows):
     The difference is over the seeds that both have; it is bold if it exceeds the spread of both.
     """
     found = {(row['variant'], row['seed']): row['psnr'] for row in rows}
-    lines = ['| model | ' + ' | '.join(f'seed {seed}' for seed in SEEDS) + ' | spread | mean difference |',
-             '|---|' + '---:|' * (len(SEEDS) + 2)]
+    lines = []
     of = {variant: {seed: found[variant, seed] for seed in SEEDS if (variant, seed) in found} for variant in VARIANTS}
     base = of[next(iter(VARIANTS))]
     for variant, psnr in of.items():
@@ -192,8 +190,8 @@ def table(rows):
                 gain = f'**{gain}**'
             cells = [f'{psnr[seed]:.2f}' if seed in psnr else '–' for seed in SEEDS]
             apart = '–' if spreads[0] is None else f'{spreads[0]:.2f}'
-            lines.append(f'| {variant} | {" | ".join([*cells, apart, gain])} |')
-    return '\n'.join(lines)
+            lines.append([variant, *cells, apart, gain])
+    return markdown(['model', *(f'seed {seed}' for seed in SEEDS), 'spread', 'mean difference'], lines)
 
 
 def publish(rows):
@@ -206,13 +204,10 @@ def main():
     args = parse_args()
     precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
-        rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
-        if not any((row['variant'], row['seed']) == (variant, seed) for row in rows):
-            psnr = evaluate(variant, seed, args.gpu)
-            # another process may have added some
-            rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
-            publish([*rows, {'variant': variant, 'seed': seed, 'psnr': round(psnr, 4),
-                      'precision': 'float32' if variant == BICUBIC else precision}])
+        if not any((row['variant'], row['seed']) == (variant, seed) for row in read_rows(RESULTS)):
+            row = {'variant': variant, 'seed': seed, 'psnr': round(evaluate(variant, seed, args.gpu), 4),
+                   'precision': 'float32' if variant == BICUBIC else precision}
+            publish([*read_rows(RESULTS), row])  # another process may have added some
 
 
 if __name__ == '__main__':

@@ -14,7 +14,6 @@ the faster of `torch.matmul` and the models' own `linear`.
 
 import argparse
 import ctypes
-import json
 import os
 import re
 import statistics
@@ -57,11 +56,12 @@ from tqdm import tqdm
 import models
 from config import check_positive, load_yaml
 from devices import device_name, has_bf16, pick_device
-from files import atomic_write
 from models import a_liif
 from models.mlp import linear
 from models.predict import upscale_whole
 from scripts import benchmark_forms as forms
+from scripts.output import markdown
+from utils import write_json
 
 SIZES = (90, 160, 4), (339, 510, 4)  # height and width of the input, scale; the second is a DIV2K image's
 PUBLISHED_QUERIES = 60_000  # the published forms decode only the first queries of larger images: all take minutes
@@ -247,7 +247,7 @@ def table(rows, unit, factor):
     published = {row['name']: row['seconds'] for row in rows if row['name'].startswith('published')}
     head = ['version', 'precision', unit, *(f'times {name}' for name in published), 'peak memory, MB', 'GFLOP/s',
             'of the ceiling']
-    lines = [head, ['---'] * 2 + ['---:'] * (len(head) - 2)]
+    lines = []
     for row in rows:
         if row['name'] != CEILING:
             rate, share = row['flops_per_second'], row['flops_per_second'] / ceiling[row['precision']]
@@ -255,7 +255,7 @@ def table(rows, unit, factor):
             lines.append([row['name'], row['precision'], f'{row["seconds"] * factor:.4g}', *ratios,
                           f'{row["peak_bytes"] / 1e6:.0f}', f'{rate / 1e9:.0f}', f'{share:.0%}'])
     ceilings = ', '.join(f'{rate / 1e9:.0f} GFLOP/s in {precision}' for precision, rate in ceiling.items())
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\nThe ceiling: {ceilings}.'
+    return f'{markdown(head, lines, words=2)}\n\nThe ceiling: {ceilings}.'
 
 
 def sections(device):
@@ -289,8 +289,7 @@ def main():
         rows = report['tables'][title] = measure(title, cases, device, args.repeats)
         print(f'\n### {title}\n\n{table(rows, unit, factor)}', flush=True)
         if args.json:
-            with atomic_write(args.json) as file:
-                file.write(json.dumps(report, indent=1).encode())
+            write_json(args.json, report)
 
 
 if __name__ == '__main__':

@@ -40,6 +40,7 @@ from config import check_positive
 from datasets import make_loader
 from datasets.image_file import FORMATS
 from datasets.image_folder import find_images
+from scripts.output import markdown
 from utils import to_pixel_samples
 
 INP_SIZE, SCALE_MAX, SAMPLE_Q, BATCH_SIZE = 48, 4, 2304, 8
@@ -108,9 +109,8 @@ def main():
                 rates[name].append(samples_per_second(loader, args.seconds))
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print('| cache | samples/s per worker | times plain |\n|---|---:|---:|')
-    for name, rate in medians.items():
-        print(f'| {name} | {rate:.1f} | {rate / medians["plain, none"]:.1f} |')
+    print(markdown(['cache', 'samples/s per worker', 'times plain'],
+                   [[name, f'{rate:.1f}', f'{rate / medians["plain, none"]:.1f}'] for name, rate in medians.items()]))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Measures how many samples per second this machine trains with a config, by batch size, and how many it loads.
 
-    python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--compile] [--cuda-graphs]
+    python scripts/benchmark_training.py [CONFIG] [--gpu 0] [--batch-sizes 8 32 128] [--set compile=false]
 
 Samples are random numbers of the config's input size, with scales from 1 to 4 in turn; if the config has no `sample_q`,
 all pixels of the targets are queried. The steps are those of train_liif.py: forward, backward, optimizer, average. The
@@ -9,15 +9,13 @@ loader is that of the config, if its photos are available.
 
 import argparse
 import gc
-import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import run_cli
+from cli import add_import_option, run_cli
 from errors import UserError
 
 CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
@@ -28,9 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', nargs='?', default=str(CONFIG))
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
     parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
-    parser.add_argument('--compile', action='store_true', help='torch.compile')
-    parser.add_argument('--cuda-graphs', action='store_true', help='launch steps as CUDA graphs')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override a key of the config')
     parser.add_argument('--json', help='write the numbers here')
+    add_import_option(parser)
     return parser.parse_args()
 
 
@@ -42,9 +40,9 @@ import torch
 import datasets
 from config import check_positive
 from devices import Parallel, device_name, set_precision
-from files import atomic_write
 from training.run import read_config
 from training.trainer import Trainer
+from utils import write_json
 
 SCALES = [1 + 3 * i / 11 for i in range(12)]  # of the batches, in turn
 SECONDS = 4  # for which each batch size, and the loader, are timed
@@ -65,13 +63,18 @@ def random_batch(config, batch_size: int, scale: float, n_colors: int) -> dict:
             'gt': torch.rand(batch_size, sample_q, n_colors)}
 
 
-def training_rate(trainer: Trainer, batches: list[dict]) -> float:
-    """Samples per second, after one pass over `batches` that is not timed."""
-    wait = torch.get_device_module(trainer.parallel.device).synchronize
-    count, size = 0, len(batches[0]['inp'])
+def training_rate(config, parallel: Parallel, size: int, n_colors: int | None = None) -> float:
+    """Samples per second in batches of `size`, after one batch of each scale that is not timed.
+
+    `n_colors`: channels of the images; None: as many as the config's model has.
+    """
+    trainer = Trainer(config, parallel, Path(), n_colors)
+    batches = [random_batch(config, size, scale, trainer.n_colors) for scale in SCALES]
+    wait = torch.get_device_module(parallel.device).synchronize
+    count = 0
 
     def step(batch):
-        trainer.step(batch, size, size, trainer.config.ema)
+        trainer.step(batch, size, size, config.ema)
 
     for batch in batches:
         step(batch)
@@ -85,13 +88,19 @@ def training_rate(trainer: Trainer, batches: list[dict]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def loader_rate(config) -> float | None:
-    """Samples per second that the config's loader delivers; None if its photos are not available."""
-    try:
-        loader = datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
-    except UserError as error:
-        print(f'the loader is not timed: {error}')
-        return None
+def loader_of(config, what: str) -> datasets.loader.DataLoader | None:
+    """The loader of `config`'s photos; None, and a line that `what` is not known, if they are not available."""
+    args = (config.train_dataset.get('dataset') or {}).get('args') or {}
+    for folders in (value for key, value in args.items() if key.startswith('root_path')):
+        for folder in [folders] if isinstance(folders, str) else folders:
+            if not Path(folder).is_dir():
+                print(f'{what} is not known: {folder} is not there', file=sys.stderr)
+                return None
+    return datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
+
+
+def loader_rate(loader) -> float:
+    """Samples per second that `loader` delivers."""
     batches, count = iter(loader), 0
     next(batches)
     start = time.perf_counter()
@@ -104,32 +113,29 @@ def loader_rate(config) -> float | None:
 
 def main() -> None:
     args = parse_args()
-    config = read_config(args.config, {'compile': args.compile, 'cuda_graphs': args.cuda_graphs})
+    config = read_config(args.config, assignments=args.set)
     parallel = Parallel(args.gpu)
     sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
     check_positive(**{'--batch-sizes': min(sizes)})
+    if args.json:  # before the work
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     set_precision(config.tf32)
     print(f'{device_name(parallel.device)}, PyTorch {torch.__version__}')
     rates = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
-            try:
-                trainer = Trainer(config, parallel, Path(folder))
-                n_colors = trainer.model.n_colors
-                rate = training_rate(trainer, [random_batch(config, size, scale, n_colors) for scale in SCALES])
-                del trainer
-                gc.collect()  # its graphs refer to it
-            except torch.OutOfMemoryError:
-                print(f'batch {size}: out of memory')
-                break
-            rates[f'batch {size}'] = rate
-            print(f'batch {size}: {rate:.1f} samples/s', flush=True)
-    rates['loader'] = loader_rate(config)
-    if rates['loader']:
+    for size in sizes:
+        try:
+            rate = training_rate(config, parallel, size)
+            gc.collect()  # its graphs refer to the trainer
+        except torch.OutOfMemoryError:
+            print(f'batch {size}: out of memory')
+            break
+        rates[f'batch {size}'] = rate
+        print(f'batch {size}: {rate:.1f} samples/s', flush=True)
+    if loader := loader_of(config, "the loader's speed"):
+        rates['loader'] = loader_rate(loader)
         print(f'loader: {round(rates["loader"])} samples/s')
     if args.json:
-        with atomic_write(args.json) as file:
-            file.write(json.dumps(rates, indent=1).encode())
+        write_json(args.json, rates)
 
 
 if __name__ == '__main__':

@@ -36,8 +36,8 @@ def steps(output: Path, gpu: str) -> dict[str, list[str]]:
     return {
         'kernel': [*test, 'tests/test_fused.py', 'tests/test_fused_pixel.py'],
         'tests': [*test, 'tests/test_distributed.py', 'tests/test_gpu.py', '-k', 'gpu'],
-        'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--compile', '--cuda-graphs', '--batch-sizes', '32',
-                     '128', '--json', str(output / 'training.json')],
+        'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--batch-sizes', '32', '128', '--json',
+                     str(output / 'training.json')],
         'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
         'tiles': ['scripts/tune_fused.py'],
     }
@@ -57,7 +57,7 @@ if __name__ == '__main__':
 import torch
 
 from devices import device_name, pick_device
-from files import atomic_write
+from utils import write_json
 
 LINES = 60  # number of lines of a step's output that are kept
 
@@ -104,8 +104,7 @@ def main() -> None:
             numbers = Path(folder) / f'{step}.json'
             if numbers.exists():
                 report['steps'][step]['numbers'] = json.loads(numbers.read_text())
-            with atomic_write(path) as file:
-                file.write(json.dumps(report, indent=1).encode())
+            write_json(path, report)
     print(path)
     sys.exit(any(step['ended'].startswith('failed') for step in report['steps'].values()))
 

@@ -32,6 +32,7 @@ if __name__ == '__main__':
 from PIL import Image
 
 from datasets.image_file import read_image
+from datasets.image_folder import list_images
 from demos.compare import detailed_part
 from pictures.sheets import zoomed_sheet
 from utils import number_text
@@ -44,7 +45,11 @@ def read_results(out, names):
     for name in names:
         if not (out / f'{name}.json').exists():
             raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it with --json')
-    results = {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8'))['results'] for name in names}
+    found = {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8')) for name in names}
+    for name, value in found.items():
+        if value['lr'] != 'pillow' or value['jpeg']:
+            raise UserError(f'{out / f"{name}.json"} was made with --lr or --jpeg: the sheets show inputs made without')
+    results = {name: value['results'] for name, value in found.items()}
     first, *others = ([(row['config'], [image['image'] for image in row['images']]) for row in rows]
                       for rows in results.values())
     for name, other in zip(names[1:], others, strict=True):
@@ -68,7 +73,7 @@ def print_table(results):
 
 def find_truth(truth, stem):
     """The image named `stem`, of any format, in the folder `truth`."""
-    for path in truth.iterdir() if truth.is_dir() else ():
+    for path in list_images(truth) if truth.is_dir() else ():
         if path.stem == stem:
             return path
     raise UserError(f'{truth} has no image {stem}')
@@ -78,7 +83,7 @@ def find_picture(path):
     """The picture that test.py has saved as `path`."""
     if not path.exists():
         raise UserError(f'{path} is missing: test.py writes it with --save-dir')
-    return Image.open(path)
+    return Image.fromarray(read_image(path))
 
 
 def make_sheet(truth, scale, models):

@@ -40,10 +40,9 @@ from matplotlib.figure import Figure
 from datasets.image_file import read_image
 from datasets.transforms import resize, to_tensor
 from devices import pick_device
-from files import atomic_write
 from models import load_pretrained, predict
 from models.predict import upscale_whole
-from scripts.results import write_rows
+from scripts.output import write_figure, write_rows
 from utils import calc_psnr, to_float
 
 RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
@@ -126,8 +125,7 @@ def main():
         print(f'{path}: the deepest dent of the gain over bicubic: {gain.max():.2f} dB at '
               f'x{SCALES[2 + int(gain.argmax())]:g}', flush=True)
     write_rows(RESULTS, rows)
-    with atomic_write(FIGURE) as file:
-        draw(rows).savefig(file, dpi=100)
+    write_figure(FIGURE, draw(rows))
 
 
 if __name__ == '__main__':

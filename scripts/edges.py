@@ -44,8 +44,7 @@ import datasets
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device
 from evaluation import load_model, predictions
-from files import atomic_write
-from scripts.results import write_rows
+from scripts.output import markdown, write_figure, write_rows
 from utils import scored_pixels
 
 RESULTS, FIGURE = Path('results/edges.json'), Path('results/edges.png')
@@ -145,14 +144,13 @@ def band_names():
 
 def table(rows):
     """A Markdown table of error, overshoot and share of ringing pixels in each band."""
-    lines = ['| set | model | | ' + ' | '.join(f'{band} px' for band in band_names()) + ' |',
-             '|---|---|---|' + '---:|' * (len(BANDS) - 1)]
+    lines = []
     for row in rows:
         for key, unit, text in (('error', 'error', '{:.2f}'), ('overshoot', 'overshoot', '{:.3f}'),
                                 ('ringing', 'ringing', '{:.1%}')):
             head = [row['set'], title_of(row['model'])] if key == 'error' else ['', '']
-            lines.append(f'| {" | ".join([*head, unit, *map(text.format, row[key])])} |')
-    return '\n'.join(lines)
+            lines.append([*head, unit, *map(text.format, row[key])])
+    return markdown(['set', 'model', '', *(f'{band} px' for band in band_names())], lines, words=3)
 
 
 def draw(rows):
@@ -203,8 +201,7 @@ def main():
             print(f'{title:10s} {name:30s} {share:.2%} of the pixels beyond the local range', flush=True)
     print(f'\n{table(rows)}')
     write_rows(RESULTS, rows)
-    with atomic_write(FIGURE) as file:
-        draw(rows).savefig(file, dpi=100)
+    write_figure(FIGURE, draw(rows))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ import argparse
 import re
 import statistics
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -45,16 +44,15 @@ if __name__ == '__main__':
 
 import torch
 
-import datasets
 from devices import Parallel, pick_device, set_precision
 from models.pictures import target_size
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained
 from models.registry import make_model, with_n_colors
 from scripts.benchmark import FixedFeatures, flops, machine, peak_bytes, seconds
-from scripts.benchmark_training import SCALES, random_batch, training_rate
+from scripts.benchmark_training import loader_of, training_rate
+from scripts.output import markdown
 from training.run import read_config
-from training.trainer import Trainer
 
 REPEATS = 3
 
@@ -94,31 +92,13 @@ def profile(model, shape, scale):
                    peak_bytes(call, device)) for name, call in calls(model, shape, scale).items()}
 
 
-def training_loader(config):
-    """The loader of a training `config`; None, with a note, without its photos."""
-    try:
-        return datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
-    except UserError as error:
-        print(f'the days of training are unknown: {error}', file=sys.stderr)
-
-
-def training_speed(config, parallel, n_colors):
-    """Iterations per second with a training `config` on images of `n_colors`; None: as many as its model says."""
-    size = int(config.train_dataset['batch_size'])
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, parallel, Path(folder), n_colors)
-        batches = [random_batch(config, size, scale, trainer.n_colors) for scale in SCALES]
-        return training_rate(trainer, batches) / size
-
-
 def report(name, shape, scale, counts, costs):
     """The numbers of a model, in Markdown."""
-    lines = [f'{name}, {size_text(shape)} at x{scale:g}', '',
-             'parameters: ' + ', '.join(f'{part} {count:,}' for part, count in counts.items()), '',
-             '| | multiply-adds, G | seconds | peak memory, MB |', '|---|---:|---:|---:|']
-    lines += [f'| {name} | {count / 1e9:.4g} | {time:.3g} | {memory / 1e6:.0f} |'
-              for name, (count, time, memory) in costs.items()]
-    return '\n'.join(lines)
+    parts = ', '.join(f'{part} {count:,}' for part, count in counts.items())
+    rows = [[name, f'{count / 1e9:.4g}', f'{time:.3g}', f'{memory / 1e6:.0f}']
+            for name, (count, time, memory) in costs.items()]
+    return (f'{name}, {size_text(shape)} at x{scale:g}\n\nparameters: {parts}\n\n'
+            + markdown(['', 'multiply-adds, G', 'seconds', 'peak memory, MB'], rows))
 
 
 def main():
@@ -129,7 +109,7 @@ def main():
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
     if config:
         set_precision(config.tf32)
-    loader = training_loader(config) if config else None
+    loader = loader_of(config, 'the length of the training') if config else None
     n_colors = loader.dataset.n_colors if loader else None
     with located(args.model):
         model = make_model(with_n_colors(config.model, n_colors or 3)) if config else load_pretrained(args.model)
@@ -137,7 +117,8 @@ def main():
     print(machine(device))
     print(report(args.model, args.size, args.scale, parameters(model), profile(model, args.size, args.scale)))
     if config:
-        rate = training_speed(config, Parallel(args.gpu), n_colors)
+        size = int(config.train_dataset['batch_size'])
+        rate = training_rate(config, Parallel(args.gpu), size, n_colors) / size
         days = config.epoch_max * len(loader) / rate / 86400 if loader else None
         until = f', {days:.3g} days to epoch {config.epoch_max}' if days else ''
         print(f'\ntraining: {rate:.3g} iterations/s{until}')

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import add_model_option, run_cli
+from cli import add_import_option, add_model_option, run_cli
 
 SETS = 'set5', 'set14', 'b100', 'urban100'
 
@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     add_model_option(parser, "a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
     parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_import_option(parser)
     return parser.parse_args()
 
 
@@ -37,6 +38,7 @@ from torch import nn
 from devices import pick_device
 from evaluation import EvalConfig, load_model, mean, predictions
 from models.normalisation import norm_of
+from scripts.output import markdown
 from utils import calc_psnr, luma
 
 SCALES = 2, 4
@@ -77,11 +79,11 @@ def table(found: dict[tuple, float]) -> str:
     """A Markdown table: a row for each source and rounding, a column for each scale, colour and border."""
     columns = list(itertools.product(SCALES, COLOURS, BORDERS))
     head = ['low resolution', 'rounded', *(f'×{scale}, {colour}, {border}' for scale, colour, border in columns)]
-    lines = [head, ['---'] * 2 + ['---:'] * len(columns)]
+    lines = []
     for source, rounded in itertools.product(SOURCES, ROUNDED):
         values = [f'{found[scale, source, rounded, colour, border]:.2f}' for scale, colour, border in columns]
         lines.append([source, rounded, *values])
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return markdown(head, lines, words=2)
 
 
 def main() -> None:

@@ -19,12 +19,11 @@ echo '1. A photo, enlarged four times by the shipped model'
 .venv/bin/python demo.py load/sample/train/chelsea.png --scale 4 --output $out/cat-x4.png --model $shipped \
     --gpu cpu --compare --overwrite
 echo '2. A small A-LIIF is trained on six other photos'
-run=--resume
-if [ -e $out/bicubic.json ]; then  # the last training was finished
-    run=--overwrite
-    rm $out/bicubic.json
+if [ -e $out/finished ]; then  # the last training: start anew
+    rm -rf $out/epoch-*.pth $out/log.txt $out/tensorboard $out/finished
 fi
-.venv/bin/python train_liif.py --config configs/quickstart/train_sample.yaml --name quickstart --gpu cpu $run
+.venv/bin/python train_liif.py --config configs/quickstart/train_sample.yaml --name quickstart --gpu cpu --resume
+touch $out/finished
 echo '3. Two reduced photos, restored by bicubic interpolation, the model just trained, and the shipped one'
 evaluate bicubic bicubic
 evaluate $out/epoch-last.pth trained

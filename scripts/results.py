@@ -12,9 +12,7 @@ import argparse
 import functools
 import hashlib
 import itertools
-import json
 import math
-import re
 import sys
 from pathlib import Path
 
@@ -45,38 +43,12 @@ import models
 from config import load_yaml
 from devices import pick_device
 from evaluation import EvalConfig, evaluate
-from files import atomic_write
+from scripts.output import markdown, read_rows, update_page, write_figure, write_rows
 from scripts.prepare_data import count
-from utils import number_text, to_json
+from utils import number_text
 
-CONFIGS, PRETRAINED, PAGE = Path('configs/test'), Path('pretrained'), Path('docs/results.md')
+CONFIGS, PRETRAINED = Path('configs/test'), Path('pretrained')
 RESULTS, FIGURE = Path('results/results.json'), Path('results/psnr.png')
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def write_rows(path, rows):
-    """Writes a JSON file with one row per line, for readable diffs."""
-    path.parent.mkdir(exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(('[\n' + ',\n'.join(map(to_json, rows)) + '\n]\n').encode())
-
-
-def insert(text, name, content):
-    """`text` with `content` between the markers of this `name`, replacing what is there."""
-    start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
-    text, found = re.subn(f'{start}.*?{end}', lambda _: f'{start}\n{content}\n{end}', text, flags=re.DOTALL)
-    if found != 1:
-        raise UserError(f'{PAGE}: must have {start} and {end} once, around the table, not {found} times')
-    return text
-
-
-def update_page(name, content):
-    """Writes docs/results.md with `content` between the markers of this `name`."""
-    text = insert(PAGE.read_text(encoding='utf-8'), name, content)
-    with atomic_write(PAGE) as file:
-        file.write(text.encode())
 
 
 # --- what to measure -----------------------------------------------------------------------------------------------
@@ -135,8 +107,7 @@ def load_models(names, device):
 
 def read_results(sha256):
     """The results {(config, model): {'psnr', 'ssim', ...}} in the JSON that were measured with weights in `sha256`."""
-    rows = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else []
-    return {(row['config'], row['model']): row for row in rows
+    return {(row['config'], row['model']): row for row in read_rows(RESULTS)
             if row['model'] in sha256 and row['sha256'] == sha256[row['model']]}
 
 
@@ -183,20 +154,16 @@ def measured_sets(results, sha256):
 
 def table(results, sha256):
     """PSNR in Markdown: a row for each set and model, and a new table when the scales change."""
-    lines, scales = [], None
+    rows = {}  # of each table, by its scales
     for name in measured_sets(results, sha256):
-        if scales != (scales := [scale_in(config) for config in configs_of(name)]):
-            lines += ['', '| PSNR (dB) | | ' + ' | '.join(f'×{scale:g}' for scale in scales) + ' |',
-                      '|---|---|' + '---:|' * len(scales)]
-        title = SETS[name][0]
+        scales, title = tuple(scale_in(config) for config in configs_of(name)), SETS[name][0]
         for model in sha256:
-            psnr = psnr_over_scale(results, name, model)
-            if not psnr:
-                continue
-            cells = [f'{psnr[scale]:.2f}' if scale in psnr else '–' for scale in scales]
-            lines.append('| ' + ' | '.join([title, model, *cells]) + ' |')
-            title = ''
-    return '\n'.join(lines[1:])
+            if psnr := psnr_over_scale(results, name, model):
+                cells = [f'{psnr[scale]:.2f}' if scale in psnr else '–' for scale in scales]
+                rows.setdefault(scales, []).append([title, model, *cells])
+                title = ''
+    return '\n\n'.join(markdown(['PSNR (dB)', '', *(f'×{scale:g}' for scale in scales)], lines, words=2)
+                       for scales, lines in rows.items())
 
 
 # --- figure --------------------------------------------------------------------------------------------------------
@@ -236,8 +203,7 @@ def publish(results, sha256):
     write_results(results, sha256)
     results = read_results(sha256)
     update_page('results', table(results, sha256))
-    with atomic_write(FIGURE) as file:
-        draw(results, sha256).savefig(file, dpi=120)
+    write_figure(FIGURE, draw(results, sha256), dpi=120)
 
 
 def main():

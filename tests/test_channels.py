@@ -131,6 +131,14 @@ def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
         ImageFolder(root, **{'channels': 'all', **args})[0]
 
 
+@pytest.mark.parametrize('channels', ['rgb', 'grey', 'all'])
+def test_a_picture_that_cannot_be_read_is_named_once(tmp_path, channels):
+    (tmp_path / 'a.png').write_bytes(b'no picture')
+    with pytest.raises(UserError) as told:
+        ImageFolder(str(tmp_path), channels=channels)[0]
+    assert str(told.value).count('a.png') == 1
+
+
 @pytest.mark.parametrize('args', [{'data_range': 100}, {'channels': 'all', 'data_range': 0}])
 def test_a_data_range_is_above_0_and_not_of_8_bit_rgb(folder, args):
     with pytest.raises(UserError, match='data_range must be above 0, and needs channels: grey or all'):

@@ -71,9 +71,9 @@ def test_several_indices_are_one_process_with_several_devices(monkeypatch):
     with mock.patch.object(nn, 'DataParallel') as wrapped:
         parallel.wrap('model')
     wrapped.assert_called_once_with('model', [torch.device('cuda', 3), torch.device('cuda', 1)])
-    with pytest.raises(UserError, match='--compile works with one GPU, or with torchrun'):
+    with pytest.raises(UserError, match='compile: true works with one GPU, or with torchrun'):
         parallel.wrap('model', compiled=True)
-    with pytest.raises(UserError, match='--amp works with one GPU, or with torchrun'):
+    with pytest.raises(UserError, match='amp works with one GPU, or with torchrun'):
         parallel.wrap('model', amp='bf16')
 
 

@@ -68,6 +68,12 @@ def test_the_first_process_alone_writes(projects, processes):
     assert output.count('running on the CPU') == output.count('epoch 5/10, train:') == 1
 
 
+def test_a_run_of_a_single_epoch_ends_well_in_every_process(tmp_path):
+    project = Project(tmp_path, {**CHANGES, 'epoch_max': 1})
+    assert project.start(launcher=torchrun(2)).wait(120) == 0, project.output()
+    assert project.output().count('next: ') == 1
+
+
 def test_a_batch_size_that_the_processes_do_not_divide_is_an_error(tmp_path):
     project = Project(tmp_path, {**CHANGES, 'train_dataset.batch_size': 3})
     assert project.start(launcher=torchrun(2)).wait(60) != 0

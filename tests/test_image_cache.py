@@ -89,7 +89,7 @@ def test_bin_is_made_anew_for_changed_content_of_unchanged_time(folder, size):
 
 def test_bin_has_no_leftovers_of_killed_processes(folder):
     (folder.parent / '_bin_images').mkdir()
-    (folder.parent / '_bin_images/.0123.tmp').write_bytes(b'half')
+    (folder.parent / '_bin_images/.0123456789abcdef.tmp').write_bytes(b'half')
     ImageFolder(str(folder), cache='bin')
     assert not list((folder.parent / '_bin_images').glob('*.tmp'))
 

@@ -174,6 +174,15 @@ def test_the_limit_of_a_process_counts_as_its_memory(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore')  # pytest undoes what image_file.py has set
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def full(*args):
+        raise MemoryError
+    Image.fromarray(photo(6, 9)).convert('P').save(tmp_path / 'a.png')
+    monkeypatch.setattr(Image.Image, 'convert', full)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / 'a.png')
+
+
 def test_damaged_files_of_every_format_are_read_or_refused_in_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(image_file, 'free_memory', lambda: 2e7)
     path, count = tmp_path / 'a', 0

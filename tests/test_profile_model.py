@@ -1,5 +1,6 @@
 """scripts/profile_model.py: its counts against arithmetic by hand, and the script as a whole."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -103,10 +104,21 @@ def test_without_the_photos_the_days_are_unknown(script):
     Path('away.yaml').write_text(yaml.safe_dump(config))
     printed = script('away.yaml')
     assert 'days' not in printed.out and 'iterations/s' in printed.out
-    assert printed.err.startswith('the days of training are unknown: ') and 'nowhere' in printed.err
+    assert printed.err == 'the length of the training is not known: nowhere is not there\n'
 
 
 def test_a_wrong_size_is_told(script, capsys):
     with pytest.raises(SystemExit):
         script('small.pth', '--size', '339')
     assert 'must be WIDTHxHEIGHT, e.g. 510x339, not 339' in capsys.readouterr().err
+
+
+def test_the_speed_of_training_is_that_of_the_config_and_of_set(script, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(benchmark_training, 'training_rate', lambda config, *args: measured.append(config) or 1.)
+    Path('graphs.yaml').write_text(yaml.safe_dump({**CONFIG, 'cuda_graphs': True}))
+    for words in [], ['--set', 'cuda_graphs=false', '--json', 'new/speed.json']:
+        monkeypatch.setattr(sys, 'argv', ['', 'graphs.yaml', '--gpu', 'cpu', '--batch-sizes', '2', *words])
+        benchmark_training.main()
+    assert [config.cuda_graphs for config in measured] == [True, False]
+    assert json.loads(Path('new/speed.json').read_text()).keys() == {'batch 2', 'loader'}

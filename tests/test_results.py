@@ -19,7 +19,7 @@ from small_repository import PAGE, ROOT, fill, write_weights
 import models
 from errors import UserError
 from evaluation import evaluate
-from scripts import results
+from scripts import output, results
 
 BENCHMARK = ROOT.parent / 'shared' / 'data' / 'benchmark'
 COMMITTED = json.loads((ROOT / 'results/results.json').read_text())
@@ -271,6 +271,9 @@ def test_sets_that_are_named_are_measured_alone(work, monkeypatch):
 
 
 @pytest.mark.parametrize('text', ['no markers', '<!-- /results --> <!-- results -->', PAGE + PAGE])
-def test_page_without_one_place_for_the_table_is_an_error(text):
-    with pytest.raises(UserError, match='docs/results.md: must have <!-- results --> and <!-- /results --> once'):
-        results.insert(text, 'results', 'table')
+def test_page_without_one_place_for_the_table_is_an_error(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(output, 'PAGE', tmp_path / 'results.md')
+    output.PAGE.write_text(text)
+    with pytest.raises(UserError, match='results.md: must have <!-- results --> and <!-- /results --> once'):
+        output.update_page('results', 'table')
+    assert output.PAGE.read_text() == text

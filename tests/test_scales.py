@@ -14,7 +14,6 @@ from datasets.loader import collate
 from datasets.scales import Scales
 from datasets.wrappers import Draw, SRImplicitDownsampled
 from errors import UserError
-from training.run import read_config
 from utils import calc_psnr
 
 DRAWS = 400
@@ -118,10 +117,11 @@ def test_a_model_is_trained_with_such_scales(tmp_path, args):
     assert project.checkpoint()['scale_max'] == 3 and project.checkpoint()['epoch'] == 1
 
 
-def test_a_config_tells_the_largest_of_its_scales(tmp_path):
-    project = Project(tmp_path, {'train_dataset.wrapper.args.scale_max': None,
-                                 'train_dataset.wrapper.args.scales': [2, 3.5]})
-    assert read_config(project.folder / 'tiny.yaml').scale_max == 3.5
+def test_without_a_largest_scale_it_is_the_smallest(tmp_path):
+    project = Project(tmp_path, {'epoch_max': 1, 'train_dataset.wrapper.args.scale_min': 2,
+                                 'train_dataset.wrapper.args.scale_max': None})
+    project.train()
+    assert project.checkpoint()['scale_max'] == 2
 
 
 def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkeypatch):

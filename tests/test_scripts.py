@@ -124,7 +124,8 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
     for name in names:
         results = [{'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': psnr[name], 'ssim': 0.9,
                     'images': [{'image': 'a.jpg', 'psnr': psnr[name], 'ssim': 0.9}]}]
-        (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
+        (tmp_path / f'out/{name}.json').write_text(json.dumps({'lr': 'pillow', 'jpeg': None, 'results': results}))
+    (tmp_path / 'truth/a.txt').write_text('by whom')
     compare.compare(tmp_path / 'out', tmp_path / 'truth', names)
     sheet = Image.open(tmp_path / 'out/compare/test-2-a.png').convert('RGB')
     assert sheet.size == (4 * 360 + 3 * 8, 2 * (120 + 28) + 8)
@@ -146,11 +147,13 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
 @pytest.mark.parametrize('change, told', [
     ({'config': 'configs/test-3.yaml'}, 'ours.json has other configs or images than .*bicubic.json'),
     ({'images': []}, 'ours.json has other configs or images than .*bicubic.json'),
-    ({}, 'bicubic/test-2/a.png is missing: test.py writes it with --save-dir')])
+    ({}, 'bicubic/test-2/a.png is missing: test.py writes it with --save-dir'),
+    ({'lr': 'matlab'}, 'ours.json was made with --lr or --jpeg'), ({'jpeg': 40}, 'ours.json was made with --lr or')])
 def test_results_that_cannot_be_compared_are_told(tmp_path, change, told):
     row = {'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': 30, 'ssim': 0.9,
            'images': [{'image': 'a.png', 'psnr': 30, 'ssim': 0.9}]}
     for name, changes in ('bicubic', {}), ('ours', change):
-        (tmp_path / f'{name}.json').write_text(json.dumps({'results': [{**row, **changes}]}))
+        made = {'lr': 'pillow', 'jpeg': None, **changes}
+        (tmp_path / f'{name}.json').write_text(json.dumps({**made, 'results': [{**row, **changes}]}))
     with pytest.raises(UserError, match=told):
         compare.compare(tmp_path, tmp_path / 'truth', ('bicubic', 'ours'))

@@ -74,7 +74,7 @@ def test_without_sample_q_large_images_take_the_place_of_those_too_small_for_the
 
 
 def test_without_sample_q_one_image_must_be_large_enough_for_the_largest_scale(mixed):
-    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3'):
+    with pytest.raises(UserError, match=r'a.png: 64x70 pixels, .*160x160 \(3 of 3 .*lower inp_size or scale_max$'):
         SRImplicitDownsampled(mixed, inp_size=16, scale_max=10, small_images='fit')
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
-from files import atomic_write, sweep
+from files import sweep, write_text
 from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.normalisation import check_norm
@@ -23,9 +23,9 @@ from utils import parse_eval_type
 
 # config keys with a command line option
 FLAGS = 'seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile', 'cuda_graphs'
-# keys that may differ on --resume; data may have moved
+# keys that may differ on --resume: data may have moved, and another machine may compute in another way
 FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
-        'root_path_1', 'root_path_2', 'shown'}
+        'root_path_1', 'root_path_2', 'shown', 'channels_last', 'compile', 'cuda_graphs'}
 # the test configs that `next_step` may name
 TESTS = [f'configs/{name}-4.yaml' for name in ('test/test-set5', 'test/test-div2k', 'quickstart/test-sample')]
 
@@ -72,24 +72,14 @@ class Config:
             raise UserError('resume, weights_from and encoder_from exclude each other')
         if self.epoch_val and self.val_dataset is None:
             raise UserError('epoch_val needs a val_dataset')
-        if self.minutes is not None and not self.minutes > 0:
+        if self.minutes is not None and self.minutes <= 0:
             raise UserError(f'minutes must be above 0, not {self.minutes:g}')
-        if self.grad_clip is not None and not self.grad_clip > 0:
+        if self.grad_clip is not None and self.grad_clip <= 0:
             raise UserError(f'grad_clip must be above 0, not {self.grad_clip}')
         if not 0 <= self.seed < 2**63:
             raise UserError(f'seed must be 0 or more, and below 2^63, not {self.seed}')
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f'ema must be between 0 and 1, not {self.ema}')
-
-    @property
-    def scale_max(self) -> float | None:
-        """The largest scale of the training samples, if the config gives it."""
-        args = self.train_dataset.get('wrapper', {}).get('args') or {}
-        scale = args.get('scales', args.get('scale_max', args.get('scale_min')))
-        try:
-            return max(map(float, scale if isinstance(scale, list) else [scale]))
-        except (TypeError, ValueError):  # a wrapper of one's own may have other arguments of these names
-            return None
 
 
 def read_config(path: str | Path, given: dict | None = None, defaults: dict | None = None,
@@ -205,9 +195,8 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
         for path in (*folder.glob('epoch-*.pth'), folder / 'log.txt'):
             path.unlink(missing_ok=True)
     sweep(folder)
-    with atomic_write(folder / 'config.yaml') as file:
-        keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
-        file.write(yaml.safe_dump(keys, sort_keys=False).encode())
+    keys = {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+    write_text(folder / 'config.yaml', yaml.safe_dump(keys, sort_keys=False))
     return held
 
 

@@ -39,11 +39,12 @@ class Trainer:
     """The state of a run: model, optimizer, averaged weights and position; trains step by step.
 
     `config`: see `training.run.Config`. `n_colors`: the number of channels of the images, for which the model is made;
-    by default that of the config's model.
+    by default that of the config's model. `scale_max`: the largest scale of the training samples, if it is known.
     """
 
-    def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None):
-        self.config, self.parallel, self.folder = config, parallel, folder
+    def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None,
+                 scale_max: float | None = None):
+        self.config, self.parallel, self.folder, self.scale_max = config, parallel, folder, scale_max
         torch.manual_seed(config.seed)
         self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
         self.model = make_model(self.spec).to(parallel.device)
@@ -221,8 +222,8 @@ class Trainer:
                  'optimizer': {**self.config.optimizer, 'sd': self.optimizer.state_dict()},
                  'ema': self.ema and self.ema.state_dict(), 'data_norm': self.config.data_norm,
                  'epoch': self.epoch, **{key: getattr(self, key) for key in PROGRESS}}
-        if self.config.scale_max:
-            state['scale_max'] = self.config.scale_max
+        if self.scale_max:
+            state['scale_max'] = self.scale_max
         if self.config.minutes:
             state['seconds'] = self.elapsed()
         if self.start_psnr is not None:
