@@ -139,6 +139,11 @@ def add_model_option(parser: argparse.ArgumentParser, what: str = 'a name in pre
     parser.add_argument('--model', default=DEFAULT, help=f'{what} (default: {DEFAULT})')
 
 
+def add_gpu_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --gpu to an argparse `parser`."""
+    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+
+
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Adds --import to an argparse `parser`. It is an option because configs and checkpoints must not run code."""
     parser.add_argument('--import', action=Import, dest='imports', default=[], metavar='MODULE',

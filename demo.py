@@ -17,7 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
-from cli import add_import_option, add_model_option, run_cli
+from cli import add_gpu_option, add_import_option, add_model_option, run_cli
 from errors import UserError
 
 
@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
                              'for the longer side (default for --zoom: 1280 for videos, 640 for animations)')
     add_model_option(parser)
     parser.set_defaults(model=None)  # nobody has chosen: DEFAULT is used, and WEB suggested where it suits better
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--float32', action='store_true',
                         help='do not use bf16, in which 8-bit results are computed if the GPU or CPU supports it')
     parser.add_argument('--tile', type=int, metavar='N',

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import add_import_option, run_cli
+from cli import add_gpu_option, add_import_option, run_cli
 
 
 def scale_or_none(text: str) -> float | None:
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', required=True, help='test configs')
     parser.add_argument('--model', required=True, help="a checkpoint, a name in pretrained/, or 'bicubic'")
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--save-dir', help='write the predictions here, in a folder for each config')
     parser.add_argument('--json', help='write the numbers here, also those of each image')
     parser.add_argument('--report', help='write a page with tables, charts and pictures to this folder')

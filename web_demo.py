@@ -9,13 +9,13 @@ download the result as PNG. A CPU is enough. At /explore you can look around in 
 
 import argparse
 
-from cli import add_import_option, add_model_option, run_cli
+from cli import add_gpu_option, add_import_option, add_model_option, run_cli
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_option(parser)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--port', type=int, default=7860)
     add_import_option(parser)
     return parser.parse_args()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import run_cli
+from cli import add_gpu_option, run_cli
 from errors import UserError
 
 # --- the variants: which keys of the config they set, or remove ------------------------------------------------------
@@ -99,7 +99,7 @@ VARIANTS = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--only', nargs='+', choices=VARIANTS, metavar='VARIANT',
                         help=f'train only these: {"; ".join(VARIANTS)}')
     return parser.parse_args()

@@ -27,7 +27,7 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import run_cli
+from cli import add_gpu_option, run_cli
 from errors import UserError, size_text, unknown
 
 # configs/train-div2k/train_edsr-baseline-*.yaml
@@ -36,7 +36,7 @@ MODELS = 'A-liif', 'A-liif-pixel', 'liif', 'metasr', 'lte', 'lte-fast', 'lmliif'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--repeats', type=int, default=5, help='number of rounds that are timed')
     parser.add_argument('--only', nargs='+', default=[], metavar='VERSION',
                         help=f'some of {", ".join(MODELS)}, and of these with published- in front')

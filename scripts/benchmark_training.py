@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import add_import_option, run_cli
+from cli import add_gpu_option, add_import_option, run_cli
 from errors import UserError
 
 CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
@@ -24,7 +24,7 @@ CONFIG = ROOT / 'configs/train-photos/train_edsr-baseline-A-liif-pixel.yaml'
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', nargs='?', default=str(CONFIG))
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--batch-sizes', type=int, nargs='+', help='default: 8; on a GPU 16 to 256')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override a key of the config')
     parser.add_argument('--json', help='write the numbers here')

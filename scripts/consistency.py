@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, add_model_option, run_cli
+from cli import add_gpu_option, add_import_option, add_model_option, run_cli
 from errors import UserError, size_text
 
 PHOTOS = [f'load/photos2k/valid_HR/{name}.png' for name in ('0801', '0803')]
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_option(parser)
     parser.add_argument('--photos', nargs='+', default=PHOTOS)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     add_import_option(parser)
     return parser.parse_args()
 

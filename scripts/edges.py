@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import add_gpu_option, add_import_option, run_cli
 from errors import UserError
 
 LONGER = 'edsr-baseline-A-liif-pixel'  # trained longer than the others, and marked as such
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--scale', type=float, default=4)
     parser.add_argument('--sets', nargs='*', default=['Set5'], help='folders in load/benchmark')
     parser.add_argument('--models', nargs='+', default=MODELS, help='bicubic, names in pretrained/, checkpoints')
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     add_import_option(parser)
     return parser.parse_args()
 

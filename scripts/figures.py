@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import DEFAULT, WEB, add_import_option, run_cli
+from cli import DEFAULT, WEB, add_gpu_option, add_import_option, run_cli
 from errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     add_import_option(parser)
     return parser.parse_args()
 

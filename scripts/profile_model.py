@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import add_gpu_option, add_import_option, run_cli
 from errors import UserError, located, size_text
 
 
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('model', help='a checkpoint, a name in pretrained/, or a training config')
     parser.add_argument('--size', type=picture_size, default=(339, 510), metavar='WxH', help='of the input picture')
     parser.add_argument('--scale', type=float, default=4)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     add_import_option(parser)
     return parser.parse_args()
 

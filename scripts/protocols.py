@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from cli import add_import_option, add_model_option, run_cli
+from cli import add_gpu_option, add_import_option, add_model_option, run_cli
 
 SETS = 'set5', 'set14', 'b100', 'urban100'
 
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_option(parser, "a checkpoint, a name in pretrained/, or 'bicubic'")
     parser.add_argument('--set', choices=SETS, default='set5', help='default: %(default)s')
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     add_import_option(parser)
     return parser.parse_args()
 

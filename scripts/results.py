@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cli import add_import_option, run_cli
+from cli import add_gpu_option, add_import_option, run_cli
 from errors import UserError, unknown
 
 SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urban100': ('Urban100', 100),
@@ -26,7 +26,7 @@ SETS = {'set5': ('Set5', 5), 'set14': ('Set14', 14), 'b100': ('B100', 100), 'urb
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gpu', default='0', help="index of the GPU, or 'cpu'")
+    add_gpu_option(parser)
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
     parser.add_argument('--models', nargs='+', help='measure only these: bicubic, names in pretrained/, or NAME+')
     parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
