@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from errors import UserError, one_line
+from errors import UserError, one_line, printable
 
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # the model of the demos
 WEB = f'{DEFAULT}-web'  # the same, trained for pictures from the web; if it has been added to pretrained/
@@ -82,8 +82,8 @@ def run_cli(main: Callable[[], None]) -> None:
         main()
         check_environment()  # commands import PyTorch after this; --help has ended them before
     except UserError as error:
-        # An error from a data worker arrives wrapped in the worker's traceback; its last line is the error's own.
-        message = str(error).strip().splitlines()[-1].removeprefix('errors.UserError: ')
+        # an error from a data worker arrives wrapped in the worker's traceback
+        message = printable(str(error).rpartition('\nerrors.UserError: ')[2].strip())
     except ModuleNotFoundError as error:
         if error.name not in ENVIRONMENT:
             raise

@@ -44,6 +44,8 @@ def size_from(text: str) -> tuple[int, int] | int:
     if not match:
         raise UserError('--resolution must be HEIGHT,WIDTH or WIDTHxHEIGHT, or one number for the longer side, in '
                         f'pixels, not {text!r}')
+    if max(map(len, filter(None, match.groups()))) > 9:  # more than any format holds
+        raise UserError(f'--resolution: sides have at most 9 digits, not those of {text[:20]}...')
     if match['side']:
         return int(match['side'])
     return int(match['h'] or match['H']), int(match['w'] or match['W'])

@@ -54,6 +54,11 @@ def one_line(text: typing.Any) -> str:
     return ' '.join(str(text).split()) or type(text).__name__
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for line breaks and other control characters, which file names may contain."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a `name` that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)

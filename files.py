@@ -96,6 +96,19 @@ def sweep(folder: str | os.PathLike) -> None:
                     os.remove(entry.path)
 
 
+def make_place(path: str | os.PathLike) -> None:
+    """Makes the folder of `path` unless it exists; raises a UserError if no file can be written in it.
+
+    What killed processes have left there goes.
+    """
+    with writing(os.path.dirname(path) or '.'):
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        folder = os.path.dirname(os.path.realpath(path))  # `path` may be a link
+        sweep(folder)
+        with temporary_file(folder):
+            pass
+
+
 NAME_BYTES = 255  # limit of a file name on Linux, macOS and, roughly, Windows
 
 
@@ -107,7 +120,7 @@ def file_name(stem: str, ending: str = '') -> str:
     if size(stem + ending) <= NAME_BYTES:
         return stem + ending
     ending = f'~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{ending}'
-    while size(stem + ending) > NAME_BYTES:
+    while stem and size(stem + ending) > NAME_BYTES:
         stem = stem[:-1]
     return stem + ending
 

@@ -1,10 +1,11 @@
 """From the options of demo.py to its files: reads, upscales and saves each picture, and makes its sheets."""
 
 import argparse
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from tqdm import tqdm
 from cli import DEFAULT
 from datasets.image_file import image_size
 from demos.compare import compare, weights_map
-from demos.jobs import Job, beside, check_apart, find_jobs
+from demos.jobs import Job, beside, check_targets, find_jobs
 from demos.jpeg import suggest_web
 from devices import pick_device, picture_precision
 from errors import UserError, located, size_text
-from files import writing
+from files import make_place
 from models.decoder import Decoder
 from models.pictures import target_size, upscale_pil
 from models.predict import set_tile
@@ -42,7 +43,7 @@ def upscale_all(args: argparse.Namespace) -> None:
     """Does what demo.py's options say, except --zoom."""
     target_size((1, 1), args.scale, args.resolution)  # what is wrong for all pictures is reported once
     jobs = find_jobs(args.input, args.output or beside(args.input, size_ending(args)), args.compare, args.weights_map)
-    check_apart(jobs)
+    check_targets(jobs)
     if not args.model:
         suggest_web(job.source for job in jobs)
     model = open_model(args)
@@ -52,7 +53,8 @@ def upscale_all(args: argparse.Namespace) -> None:
     failures, skipped = [], 0
     for job in tqdm(jobs, unit='image', disable=None if len(jobs) > 1 else True):
         try:
-            skipped += not process(job, model, args)
+            with enough_memory(job.source):
+                skipped += not process(job, model, args)
         except UserError as error:
             if not args.input.is_dir():
                 raise
@@ -63,6 +65,17 @@ def upscale_all(args: argparse.Namespace) -> None:
         print(*(f'error: {error}' for error in failures), sep='\n', file=sys.stderr)
         raise UserError(f'{len(failures)} of {len(jobs)} pictures failed, as listed above')
     print(f'next: {next_step(jobs, args)}')
+
+
+@contextlib.contextmanager
+def enough_memory(path: Path) -> Iterator[None]:
+    """Turns the exceptions of Python and PyTorch for a full memory into a UserError that names `path`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and 'DefaultCPUAllocator' not in str(error):
+            raise
+        raise UserError(f'{path}: takes more memory than there is') from None
 
 
 def size_ending(args: argparse.Namespace) -> str:
@@ -103,6 +116,10 @@ def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
     swapped = () if isinstance(args.resolution, tuple) else asked[::-1]  # by the orientation in the EXIF data
     if size not in (asked, swapped):
         raise UserError(f'{job.target}: exists already, with {size_text(size)} pixels; --overwrite replaces it')
+    if job.source.stat().st_mtime > job.target.stat().st_mtime:
+        raise UserError(f'{job.target}: exists already, but is older than {job.source}; --overwrite replaces it')
+    if holds_frames(job.target) and count_frames(job.target) == 1 < count_frames(job.source):
+        raise UserError(f'{job.target}: exists already, with one frame only; --overwrite replaces it')
     return there
 
 
@@ -145,8 +162,7 @@ def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     tell_stretch(job.source, video.shape, size)
     size = tuple(n + n % 2 for n in size)  # H.264 halves the resolution of colour
     check_video_fits(job.target, size, extra=ensemble_bytes(args))
-    with writing(job.target.parent):
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+    make_place(job.target)
     upscale_video(job.source, video, job.target, size, enlarger(model, args, eight_bits=True))
     tqdm.write(f'{job.target}: {size_text(size)} ({time_text(time.monotonic() - start)})')
     return True
@@ -169,8 +185,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     shape = image.height, image.width
     with located(job.source):
         size = target_size(shape, args.scale, args.resolution)
-    with writing(job.target.parent):
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+    make_place(job.target)
     check_fits(job.target, size, image.mode)
     if several and format_name(job.target) != 'TIFF':  # all frames of an animation are held in memory
         check_room(job.target, count * math.prod(size), image.mode)

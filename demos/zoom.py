@@ -10,11 +10,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from demos.compare import most_detailed
-from demos.jobs import Job, check_apart
+from demos.jobs import Job, check_targets
 from demos.upscaling import find_done, open_model
 from devices import picture_precision
 from errors import UserError, size_text
-from files import writing
+from files import make_place
 from models.decoder import Decoder
 from models.regions import Encoded
 from pictures.deep import Deep
@@ -48,7 +48,7 @@ def zoom(args: argparse.Namespace) -> None:
     check_options(args)
     film, job = film_for(target), Job(args.input, target)
     image = read(args.input)
-    check_apart([job])
+    check_targets([job])
     find_done(job, args)
     at = args.at or detailed_point(image)
     if not all(0 <= x <= n for x, n in zip(at, image.size, strict=True)):
@@ -61,8 +61,7 @@ def zoom(args: argparse.Namespace) -> None:
     else:
         check_fits(target, size, 'RGB')
         check_room(target, count * size[0] * size[1], 'RGB')  # all frames are held in memory
-    with writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    make_place(target)
 
     frames = views(open_model(args), image, boxes(image.size, at, count), size, not args.float32)
     if film is VIDEO:

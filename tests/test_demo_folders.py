@@ -1,5 +1,6 @@
 """demo.py on folders: which pictures, which names, and what happens at the second run."""
 
+import errno
 import io
 import os
 import signal
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
 from upscaling import picture
+
+from demos import upscaling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -177,6 +181,73 @@ def test_what_has_another_size_is_not_taken_for_done(cli):
     upscale(cli)
     code, _, err, _ = upscale(cli, scale=3)
     assert code == 2 and err[0] == 'error: big/a.png: exists already, with 24x20 pixels; --overwrite replaces it'
+
+
+def test_a_picture_that_has_changed_since_is_not_taken_for_done(cli):
+    make_folder('a.png', 'b.png')
+    upscale(cli)
+    picture().save('small/b.png')
+    os.utime('small/b.png', (2**31, 2**31))
+    code, _, err, _ = upscale(cli)
+    assert code == 2 and err[0] == 'error: big/b.png: exists already, but is older than small/b.png; --overwrite ' \
+                                   'replaces it'
+
+
+def test_a_still_is_not_taken_for_an_animation(cli):
+    os.mkdir('small')
+    picture().save('small/a.webp', save_all=True, append_images=[picture().transpose(Image.Transpose.ROTATE_180)])
+    os.mkdir('big')
+    picture().resize([2 * n for n in picture().size]).save('big/a.webp')
+    code, _, err, _ = upscale(cli)
+    assert code == 2 and 'big/a.webp: exists already, with one frame only' in err[0]
+
+
+@pytest.mark.parametrize('options', [[], ['--overwrite']])
+def test_a_pipe_in_the_place_of_a_result_is_told_before_the_work(cli, options):
+    make_folder('a.png', 'b.png')
+    os.mkdir('big')
+    os.mkfifo('big/b.png')
+    code, _, err, files = upscale(cli, *options)
+    assert (code, files) == (2, ['b.png']) and err == [
+        'error: big/b.png: exists, but is no file; remove it, or give another --output']
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(cli, monkeypatch):
+    make_folder('a.png')
+    monkeypatch.setattr(upscaling, 'upscale_pil', None)  # nothing is upscaled
+    full = mock.Mock(side_effect=OSError(errno.EROFS, 'Read-only file system'))
+    monkeypatch.setattr('files.temporary_file', full)
+    code, _, err, _ = upscale(cli)
+    assert code == 2 and err[0] == 'error: big: cannot be written (Read-only file system)'
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_one_of_those_that_failed(cli, monkeypatch):
+    make_folder('a.png', 'b.png', 'c.png')
+    upscale_pil = upscaling.upscale_pil
+    full = iter([MemoryError, RuntimeError])
+
+    def limited(*args, **kwargs):
+        if kind := next(full, None):
+            raise kind('DefaultCPUAllocator: not enough memory')
+        return upscale_pil(*args, **kwargs)
+    monkeypatch.setattr(upscaling, 'upscale_pil', limited)
+    code, _, err, files = upscale(cli)
+    assert (code, files) == (2, ['c.png'])
+    assert err[:2] == [f'error: small/{name}.png: takes more memory than there is' for name in 'ab']
+
+
+def test_what_a_killed_run_has_left_beside_results_goes(cli):
+    make_folder('a.png')
+    os.mkdir('big')
+    Path('big/.0123456789abcdef.tmp').write_bytes(b'half')
+    assert upscale(cli)[3] == ['a.png'] == os.listdir('big')
+
+
+def test_a_line_break_in_a_name_breaks_no_error(cli):
+    os.mkdir('small')
+    Path('small/we\nird.png').write_text('no picture')
+    code, _, err = cli('--input', 'small/we\nird.png')
+    assert code == 2 and len(err) == 1 and err[0].startswith('error: small/we\\nird.png: cannot be read as an image')
 
 
 def test_a_comparison_that_is_missing_is_made_and_the_result_stays(cli):

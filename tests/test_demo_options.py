@@ -80,6 +80,7 @@ def test_no_picture_two_pictures_and_two_sizes_are_errors(cli, args):
     (('',), 'a path is empty; is a variable unset?'), (('a.png', '--output', ''), 'a path is empty'),
     (('/',), '/: there is nothing beside it to write to; give an --output'),
     (('pipe',), 'pipe: is a pipe or a device; save the picture in a file first'),
+    (('a.png', '--resolution', '9' * 400), '--resolution: sides have at most 9 digits, not those of 99999'),
     (('a.png', '--output', '/dev/null'), '--output /dev/null: exists, and is neither a folder nor a file with a')])
 def test_a_path_that_cannot_be_meant_is_told_in_a_line(cli, args, message):
     picture().save('a.png')
