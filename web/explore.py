@@ -35,7 +35,7 @@ from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
 FILE_BYTES = 200 << 20  # limit of a photo's file
-PIXELS = 50e6  # limit of a photo
+PIXELS = 50e6  # limit of a photo, before it is decoded; then its bytes count, which depend on its depth
 VIEW_PIXELS = 9e6  # limit of a view: more than a screen of 3840x2160
 PHOTO_BYTES, FEATURE_BYTES = 1 << 30, 1 << 29  # limits of what is kept for all visitors together
 EXAMPLES = {path.stem: path for name in ('chelsea.png', 'astronaut.png', 'coffee.png', 'rocket.jpg')
@@ -98,7 +98,9 @@ class Explore:
                 photo = await run_in_threadpool(self.photo, path, key)
             except UserError as error:
                 return refusal(str(error).replace(str(path), 'the file'))
-        self.photos.put(key, photo)
+        if not self.photos.put(key, photo):
+            return refusal(f'the photo takes {photo.bytes() / 1e6:,.0f} MB of memory, and this page has '
+                           f'{PHOTO_BYTES / 1e6:,.0f} MB: choose a smaller one, or one of 8 bits', 413)
         return JSONResponse({'id': key, 'width': photo.size[0], 'height': photo.size[1]}, headers=HEADERS)
 
     def photo(self, path: Path, key: str) -> Photo:
