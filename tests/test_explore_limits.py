@@ -1,10 +1,13 @@
 """What the Explore page's server does so that no visitor takes its memory, its disk or its threads from the others."""
 
 import asyncio
+import threading
+import time
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
 
@@ -33,3 +36,18 @@ def test_a_photo_of_which_the_memory_for_photos_cannot_hold_the_16_bits_is_refus
     assert small.status_code == 200
     assert large.status_code == 413 and large.json()['error'].startswith('the photo takes 3 MB of memory, and this '
                                                                          'page has 2 MB: choose a smaller one')
+
+
+def test_photos_that_arrive_at_once_are_decoded_one_after_the_other(web_model, web_photo, monkeypatch):
+    pytest.importorskip('gradio', reason='Gradio is not installed (requirements-web.txt)')
+    decoder, overlaps = threading.Lock(), []
+
+    def read(path):
+        overlaps.append(decoder.locked())
+        with decoder:
+            time.sleep(0.05)
+            return Image.open(path).convert('RGB')
+
+    monkeypatch.setattr('web.explore.read', read)
+    assert [answer.status_code for answer in posted(web_model, *[web_photo] * 4)] == [200] * 4
+    assert overlaps == [False] * 4

@@ -68,6 +68,7 @@ class Explore:
         self.photos = LRU(PHOTO_BYTES, Photo.bytes)
         self.features = LRU(FEATURE_BYTES, lambda tile: tile.nbytes)
         self.turn = threading.Lock()  # one view is made at a time, on all cores
+        self.opening = asyncio.Lock()  # one photo is decoded at a time: meanwhile it takes several times its bytes
 
     def routes(self) -> list[Route]:
         """The routes of the page and its photos."""
@@ -95,7 +96,8 @@ class Explore:
                 except ClientDisconnect:
                     return refusal('the file has not arrived whole')
             try:
-                photo = await run_in_threadpool(self.photo, path, key)
+                async with self.opening:
+                    photo = await run_in_threadpool(self.photo, path, key)
             except UserError as error:
                 return refusal(str(error).replace(str(path), 'the file'))
         if not self.photos.put(key, photo):
