@@ -1,6 +1,7 @@
 """What the Explore page's server does so that no visitor takes its memory, its disk or its threads from the others."""
 
 import asyncio
+import resource
 import threading
 import time
 
@@ -9,25 +10,31 @@ import pytest
 import tifffile
 from PIL import Image
 
-httpx = pytest.importorskip('httpx', reason='httpx, which Gradio brings, is not installed (requirements-web.txt)')
+httpx, _ = (pytest.importorskip(name, reason=f'{name}, which Gradio brings, is not installed (requirements-web.txt)')
+            for name in ('httpx', 'starlette'))
 
 
-def posted(model, *files):
-    """The answers to `files`, all sent at once to a server in this process."""
+def visited(model, visit):
+    """What `visit` returns, a coroutine function that gets a client of a server in this process."""
     from starlette.applications import Starlette
 
     from web.explore import Explore
 
-    async def post():
+    async def run():
         app = httpx.ASGITransport(Starlette(routes=Explore(model).routes()))
         async with httpx.AsyncClient(transport=app, base_url='http://localhost/explore/') as client:
-            return await asyncio.gather(*(client.post('photos', content=path.read_bytes()) for path in files))
+            return await visit(client)
 
-    return asyncio.run(post())
+    return asyncio.run(run())
+
+
+def posted(model, *files):
+    """The answers to `files`, all sent at once."""
+    return visited(model, lambda client: asyncio.gather(
+        *(client.post('photos', content=path.read_bytes()) for path in files)))
 
 
 def test_a_photo_of_which_the_memory_for_photos_cannot_hold_the_16_bits_is_refused(web_model, tmp_path, monkeypatch):
-    pytest.importorskip('gradio', reason='Gradio is not installed (requirements-web.txt)')
     monkeypatch.setattr('web.explore.PHOTO_BYTES', 2_000_000)
     files = tmp_path / '8.tif', tmp_path / '16.tif'
     for path, dtype in zip(files, (np.uint8, np.uint16), strict=True):
@@ -39,7 +46,6 @@ def test_a_photo_of_which_the_memory_for_photos_cannot_hold_the_16_bits_is_refus
 
 
 def test_photos_that_arrive_at_once_are_decoded_one_after_the_other(web_model, web_photo, monkeypatch):
-    pytest.importorskip('gradio', reason='Gradio is not installed (requirements-web.txt)')
     decoder, overlaps = threading.Lock(), []
 
     def read(path):
@@ -50,4 +56,34 @@ def test_photos_that_arrive_at_once_are_decoded_one_after_the_other(web_model, w
 
     monkeypatch.setattr('web.explore.read', read)
     assert [answer.status_code for answer in posted(web_model, *[web_photo] * 4)] == [200] * 4
+    assert overlaps == [False] * 4
+
+
+def test_a_file_for_which_the_disk_has_no_place_is_refused_by_a_line(web_model, web_photo):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # what fails then is writing, as on a full disk
+    try:
+        answer, = posted(web_model, web_photo)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert answer.status_code == 507
+    assert answer.json()['error'] == 'the server has no place for the file (File too large)'
+
+
+def test_views_by_bicubic_interpolation_are_made_one_after_the_other(web_model, web_photo, monkeypatch):
+    maker, overlaps = threading.Lock(), []
+
+    def flat(image, size, box):
+        overlaps.append(maker.locked())
+        with maker:
+            time.sleep(0.05)
+            return image.resize(size, box=box)
+
+    async def look(client):
+        photo = (await client.post('photos', content=web_photo.read_bytes())).json()['id']
+        view = f'photos/{photo}/view?box=0,0,60,44&size=60,44&by=bicubic'
+        return await asyncio.gather(*(client.get(view) for _ in range(4)))
+
+    monkeypatch.setattr('web.explore.flat', flat)
+    assert [answer.status_code for answer in visited(web_model, look)] == [200] * 4
     assert overlaps == [False] * 4

@@ -151,7 +151,7 @@ def test_a_photo_that_the_server_has_forgotten_is_sent_again(browser):
 
 
 def test_a_photo_that_the_server_forgets_at_once_is_sent_again_only_once(browser):
-    browser.execute_script("""
+    browser.execute_script('''
         window.real = window.fetch;
         window.sent = 0;
         window.fetch = (url, options) => {
@@ -159,7 +159,7 @@ def test_a_photo_that_the_server_forgets_at_once_is_sent_again_only_once(browser
                 return Promise.resolve(new Response('{"error": "not here any more"}', {status: 404}));
             window.sent += 1;
             return window.real(url, options);
-        };""")
+        };''')
     browser.find_element('css selector', 'body').send_keys('+')
     assert element(browser, '#error', 'not here any more')
     assert browser.execute_script('window.fetch = window.real; return window.sent') == 1

@@ -85,22 +85,19 @@ class Explore:
         if reason := why_not(Path(request.query_params.get('name', ''))):
             return refusal(f'this file is not opened ({reason})')
         key = secrets.token_urlsafe(32)
-        with tempfile.TemporaryDirectory() as folder:
-            path, size = Path(folder) / 'photo', 0
-            with open(path, 'wb') as file:
-                try:
-                    async for chunk in request.stream():
-                        size += len(chunk)
-                        if size > FILE_BYTES:
-                            return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
-                        file.write(chunk)
-                except ClientDisconnect:
-                    return refusal('the file has not arrived whole')
-            try:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / 'photo'
+                if not await received(request, path):
+                    return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
                 async with self.opening:
                     photo = await run_in_threadpool(self.photo, path, key)
-            except UserError as error:
-                return refusal(str(error).replace(str(path), 'the file'))
+        except ClientDisconnect:
+            return refusal('the file has not arrived whole')
+        except UserError as error:
+            return refusal(str(error).replace(str(path), 'the file'))
+        except OSError as error:  # the disk is full
+            return refusal(f'the server has no place for the file ({error.strerror})', 507)
         if not self.photos.put(key, photo):
             return refusal(f'the photo takes {photo.bytes() / 1e6:,.0f} MB of memory, and this page has '
                            f'{PHOTO_BYTES / 1e6:,.0f} MB: choose a smaller one, or one of 8 bits', 413)
@@ -152,6 +149,18 @@ async def forget_when_gone(photo: Photo, request: Request) -> None:
         pass
     if photo.wanted is request:
         photo.wanted = None
+
+
+async def received(request: Request, path: Path) -> bool:
+    """Writes the body of `request` to the file `path`; False, and only a part of it, if it is over the limit."""
+    size = 0
+    with open(path, 'wb') as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > FILE_BYTES:
+                return False
+            file.write(chunk)
+    return True
 
 
 def read_photo(path: Path) -> Image.Image | Deep:
