@@ -157,6 +157,13 @@ def test_an_upload_stays_in_the_cache_whatever_its_name(web, web_folder, name):
     assert not any((folder / 'evil.png').exists() for folder in (*web_folder.parents, Path('/tmp')))
 
 
+def test_a_file_of_more_than_200_mb_is_refused(web):
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = [head, *[bytes(1 << 20)] * 201, b'\r\n--x--\r\n']
+    response = web.post('upload', content=body, headers={'Content-Type': 'multipart/form-data; boundary=x'})
+    assert response.status_code == 413
+
+
 @pytest.mark.parametrize('scale', [0, -3, 1e300, 1e6, 'NaN', 'Infinity', '2', [2], {}, True])
 def test_a_scale_that_cannot_be_leaves_the_server_working(web, web_folder, scale):
     photo = {'path': upload(web, web_folder / 'photo.png'), **META}

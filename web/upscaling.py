@@ -19,7 +19,7 @@ try:
     import gradio as gr
     from gradio.processing_utils import save_file_to_cache
 
-    from web.explore import EXAMPLES, Explore
+    from web.explore import EXAMPLES, FILE_BYTES, Explore
 except ImportError:
     gr = None
 
@@ -150,7 +150,7 @@ def serve(args: argparse.Namespace) -> None:
     page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
-                    app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
+                    max_file_size=FILE_BYTES, app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
                     theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
         raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
