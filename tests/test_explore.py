@@ -100,6 +100,7 @@ def test_a_photo_that_is_not_ones_own_is_not_found(web, web_photo, id):
     ({'box': '10,8,61,24'}, 'box must be (left, top, right, bottom) inside the image, 60x44 (width x height), '
                             'not (10, 8, 61, 24)'),
     ({'box': '10,8,nan,24'}, 'box must be'), ({'box': '1,2,3'}, 'a view needs box=left,top,right,bottom'),
+    ({'box': '0,0,5e-324,5e-324'}, 'box must be at least 1e-06 pixels wide and high'),
     ({'box': 'a,b,c,d'}, 'a view needs'), ({'size': '0,10'}, 'size must be at least 1x1'),
     ({'size': '-10,-10'}, 'size must be'), ({'size': '4000,4000'}, 'a view may have up to 9 million pixels'),
     ({'size': '20000,1'}, 'a view may have up to 9 million pixels, and 16384 a side'),
