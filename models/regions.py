@@ -23,6 +23,7 @@ from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
 
 KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
+LEAST = 1e-6  # width and height of a box, in pixels: what differs by less is one point in float32
 AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
 Picture = torch.Tensor | Image.Image | Deep
 
@@ -134,5 +135,7 @@ def check_box(box: tuple, size: tuple, shape: tuple) -> None:
     if not (all(map(math.isfinite, box)) and 0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '
                         f'not ({", ".join(f"{x:g}" for x in box)})')
+    if min(right - left, bottom - top) < LEAST:
+        raise UserError(f'box must be at least {LEAST:g} pixels wide and high, not {right - left:g}x{bottom - top:g}')
     if min(size) < 1:
         raise UserError(f'size must be at least 1x1, not {size_text(size)}')

@@ -1,6 +1,8 @@
 """The server of the Explore page: what it gives to whom, and what it gives up."""
 
+import contextlib
 import io
+import select
 import socket
 import threading
 import time
@@ -98,13 +100,22 @@ def test_a_photo_that_is_not_ones_own_is_not_found(web, web_photo, id):
     ({'box': '10,8,61,24'}, 'box must be (left, top, right, bottom) inside the image, 60x44 (width x height), '
                             'not (10, 8, 61, 24)'),
     ({'box': '10,8,nan,24'}, 'box must be'), ({'box': '1,2,3'}, 'a view needs box=left,top,right,bottom'),
+    ({'box': '0,0,5e-324,5e-324'}, 'box must be at least 1e-06 pixels wide and high'),
     ({'box': 'a,b,c,d'}, 'a view needs'), ({'size': '0,10'}, 'size must be at least 1x1'),
     ({'size': '-10,-10'}, 'size must be'), ({'size': '4000,4000'}, 'a view may have up to 9 million pixels'),
+    ({'size': '20000,1'}, 'a view may have up to 9 million pixels, and 16384 a side'),
     ({'size': '8,8'}, 'the model makes no views at less than half the size of the photo'),
     ({'by': 'magic'}, "by must be 'model' or 'bicubic'")])
 def test_a_view_that_cannot_be_is_refused_by_a_line(web, web_photo, changes, message):
     response = view(web, opened(web, web_photo)['id'], **changes)
     assert response.status_code == 400 and response.json()['error'].startswith(message)
+
+
+def test_a_view_whose_rows_alone_would_take_gigabytes_is_refused(web, tmp_path):
+    Image.new('RGB', (1, 50_000)).save(tmp_path / 'narrow.png')
+    response = view(web, opened(web, tmp_path / 'narrow.png')['id'], '0,0,1,50000', '16000,1', 'bicubic')
+    assert response.status_code == 400
+    assert response.json()['error'] == '16000 pixels are too wide for a view of 50000 rows of the photo'
 
 
 def test_what_is_no_image_is_refused_without_the_name_of_a_file_here(web):
@@ -144,6 +155,18 @@ def test_of_views_of_a_photo_the_latest_is_made_and_those_before_are_given_up(we
     assert pixels(view(web, photo, '400,300,410,308')).shape == (64, 80, 3)
     thread.join()
     assert first[0].status_code == 409
+
+
+def test_while_many_views_wait_the_page_is_given_out_at_once(web, url, web_photo):
+    photos = [opened(web, web_photo)['id'] for _ in range(48)]  # more than the server has threads
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(('127.0.0.1', httpx.URL(url).port))) for _ in photos]
+        for connection, photo in zip(waiting, photos, strict=True):
+            connection.sendall(f'GET /explore/photos/{photo}/view?box=0,0,60,44&size=3400,2640 HTTP/1.1\r\n'
+                               'Host: localhost\r\n\r\n'.encode())
+        time.sleep(0.2)
+        assert web.get(url + 'explore').status_code == 200
+        assert select.select(waiting, [], [], 0)[0] == []
 
 
 def send_and_go(url, request, seconds):

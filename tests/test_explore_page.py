@@ -143,6 +143,28 @@ def test_a_file_that_is_no_image_is_told_and_the_photo_stays(browser, tmp_path):
     assert box(browser, before) != before
 
 
+def test_a_photo_that_the_server_has_forgotten_is_sent_again(browser):
+    before = box(browser)
+    browser.execute_script('photo.id = "forgotten"')
+    browser.find_element('css selector', 'body').send_keys('+')
+    assert box(browser, before) != before
+
+
+def test_a_photo_that_the_server_forgets_at_once_is_sent_again_only_once(browser):
+    browser.execute_script('''
+        window.real = window.fetch;
+        window.sent = 0;
+        window.fetch = (url, options) => {
+            if (url.includes('/view?'))
+                return Promise.resolve(new Response('{"error": "not here any more"}', {status: 404}));
+            window.sent += 1;
+            return window.real(url, options);
+        };''')
+    browser.find_element('css selector', 'body').send_keys('+')
+    assert element(browser, '#error', 'not here any more')
+    assert browser.execute_script('window.fetch = window.real; return window.sent') == 1
+
+
 def box_now(browser):
     return [float(x) for x in browser.find_element('css selector', 'body').get_attribute('data-shown').split(',')]
 

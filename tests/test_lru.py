@@ -19,7 +19,7 @@ def test_a_value_that_is_put_again_counts_once_and_one_over_the_limit_is_not_kep
     for _ in range(5):
         cache.put('a', 'aaaa')
     assert cache.get('a') == 'aaaa' and cache.used == 4
-    cache.put('b', 'b' * 11)
+    assert cache.put('a', 'aaaa') and not cache.put('b', 'b' * 11)
     assert cache.get('b') is None and cache.get('a') == 'aaaa' and cache.used == 4
 
 

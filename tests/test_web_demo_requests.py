@@ -157,6 +157,26 @@ def test_an_upload_stays_in_the_cache_whatever_its_name(web, web_folder, name):
     assert not any((folder / 'evil.png').exists() for folder in (*web_folder.parents, Path('/tmp')))
 
 
+def test_a_file_of_more_than_200_mb_is_refused(web):
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = [head, *[bytes(1 << 20)] * 201, b'\r\n--x--\r\n']
+    response = web.post('upload', content=body, headers={'Content-Type': 'multipart/form-data; boundary=x'})
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize('position, name', [(2, 'Any scale'), (3, 'Height'), (4, 'Width')])
+@pytest.mark.parametrize('value', ['1e308', '-1e308', f'1{"0" * 400}', 'NaN', 'Infinity', '"abc"', '[2]'])
+def test_what_is_no_number_of_a_usual_size_is_refused_by_a_line(web, web_folder, position, name, value):
+    data = [{'path': upload(web, web_folder / 'photo.png'), **META}, 'Scale' if position == 2 else 'Size', 2, 99, 99]
+    data[position] = 'VALUE'
+    log = web_folder / 'web_demo.log'
+    before = log.stat().st_size
+    event = web.post('call/answer', content=json.dumps({'data': data}).replace('"VALUE"', value),
+                     headers={'Content-Type': 'application/json'}).raise_for_status().json()['event_id']
+    assert f'{name} must be a number up to 1e+09' in web.get(f'call/answer/{event}').text
+    assert b'Traceback' not in log.read_bytes()[before:]
+
+
 @pytest.mark.parametrize('scale', [0, -3, 1e300, 1e6, 'NaN', 'Infinity', '2', [2], {}, True])
 def test_a_scale_that_cannot_be_leaves_the_server_working(web, web_folder, scale):
     photo = {'path': upload(web, web_folder / 'photo.png'), **META}

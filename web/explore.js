@@ -10,7 +10,7 @@ const SOON = 250;         // ms in which the model should show something: of a s
 const DEEPEST = 1e5;      // screen pixels per pixel of the photo
 const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 
-let photo = null;   // {id, file, width, height}
+let photo = null;   // {id, file, width, height, resent: no view has been shown since the file was sent again}
 let at = null;      // the view: {x, y} of its centre in the photo, and `scale`, screen pixels per pixel of the photo
 let mode = 0;
 let pictures = {};  // by 'base', 'model', 'bicubic': {image, box, key, now: it is of the present view}, the latest
@@ -131,6 +131,7 @@ const describe = () => {
 };
 
 async function view() {
+  if (!photo.id) return;  // the file is being sent again
   const {signal} = pending = new AbortController(), start = performance.now(), target = visible();
   const reduced = at.scale < 1;  // no detail to add, but much to average
   const kinds = [...(mode === 1 ? [] : ['model']), ...(mode === 0 ? [] : ['bicubic'])];
@@ -148,22 +149,28 @@ async function view() {
       if (kind === 'model' && !reduced) pace = (performance.now() - begin) / (target.size[0] * target.size[1]);
     }));
     if (signal.aborted) return;
+    photo.resent = false;
     $('error').hidden = true;
     $('status').textContent = `${describe()} · ${((performance.now() - start) / 1000).toFixed(2)} s`;
     $('spoken').textContent = describe();
     document.body.dataset.shown = target.box;
   } catch (error) {
     if (signal.aborted || error.status === 409) return;
-    if (error.status === 404) return again(photo);
+    if (error.status === 404 && !photo.resent) return again(photo);
     fail(error);
   }
 }
 
 async function again(lost) {  // the server has forgotten the photo
+  const {id} = lost;
+  lost.id = null;
   try {
-    const {id} = await send(lost.file);
-    if (photo === lost) { photo.id = id; ask(); }
-  } catch (error) { fail(error); }
+    Object.assign(lost, {id: (await send(lost.file)).id, resent: true});
+    if (photo === lost) ask();
+  } catch (error) {
+    lost.id = id;  // the next movement tries it once more
+    if (photo === lost) fail(error);
+  }
 }
 
 async function open(file) {

@@ -13,7 +13,6 @@ import io
 import math
 import secrets
 import tempfile
-import threading
 from pathlib import Path
 
 import skimage
@@ -35,8 +34,9 @@ from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
 FILE_BYTES = 200 << 20  # limit of a photo's file
-PIXELS = 50e6  # limit of a photo
-VIEW_PIXELS = 9e6  # limit of a view: more than a screen of 3840x2160
+PIXELS = 50e6  # limit of a photo, before it is decoded; then its bytes count, which depend on its depth
+VIEW_PIXELS, VIEW_SIDE = 9e6, 16384  # limits of a view: more than a screen of 3840x2160
+STRETCHED = 1e8  # limit of the pixels in between when a view's rows have been resized, but not its columns
 PHOTO_BYTES, FEATURE_BYTES = 1 << 30, 1 << 29  # limits of what is kept for all visitors together
 EXAMPLES = {path.stem: path for name in ('chelsea.png', 'astronaut.png', 'coffee.png', 'rocket.jpg')
             if (path := Path(skimage.data_dir) / name).is_file()}  # those included in scikit-image
@@ -67,7 +67,9 @@ class Explore:
         self.model = model
         self.photos = LRU(PHOTO_BYTES, Photo.bytes)
         self.features = LRU(FEATURE_BYTES, lambda tile: tile.nbytes)
-        self.turn = threading.Lock()  # one view is made at a time, on all cores
+        # of each kind one view is made at a time, on all cores; those that wait hold none of the server's threads
+        self.turns = {'model': asyncio.Lock(), 'bicubic': asyncio.Lock()}
+        self.opening = asyncio.Lock()  # one photo is decoded at a time: meanwhile it takes several times its bytes
 
     def routes(self) -> list[Route]:
         """The routes of the page and its photos."""
@@ -83,22 +85,22 @@ class Explore:
         if reason := why_not(Path(request.query_params.get('name', ''))):
             return refusal(f'this file is not opened ({reason})')
         key = secrets.token_urlsafe(32)
-        with tempfile.TemporaryDirectory() as folder:
-            path, size = Path(folder) / 'photo', 0
-            with open(path, 'wb') as file:
-                try:
-                    async for chunk in request.stream():
-                        size += len(chunk)
-                        if size > FILE_BYTES:
-                            return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
-                        file.write(chunk)
-                except ClientDisconnect:
-                    return refusal('the file has not arrived whole')
-            try:
-                photo = await run_in_threadpool(self.photo, path, key)
-            except UserError as error:
-                return refusal(str(error).replace(str(path), 'the file'))
-        self.photos.put(key, photo)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / 'photo'
+                if not await received(request, path):
+                    return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
+                async with self.opening:
+                    photo = await run_in_threadpool(self.photo, path, key)
+        except ClientDisconnect:
+            return refusal('the file has not arrived whole')
+        except UserError as error:
+            return refusal(str(error).replace(str(path), 'the file'))
+        except OSError as error:  # the disk is full
+            return refusal(f'the server has no place for the file ({error.strerror})', 507)
+        if not self.photos.put(key, photo):
+            return refusal(f'the photo takes {photo.bytes() / 1e6:,.0f} MB of memory, and this page has '
+                           f'{PHOTO_BYTES / 1e6:,.0f} MB: choose a smaller one, or one of 8 bits', 413)
         return JSONResponse({'id': key, 'width': photo.size[0], 'height': photo.size[1]}, headers=HEADERS)
 
     def photo(self, path: Path, key: str) -> Photo:
@@ -113,12 +115,14 @@ class Explore:
         try:
             by, box, size = asked_for(request, photo)
             if by == 'bicubic':
-                image = await run_in_threadpool(interpolated, photo, box, size)
+                async with self.turns[by]:
+                    image = await run_in_threadpool(interpolated, photo, box, size)
             else:
                 photo.wanted = request
                 watch = asyncio.create_task(forget_when_gone(photo, request))
                 try:
-                    image = await run_in_threadpool(self.make, photo, request, box, size)
+                    async with self.turns[by]:
+                        image = await run_in_threadpool(self.make, photo, request, box, size)
                 finally:
                     watch.cancel()
             return Response(await run_in_threadpool(png, image), media_type='image/png', headers=HEADERS)
@@ -129,14 +133,13 @@ class Explore:
 
     def make(self, photo: Photo, request: Request, box: tuple, size: tuple) -> Image.Image:
         """A view made by the model; raises Stale if the visitor requests another one, or goes, before it is done."""
-        with self.turn:
-            result = photo.encoded.blank(size)
+        result = photo.encoded.blank(size)
+        if photo.wanted is not request:
+            raise Stale
+        for left, top, block in photo.encoded.blocks(box, size):
             if photo.wanted is not request:
                 raise Stale
-            for left, top, block in photo.encoded.blocks(box, size):
-                if photo.wanted is not request:
-                    raise Stale
-                result.paste(block, (left, top))
+            result.paste(block, (left, top))
         return flat(result)
 
 
@@ -146,6 +149,18 @@ async def forget_when_gone(photo: Photo, request: Request) -> None:
         pass
     if photo.wanted is request:
         photo.wanted = None
+
+
+async def received(request: Request, path: Path) -> bool:
+    """Writes the body of `request` to the file `path`; False, and only a part of it, if it is over the limit."""
+    size = 0
+    with open(path, 'wb') as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > FILE_BYTES:
+                return False
+            file.write(chunk)
+    return True
 
 
 def read_photo(path: Path) -> Image.Image | Deep:
@@ -167,9 +182,11 @@ def asked_for(request: Request, photo: Photo) -> tuple[str, tuple, tuple]:
         left, top, right, bottom = box
     except (KeyError, ValueError):
         raise UserError('a view needs box=left,top,right,bottom and size=width,height') from None
-    if width * height > VIEW_PIXELS:
-        raise UserError(f'a view may have up to {VIEW_PIXELS / 1e6:.0f} million pixels')
+    if width * height > VIEW_PIXELS or max(width, height) > VIEW_SIDE:
+        raise UserError(f'a view may have up to {VIEW_PIXELS / 1e6:.0f} million pixels, and {VIEW_SIDE} a side')
     check_box(box, (height, width), photo.size[::-1])
+    if width * (bottom - top) > STRETCHED:
+        raise UserError(f'{width} pixels are too wide for a view of {bottom - top:g} rows of the photo')
     if by == 'model' and (right - left > 2 * width or bottom - top > 2 * height):  # much to encode, most of it unseen
         raise UserError('the model makes no views at less than half the size of the photo')
     return by, box, (height, width)

@@ -20,17 +20,18 @@ class LRU:
                 self.values.move_to_end(key)
             return self.values.get(key)
 
-    def put(self, key: Hashable, value: Any) -> None:
-        """Keeps `value`, unless it alone exceeds the limit."""
+    def put(self, key: Hashable, value: Any) -> bool:
+        """Keeps `value`, unless it alone exceeds the limit; whether it is kept."""
         with self.lock:
             if key in self.values:
                 self.used -= self.size_of(self.values.pop(key))
             if (size := self.size_of(value)) > self.limit:  # it would first displace all others
-                return
+                return False
             self.values[key] = value
             self.used += size
             while self.used > self.limit:
                 self.used -= self.size_of(self.values.popitem(last=False)[1])
+            return True
 
 
 class Share:

@@ -19,7 +19,7 @@ try:
     import gradio as gr
     from gradio.processing_utils import save_file_to_cache
 
-    from web.explore import EXAMPLES, Explore
+    from web.explore import EXAMPLES, FILE_BYTES, Explore
 except ImportError:
     gr = None
 
@@ -27,6 +27,7 @@ LIMIT = 50e6  # pixels of a result: some minutes on a CPU
 CSS = '#usual .tab-like-container { display: none }'  # the slider's number field, which is limited to its range
 SHOWN = 2048  # longest side of what the slider shows at full resolution: browsers handle it easily
 HOUR = 3600
+NUMBERS = 1e9  # limit of what is taken from a field: larger than any scale or size that can be made
 BY_SCALE, BY_SIZE = 'Scale', 'Size'
 
 
@@ -77,6 +78,19 @@ def upscale(model, path, choice, scale, height, width, folder):
     return *comparison(image, big), str(target)
 
 
+def within(field):
+    """`field`, a gr.Number, which tells clients that send no number, or too large a one. Gradio takes anything."""
+    own = field.preprocess
+
+    def preprocess(value):
+        if not (value is None or isinstance(value, (int, float)) and abs(value) <= NUMBERS):
+            raise gr.Error(f'{field.label} must be a number up to {NUMBERS:g}', print_exception=False)
+        return own(value)
+
+    field.preprocess = preprocess
+    return field
+
+
 def make_page(model, name):
     """The Gradio page for `model`, called `name`."""
 
@@ -120,10 +134,10 @@ def make_page(model, name):
                 choice = gr.Radio([BY_SCALE, BY_SIZE], value=BY_SCALE, label='Target', show_label=False)
                 with gr.Row():
                     usual = gr.Slider(1, 30, 2, step=0.1, label='Scale', elem_id='usual', buttons=[], min_width=200)
-                    scale = gr.Number(2, label='Any scale', step=0.1, min_width=120, scale=0)
+                    scale = within(gr.Number(2, label='Any scale', step=0.1, min_width=120, scale=0))
                 with gr.Row():
-                    height, width = (gr.Number(label=label, precision=0, visible=False, placeholder='from the photo')
-                                     for label in ('Height', 'Width'))
+                    height, width = (within(gr.Number(label=label, precision=0, visible=False,
+                                                      placeholder='from the photo')) for label in ('Height', 'Width'))
                 button = gr.Button('Upscale', variant='primary')
                 download = gr.DownloadButton('Download PNG', interactive=False)
                 text = gr.Markdown()
@@ -150,7 +164,7 @@ def serve(args: argparse.Namespace) -> None:
     page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
-                    app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
+                    max_file_size=FILE_BYTES, app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
                     theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
         raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
