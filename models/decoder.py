@@ -48,6 +48,10 @@ class Decoder(nn.Module):
     # them): large images are decoded in bands, each of which includes these
     reach = 0
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.pixelwise = vars(cls).get('pixelwise', False)
+
     def __init__(self, encoder_spec: dict, local_ensemble: bool, feat_unfold: bool, cell_decode: bool,
                  residual: Residual):
         super().__init__()
@@ -140,7 +144,8 @@ class Decoder(nn.Module):
         """The network's colours (B, Q, n_colors): what is computed for each query."""
         raise NotImplementedError
 
-    # whether `decode_pixels`, a faster way to decode a grid, is defined
+    # whether `decode_pixels`, a faster way to decode a grid, gives what `decode` does. Not inherited: a subclass may
+    # compute something else, so it says so anew where this still holds
     pixelwise = False
     # about how many numbers per query `decode_pixels` holds between two layers
     width = 16

@@ -71,8 +71,11 @@ def render_width(spec: dict) -> int:
 class Modulated(Decoder):
     """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
 
-    pixelwise = True
     clip_cell = True
+
+    @property
+    def pixelwise(self):
+        return type(self.imnet) is ModulatedMLP  # a subclass of it may compute something else
 
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
         """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
@@ -99,6 +102,8 @@ class LMLIIF(Modulated):
     """LM-LIIF. `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's
     out_dim follow from the rest. `mod_input`: the render net sees a code from the hypernet instead of the feature.
     """
+
+    pixelwise = Modulated.pixelwise
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, mod_input: bool = False,
@@ -139,6 +144,8 @@ class LMLTE(Modulated, Estimator):
     """LM-LTE: the hypernet sees the Fourier features of a latent pixel, the render net those of a query; `mod_input`
     takes the latter's amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
     """
+
+    pixelwise = Modulated.pixelwise
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, hidden_dim: int = 128,
                  local_ensemble: bool = True, cell_decode: bool = True, mod_input: bool = False,

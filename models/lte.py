@@ -71,7 +71,6 @@ class Estimator(Decoder):
     `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
     """
 
-    pixelwise = True
     clip_cell = True
     layout = staticmethod(pairs)
     gathered = 'coef', 'freq'  # which hoisted tensors a query needs from its codes
@@ -118,6 +117,8 @@ class Estimator(Decoder):
 class LTE(Estimator):
     """`imnet_spec`: the MLP (its in_dim is hidden_dim)."""
 
+    pixelwise = True
+
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hidden_dim: int = 256, residual: Residual = 'bilinear'):
         super().__init__(encoder_spec, hidden_dim, residual)
         self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, self.n_colors)
@@ -133,6 +134,7 @@ class LTEFast(Estimator):
     Its frequencies are halves, not pairs.
     """
 
+    pixelwise = True
     layout = staticmethod(halves)
 
     def __init__(self, encoder_spec: dict, num_layer: int = 3, hidden_dim: int = 256, out_dim: int = 3,
