@@ -72,19 +72,30 @@ class Decoder(nn.Module):
     # --- encoding and querying
 
     def encode(self, inp: torch.Tensor) -> Features:
-        """The features of the images `inp` (B, n_colors, h, w), for queries at any scale."""
+        """The features of the images `inp` (B, n_colors, h, w), for queries at any scale.
+
+        They belong to this model and to its weights as they are now: after a step of training they are out of date.
+        """
         return self.make_features(self.encoder(inp), inp)
 
     def make_features(self, feat: torch.Tensor, inp: torch.Tensor,
                       window: tuple[int, int, int, int] | None = None) -> Features:
         """`Features` of a feature map computed before; by default that of whole images."""
-        return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
+        return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat), torch.is_grad_enabled())
+
+    def trainable(self, features: Features) -> Features:
+        """`features`, but hoisted anew if the decoder needs gradients and they were made without (a frozen encoder)."""
+        if features.grad or not torch.is_grad_enabled():
+            return features
+        feat, inp = (x.clone() if x.is_inference() else x for x in (features.feat, features.inp))
+        return self.make_features(feat, inp, features.window)
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
 
         cell: (B, Q, 2), the size (2 / H, 2 / W) of the target's pixels.
         """
+        features = self.trainable(features)
         pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(features, coord, cell)
         return pred + features.sample_input(coord) if self.residual else pred
 
@@ -97,6 +108,7 @@ class Decoder(nn.Module):
             return grid(on_device(y, cell.device), on_device(x, cell.device), len(features.feat))
 
         if self.pixelwise:
+            features = self.trainable(features)
             pred = decode_grid(self, features, y, x, cell)
             return pred + features.sample_input(queries()).view_as(pred) if self.residual else pred
         coord = queries()

@@ -6,6 +6,7 @@ runs are given the same length, the rest is one batched product of small matrice
 `Decoder.decode`; the tests compare the two.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -81,8 +82,9 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     batch = len(features.feat)
     inside = [slice(runs.first - start, runs.first - start + len(runs.rel))
               for runs, start in ((rows, top), (cols, left))]
-    features = Features(features.feat[:, :, *inside], features.inp, (rows.first, cols.first, height, width),
-                        {name: maps[:, *inside] for name, maps in features.hoisted.items()})
+    features = dataclasses.replace(
+        features, feat=features.feat[:, :, *inside], window=(rows.first, cols.first, height, width),
+        hoisted={name: maps[:, *inside] for name, maps in features.hoisted.items()})
     rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 
