@@ -15,7 +15,7 @@ from errors import UserError
 from models.features import Features
 from models.geometry import axis_coords, grid, neighbours, relative_cell
 from models.normalisation import USUAL_NORM
-from models.pixel_grid import decode_grid, on_device
+from models.pixel_grid import decode_grid, is_regular, on_device
 from models.registry import make
 
 Residual = Literal['bilinear'] | None
@@ -93,11 +93,34 @@ class Decoder(nn.Module):
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
 
-        cell: (B, Q, 2), the size (2 / H, 2 / W) of the target's pixels.
+        cell: (B, Q, 2) or (B, 1, 2), the size (2 / H, 2 / W) of the target's pixels; None is allowed without
+        `cell_decode`. A-LIIF in pixel space, LM-LIIF and LM-LTE need one cell for all queries of an image: others are
+        a RuntimeError. UserError for other shapes.
         """
+        coord, cell = self.checked(features, coord, cell)
+        if coord.shape[1] == 0:
+            return coord.new_empty(len(coord), 0, self.n_colors)
         features = self.trainable(features)
         pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(features, coord, cell)
+        if pred.shape != (*coord.shape[:2], self.n_colors):
+            raise UserError(f'decode must give colours (B, Q, n_colors), {(*coord.shape[:2], self.n_colors)}, not '
+                            f'{tuple(pred.shape)}')
         return pred + features.sample_input(coord) if self.residual else pred
+
+    def checked(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> tuple:
+        """`coord` and `cell` as `decode` takes them: (B, Q, 2) both, with no fewer digits than float32."""
+        batch, dtype = len(features.feat), torch.promote_types(features.feat.dtype, torch.float32)
+        if coord.dim() != 3 or coord.shape[::2] != (batch, 2):
+            raise UserError(f'coord must be (B, Q, 2), with B = {batch}, the number of images, not '
+                            f'{tuple(coord.shape)}')
+        if cell is None:
+            if self.cell_decode:
+                raise UserError("the model needs cell, the size of the target's pixels, (B, Q, 2) like coord")
+            return coord.to(dtype), None
+        if cell.dim() != 3 or cell.shape[::2] != (batch, 2) or cell.shape[1] not in (1, coord.shape[1]):
+            raise UserError(f'cell must be (B, Q, 2) like coord, {tuple(coord.shape)}, or (B, 1, 2), not '
+                            f'{tuple(cell.shape)}')
+        return coord.to(dtype), cell.to(dtype).expand_as(coord)
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, H, W, n_colors) at all pairs of coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
@@ -107,7 +130,7 @@ class Decoder(nn.Module):
         def queries():
             return grid(on_device(y, cell.device), on_device(x, cell.device), len(features.feat))
 
-        if self.pixelwise:
+        if self.pixelwise and is_regular(y, x):
             features = self.trainable(features)
             pred = decode_grid(self, features, y, x, cell)
             return pred + features.sample_input(queries()).view_as(pred) if self.residual else pred
@@ -118,8 +141,11 @@ class Decoder(nn.Module):
                 size: tuple[int, int] | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of the size `cell`.
 
-        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size.
+        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size. See
+        `query` for what `cell` may be. UserError for both, or none, of `coord` and `size`.
         """
+        if (coord is None) == (size is None):
+            raise UserError('either coord (and cell) or size is needed')
         features = self.encode(inp)
         if size is None:
             return self.query(features, coord, cell)
@@ -176,19 +202,15 @@ class Decoder(nn.Module):
         """`decode` without gradients, a chunk of the queries at a time."""
         features = self.hoist_cell(features, cell)
         step = max(1, chunk_size(coord.device) // coord.shape[0])
-        coords = coord.split(step, dim=1)
-        cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
-        return torch.cat([self.decode(features, *chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
+        return torch.cat([self.decode(features, *part) for part in split(coord, cell, step, dim=1)], dim=1)
 
     def decode_with_gradients(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` with gradients, on a CPU a few images at a time, so that activations stay in cache."""
         if coord.device.type != 'cpu' or torch.compiler.is_compiling():
             return self.decode(self.hoist_cell(features, cell), coord, cell)
         images = max(1, chunk_size(coord.device) // coord.shape[1])
-        coords = coord.split(images)
-        cells = [None] * len(coords) if cell is None else cell.split(images)
-        return torch.cat([self.decode(self.hoist_cell(part, cell), coord, cell)
-                          for part, coord, cell in zip(features.split(images), coords, cells, strict=True)])
+        return torch.cat([self.decode(self.hoist_cell(part, cell), coord, cell) for part, (coord, cell)
+                          in zip(features.split(images), split(coord, cell, images, dim=0), strict=True)])
 
     # --- pieces for `hoist` and `decode`
 
@@ -233,6 +255,12 @@ class Decoder(nn.Module):
         """The relative cell (B, 1, 2) of each image, whose queries must all have the same `cell` (B, Q, 2)."""
         torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
         return relative_cell(cell[:, :1], features.window[2:])
+
+
+def split(coord: torch.Tensor, cell: torch.Tensor | None, size: int, dim: int) -> list[tuple]:
+    """`coord` (B, Q, 2) and `cell`, as large or None, in pairs of parts that are `size` long along `dim`."""
+    coords = coord.split(size, dim)
+    return list(zip(coords, [None] * len(coords) if cell is None else cell.split(size, dim), strict=True))
 
 
 def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None) -> nn.Module:

@@ -19,7 +19,7 @@ class LIIF(Decoder):
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
-        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
+        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode and imnet_spec is not None, residual)
         self.imnet = None
         if imnet_spec is not None:
             self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLP, self.n_colors)

@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import reference
 import torch
-from specs import assert_equal, build, each_decoder, grid, images, parameters, scattered
+from specs import assert_equal, build, each_decoder, grid, images, liif, lmlte, parameters, pixel, scattered
+
+from errors import UserError
+from models.liif import LIIF
 
 pytestmark = pytest.mark.usefixtures('seeded')
 
@@ -112,3 +115,64 @@ def test_replicas_in_two_threads_equal_one_model(spec, monkeypatch):
     assert_equal(out, expected)
     for a, b in zip(*(torch.autograd.grad(x.sum(), model.parameters()) for x in (out, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+# --- their shapes and types -------------------------------------------------------------------------------------------
+
+
+@each_decoder
+def test_no_queries_have_no_colours(spec):
+    model, features = build(spec), build(spec).encode(images(4, 5))
+    assert model.query(features, torch.empty(2, 0, 2), torch.empty(2, 0, 2)).shape == (2, 0, 3)
+    with torch.no_grad():
+        assert model.query(features, torch.empty(2, 0, 2), torch.empty(2, 0, 2)).shape == (2, 0, 3)
+
+
+@each_decoder
+def test_an_image_may_have_one_cell_for_all_its_queries(spec):
+    model, inp, (coord, cell) = build(spec), images(4, 5), scattered()
+    assert_equal(model(inp, coord, cell[:, :1]), model(inp, coord, cell))
+    with torch.no_grad():
+        assert_equal(model(inp, coord, cell[:, :1]), model(inp, coord, cell))
+
+
+@each_decoder
+@pytest.mark.parametrize('coord', [(40, 2), (1, 40, 2), (3, 40, 2), (2, 5, 8, 2), (2, 40, 3)], ids=str)
+def test_coordinates_of_another_shape_are_an_error(spec, coord):
+    with pytest.raises(UserError, match=r'coord must be \(B, Q, 2\), with B = 2, the number of images, not \('):
+        build(spec)(images(4, 5), torch.zeros(coord), torch.ones(2, 1, 2))
+
+
+@each_decoder
+@pytest.mark.parametrize('cell', [(2,), (40, 2), (1, 40, 2), (2, 39, 2), (2, 40, 1)], ids=str)
+def test_cells_of_another_shape_are_an_error(spec, cell):
+    with pytest.raises(UserError, match=r'cell must be \(B, Q, 2\) like coord, \(2, 40, 2\), or \(B, 1, 2\), not \('):
+        build(spec)(images(4, 5), torch.zeros(2, 40, 2), torch.ones(cell))
+
+
+@pytest.mark.parametrize('spec', [liif(), pixel(), lmlte()], ids=['liif', 'pixel', 'lmlte'])
+def test_a_missing_cell_is_an_error(spec):
+    with pytest.raises(UserError, match='needs cell'):
+        build(spec)(images(4, 5), scattered()[0])
+
+
+@pytest.mark.parametrize('queries', [{}, {'coord': torch.zeros(2, 1, 2), 'size': (4, 4)}], ids=['none', 'both'])
+def test_a_model_takes_either_coordinates_or_a_size(queries):
+    with pytest.raises(UserError, match='either coord'):
+        build(liif())(images(4, 5), cell=torch.ones(2, 1, 2), **queries)
+
+
+@each_decoder
+def test_coordinates_and_cells_may_be_of_other_types_than_the_model(spec):
+    model, inp, (coord, cell) = build(spec), images(4, 5), scattered()
+    coord, cell = coord.float(), cell.float()
+    assert_equal(model(inp, coord, cell), model(inp, coord.double(), cell.double()))
+    model, inp = model.float(), inp.float()
+    torch.testing.assert_close(model(inp, coord.double(), cell.double()), model(inp, coord, cell), rtol=0, atol=0)
+
+
+def test_a_decoder_of_ones_own_that_gives_other_than_colours_is_told_so():
+    model = build(liif(residual='bilinear'))
+    model.__class__ = type('Grey', (LIIF,), {'decode': lambda self, *args: LIIF.decode(self, *args)[..., :1]})
+    with pytest.raises(UserError, match=r'decode must give colours .*\(2, 40, 3\), not \(2, 40, 1\)'):
+        model(images(4, 5), *scattered())
