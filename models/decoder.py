@@ -174,7 +174,8 @@ class Decoder(nn.Module):
     def hoist_cell(self, features: Features, cell: torch.Tensor | None) -> Features:
         """`features` plus what is computed once per latent pixel for one `cell`; by default nothing.
 
-        cell: (B, Q, 2), the same for all queries of an image.
+        cell: (B, Q, 2), the same for all queries of an image. Compute each pixel on its own: on grids `features` is a
+        row of pixels that are no neighbours, which `hoist` alone sees in their places.
         """
         return features
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from errors import UserError
+from errors import UserError, size_text
 from models.decoder import Decoder
 from models.geometry import nearest
 from models.normalisation import normalisations
@@ -126,7 +126,11 @@ class Latents:
         seen = [(0, n) if self.whole else widen(*part, self.model.receptive_radius, n, self.window)
                 for part, n in zip((rows, columns), self.shape, strict=True)]
         feat = self.model.encoder(self.inp(*seen))
-        if feat.shape[-2:] != tuple(end - start for start, end in seen):  # by its own upsampler
+        shape = tuple(end - start for start, end in seen)
+        if feat.shape[-2:] != shape and not self.whole:
+            raise UserError(f'the encoder made features of {size_text(feat.shape[-2:])} of {size_text(shape)} pixels: '
+                            'since it has a receptive_radius, it must give one feature for each pixel')
+        if feat.shape[-2:] != shape:  # by its own upsampler
             return feat
         return cut(feat, rows, columns, *(start for start, _ in seen))
 
