@@ -27,7 +27,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x W^T + b, (N, in) -> (N, out), on a CPU with AVX-512 as a 1x1 convolution.
+    """x W^T + b, (..., in) -> (..., out); of x (N, in) on a CPU with AVX-512 as a 1x1 convolution.
 
     The product is then computed by oneDNN instead of MKL, which in float32 uses half the vector width of AMD CPUs; in
     bf16 this avoids a copy of the bias, but its backward pass is slower.
@@ -47,7 +47,7 @@ def traced() -> bool:
 def convolves(x: torch.Tensor) -> bool:
     """Whether `linear` is faster as a convolution (measured on a Zen 5; a convolution of nothing is an error)."""
     quick = x.dtype == torch.float32 or x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
-    return AVX512 and x.device.type == 'cpu' and quick and x.shape[0] > 0
+    return AVX512 and x.device.type == 'cpu' and quick and x.dim() == 2 and x.shape[0] > 0
 
 
 def check_widths(out_dim: int, hidden_list: list[int]) -> None:
