@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import threading
 from collections.abc import Iterator
 
 from torch import nn
@@ -67,13 +68,15 @@ def limited(state: dict | None) -> Iterator[None]:
     """Raises a UserError as soon as a model that is made inside needs more memory than is free.
 
     Also if it becomes too large for the weights `state` that it is to load: four times their size is allowed, since
-    parametrizations replace tensors by others.
+    parametrizations replace tensors by others. Models that other threads make meanwhile do not count.
     """
-    free, size, count = free_memory(), 0, 0
+    free, size, count, thread = free_memory(), 0, 0, threading.get_ident()
     most = (4 * len(state) + 100, 4 * sum(t.nbytes for t in state.values()) + 10_000) if state else (math.inf, math.inf)
 
     def weigh(module, name, parameter):  # before it is filled, which is what takes the memory
         nonlocal size, count
+        if threading.get_ident() != thread:  # hooks are those of all threads
+            return
         size, count = size + (0 if parameter is None else parameter.nbytes), count + 1
         if size > free:
             raise UserError(f'the model needs more memory than the {free / 2**30:.1f} GB that are free')
