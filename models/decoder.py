@@ -69,6 +69,16 @@ class Decoder(nn.Module):
         """The encoder's, in pixels; None where a feature depends on the whole image, or has been upsampled."""
         return getattr(self.encoder, 'receptive_radius', None)
 
+    def check_precision(self) -> None:
+        """Raises a UserError for weights of 16 bits: coordinates need more digits."""
+        weight = next(self.parameters(), None)  # replicas of DataParallel have none
+        if weight is not None and weight.itemsize < 4:
+            raise UserError(f'the weights are {str(weight.dtype).removeprefix("torch.")}: keep float32, and use '
+                            'torch.autocast')
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != 'latest'}  # it cannot be copied in training
+
     # --- encoding and querying
 
     def encode(self, inp: torch.Tensor) -> Features:
@@ -76,6 +86,7 @@ class Decoder(nn.Module):
 
         They belong to this model and to its weights as they are now: after a step of training they are out of date.
         """
+        self.check_precision()
         return self.make_features(self.encoder(inp), inp)
 
     def make_features(self, feat: torch.Tensor, inp: torch.Tensor,
@@ -156,6 +167,8 @@ class Decoder(nn.Module):
         cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
         return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
+    latest: Features | None = None  # of `gen_feat`
+
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""
         self.latest = self.encode(inp)
@@ -163,6 +176,8 @@ class Decoder(nn.Module):
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """LIIF's interface: `query` with the features that `gen_feat` has kept."""
+        if self.latest is None:
+            raise UserError('call gen_feat before query_rgb')
         return self.query(self.latest, coord, cell)
 
     # --- what a subclass defines

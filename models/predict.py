@@ -95,6 +95,7 @@ class Latents:
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
         check_channels(model, len(image))
+        model.check_precision()
         model.eval()  # in training SwinIR, for one, draws at random
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())

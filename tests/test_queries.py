@@ -1,6 +1,8 @@
 """How queries are put makes no difference to their colours: their order and number, threads, replicas, scales."""
 
+import copy
 import importlib
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,7 @@ from specs import assert_equal, build, each_decoder, grid, images, liif, lmlte, 
 
 from errors import UserError
 from models.liif import LIIF
+from models.predict import upscale_whole
 
 pytestmark = pytest.mark.usefixtures('seeded')
 
@@ -97,6 +100,20 @@ def test_gen_feat_and_query_rgb_are_encode_and_query_as_in_liif(spec):
     assert_equal(model.query_rgb(coord, cell), model(inp, coord, cell))
 
 
+def test_query_rgb_before_gen_feat_is_an_error():
+    with pytest.raises(UserError, match='call gen_feat before query_rgb'):
+        build(liif()).query_rgb(*scattered())
+
+
+@pytest.mark.parametrize('again', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+                         ids=['deepcopy', 'pickle'])
+def test_a_model_can_be_copied_after_gen_feat(again):
+    model, (coord, cell) = build(liif()), scattered()
+    model.gen_feat(images(4, 5))
+    other, inp = again(model), images(4, 5)
+    assert_equal(other(inp, coord, cell), model(inp, coord, cell))
+
+
 @each_decoder
 def test_replicas_in_two_threads_equal_one_model(spec, monkeypatch):
     # What DataParallel does, with the copy of parameters to other GPUs replaced by one in memory.
@@ -169,6 +186,15 @@ def test_coordinates_and_cells_may_be_of_other_types_than_the_model(spec):
     assert_equal(model(inp, coord, cell), model(inp, coord.double(), cell.double()))
     model, inp = model.float(), inp.float()
     torch.testing.assert_close(model(inp, coord.double(), cell.double()), model(inp, coord, cell), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_weights_of_16_bits_are_an_error(dtype):
+    model, (coord, cell) = build(pixel()).to(dtype), scattered()
+    for use in (lambda: model(images(4, 5).to(dtype), coord, cell),
+                lambda: upscale_whole(model, torch.rand(3, 4, 5), (8, 9))):
+        with pytest.raises(UserError, match=f'weights are {str(dtype)[6:]}: keep float32, and use torch.autocast'):
+            use()
 
 
 def test_a_decoder_of_ones_own_that_gives_other_than_colours_is_told_so():
