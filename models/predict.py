@@ -26,6 +26,14 @@ def check_channels(model: torch.nn.Module, count: int) -> None:
         raise UserError(f'the model is for images of {wanted} channel{"s" * (wanted > 1)}, not {count}')
 
 
+def check_image(image: torch.Tensor) -> None:
+    """Raises a UserError unless `image` is (C, h, w), of at least one pixel, of a type that `to_float` knows."""
+    if image.dim() != 3 or 0 in image.shape:
+        raise UserError(f'an image must be (C, h, w), at least one pixel, not {tuple(image.shape)}')
+    if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
+        raise UserError(f'an image must be uint8, uint16 or float, not {str(image.dtype).removeprefix("torch.")}')
+
+
 def parts(start: int, end: int, largest: int) -> list[tuple[int, int]]:
     """Cuts range(start, end) into the fewest even parts of at most `largest` each: [(start, end), ...]."""
     count = math.ceil((end - start) / largest)
@@ -94,6 +102,7 @@ class Latents:
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
+        check_image(image)
         check_channels(model, len(image))
         model.check_precision()
         model.eval()  # in training SwinIR, for one, draws at random
