@@ -14,6 +14,7 @@ from torch import nn
 from errors import UserError
 from models.features import Features
 from models.geometry import axis_coords, grid, neighbours, relative_cell
+from models.mlp import MLP, MLPMixture
 from models.normalisation import USUAL_NORM
 from models.pixel_grid import decode_grid, is_regular, on_device
 from models.registry import make
@@ -56,7 +57,7 @@ class Decoder(nn.Module):
                  residual: Residual):
         super().__init__()
         self.encoder = make(encoder_spec)
-        if not hasattr(self.encoder, 'out_dim'):
+        if not hasattr(self.encoder, 'out_dim') or isinstance(self.encoder, MLP | MLPMixture):
             raise UserError(f"encoder_spec: {encoder_spec['name']} is not an encoder")
         self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
         self.residual = residual
@@ -277,21 +278,6 @@ def split(coord: torch.Tensor, cell: torch.Tensor | None, size: int, dim: int) -
     """`coord` (B, Q, 2) and `cell`, as large or None, in pairs of parts that are `size` long along `dim`."""
     coords = coord.split(size, dim)
     return list(zip(coords, [None] * len(coords) if cell is None else cell.split(size, dim), strict=True))
-
-
-def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None) -> nn.Module:
-    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
-
-    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have.
-    """
-    own = spec.get('args') if isinstance(spec, dict) else None
-    follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)
-    net = make(spec, {'in_dim': in_dim, **({'out_dim': n_colors} if follows else {})})
-    if not isinstance(net, kind):
-        raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
-    if n_colors not in (None, net.out_dim):
-        raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
-    return net
 
 
 def ensemble(pred: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,8 @@ The same function as published, with the first layer's feature part computed onc
 """
 
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
-from models.mlp import MLP
+from models.decoder import Decoder, Residual, ensemble
+from models.mlp import MLP, make_net
 from models.registry import register
 
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from config import check_positive, convert
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
+from models.decoder import Decoder, Residual, ensemble
 from models.lte import Estimator, check_even, fourier, full, pairs
-from models.mlp import MLP, Linear
+from models.mlp import MLP, Linear, make_net
 from models.pixel_grid import affine, layers
-from models.registry import make, register
+from models.registry import register
 
 
 @register('lmmlp')
@@ -80,10 +80,8 @@ class Modulated(Decoder):
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
         """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
         self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, self.n_colors)
-        hypernet = make(hypernet_spec, {'in_dim': hypernet_dim, 'out_dim': self.imnet.modulations + codes})
-        if not isinstance(hypernet, MLP):
-            raise UserError(f"hypernet_spec: {hypernet_spec['name']} is none for this decoder: it must be an MLP")
-        self.hypernet = hypernet
+        self.hypernet = make_net('hypernet_spec', hypernet_spec, hypernet_dim, MLP,
+                                 out_dim=self.imnet.modulations + codes)
         self.width = self.imnet.hidden_dim
 
     def hoist_cell(self, features, cell):

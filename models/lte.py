@@ -14,8 +14,8 @@ from torch import nn
 
 from config import check_positive
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
-from models.mlp import MLP
+from models.decoder import Decoder, Residual, ensemble
+from models.mlp import MLP, make_net
 from models.registry import register
 
 

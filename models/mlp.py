@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from config import check_positive
-from models.registry import register
+from errors import UserError
+from models.registry import make, register
 
 AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
@@ -169,3 +170,19 @@ def mix_spread(c: torch.Tensor) -> Callable:
         out = h.shape[1] // c.shape[1]
         return (h * spread(out)) @ torch.eye(out, dtype=c.dtype).repeat(c.shape[1], 1)
     return mix
+
+
+def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None, **args: object) -> nn.Module:
+    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
+
+    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have. `args`: what
+    else the decoder determines. UserError for another kind; an expansion net, whose outputs are normalised, is no MLP.
+    """
+    own = spec.get('args') if isinstance(spec, dict) else None
+    follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)
+    net = make(spec, {'in_dim': in_dim, **args, **({'out_dim': n_colors} if follows else {})})
+    if not isinstance(net, kind) or isinstance(net, ExpansionNet) and not issubclass(kind, ExpansionNet):
+        raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
+    if n_colors not in (None, net.out_dim):
+        raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
+    return net
