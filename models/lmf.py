@@ -14,8 +14,8 @@ from torch import nn
 from config import check_positive, convert
 from errors import UserError
 from models.decoder import Decoder, Residual, ensemble
-from models.lte import Estimator, check_even, fourier, full, pairs
-from models.mlp import MLP, Linear, make_net
+from models.lte import Estimator, check_even, fourier, full, pairs, phases
+from models.mlp import MLP, Linear, linear, make_net
 from models.pixel_grid import affine, layers
 from models.registry import register
 
@@ -47,14 +47,14 @@ class ModulatedMLP(nn.Module):
 
     def forward(self, x: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
         """(N, in_dim) -> (N, out_dim)."""
-        for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True):
+        for layer, scale, shift in zip([*self.layers][:-1:2], *self.unpack(modulation), strict=True):
             x = F.relu(layer(x) * (1 + scale) + shift)
         return self.layers[-1](x)
 
     def modulated(self, modulation: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Weight (N, out, in) and bias (N, out) of each layer, with the modulation multiplied in."""
         found = [((1 + scale).unsqueeze(2) * layer.weight, (1 + scale) * layer.bias + shift)
-                 for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True)]
+                 for layer, scale, shift in zip([*self.layers][:-1:2], *self.unpack(modulation), strict=True)]
         last = self.layers[-1]
         count = len(modulation)
         return [*found, (last.weight.to(modulation.dtype).expand(count, -1, -1),
@@ -158,13 +158,14 @@ class LMLTE(Modulated, Estimator):
             self.imphase = nn.Linear(2, width // 2, bias=False)
         self.gathered = ('modulation', 'codes') if mod_input else ('modulation', 'coef', 'freq')
         self.make_nets(imnet_spec, hypernet_spec, width, hidden_dim, 2 * width if mod_input else 0)
+        self.width = max(width, self.imnet.hidden_dim)
 
     def hypernet_start(self, features, cell):
         coef, freq = features.rows('coef'), pairs(features.rows('freq'))
         shape = features.feat.shape
-        phase = full(self.phase(self.shared_cell(features, cell))).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
+        phase = phases(self.phase, self.shared_cell(features, cell)).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
         waves = fourier(coef, freq, phase, freq.new_ones(1, 2))
-        return self.hypernet.layers[0](waves).view(shape[0], *shape[2:], -1)
+        return linear(waves, *self.hypernet.first).view(shape[0], *shape[2:], -1)
 
     def estimate(self, hoisted):
         if not self.mod_input:

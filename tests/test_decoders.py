@@ -16,6 +16,9 @@ from specs import (
     grid,
     images,
     liif,
+    lmlte,
+    lte,
+    lte_fast,
     metasr,
     parameters,
     pixel,
@@ -131,6 +134,24 @@ def test_without_cell_decode_a_query_needs_no_cell(spec):
     spec['args']['cell_decode'] = False
     model, inp, (coord, cell) = build(spec), images(4, 5), scattered()
     assert_equal(model.query(model.encode(inp), coord), model(inp, coord, cell))
+
+
+@pytest.mark.parametrize('spec', [lte(), lte_fast(), lmlte(), lmlte(mod_input=False)],
+                         ids=['lte', 'lte-fast', 'lmlte', 'lmlte-plain'])
+def test_phases_have_the_digits_of_float32_in_bf16(spec):
+    model, inp, (coord, cell) = build(spec).float(), images(4, 5).float(), scattered()
+    seen = []
+    for layer in (model.phase, getattr(model, 'imphase', None)):
+        if layer is not None:
+            layer.register_forward_hook(lambda module, args, out: seen.append(
+                (out, (args[0].double() @ module.weight.double().t()))))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        features = model.encode(inp)
+        model.query(features, coord.float(), cell.float())
+        model.query_whole(features, (9, 7))
+    assert len(seen) >= 2
+    for phases, exact in seen:
+        torch.testing.assert_close(phases.double(), exact, rtol=1e-5, atol=1e-6)
 
 
 # --- gradients -----------------------------------------------------------------------------------------------------
