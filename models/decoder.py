@@ -1,8 +1,8 @@
 """What the decoders share: encode once, then colour any coordinate from its nearest latent codes.
 
-The input of every decoder's network is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A network's
-first layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per
-latent pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
+The input of LIIF's and A-LIIF's networks is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A first
+layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per latent
+pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
 """
 
 from typing import Literal
@@ -92,7 +92,11 @@ class Decoder(nn.Module):
 
     def make_features(self, feat: torch.Tensor, inp: torch.Tensor,
                       window: tuple[int, int, int, int] | None = None) -> Features:
-        """`Features` of a feature map computed before; by default that of whole images."""
+        """`Features` of a map `feat` (B, C, h, w) that the encoder has made of the images `inp`.
+
+        inp: (B, n_colors, h, w), or another size if the encoder has an upsampler. `window`: see `Features`; by default
+        the map is that of whole images.
+        """
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat), torch.is_grad_enabled())
 
     def trainable(self, features: Features) -> Features:
@@ -196,7 +200,10 @@ class Decoder(nn.Module):
         return features
 
     def decode(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        """The network's colours (B, Q, n_colors): what is computed for each query."""
+        """The network's colours (B, Q, n_colors): what is computed for each query.
+
+        coord (B, Q, 2) and cell, as large, have been checked; `cell` is None if it was not given to `query`.
+        """
         raise NotImplementedError
 
     # whether `decode_pixels`, a faster way to decode a grid, gives what `decode` does. Not inherited: a subclass may

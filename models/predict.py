@@ -154,16 +154,16 @@ def set_tile(model: Decoder, tile: int) -> None:
     """
     window = getattr(getattr(model, 'encoder', None), 'window', None)
     if window is None:
-        raise UserError('--tile is for models with SwinIR: other encoders have tiles of their own, or need the whole '
-                        'image')
+        raise UserError('a tile can be set for models with SwinIR: other encoders have tiles of their own, or need the '
+                        'whole image')
     if tile < 1 or tile % window:
-        raise UserError(f'--tile must be a multiple of {window}, the side of a window, not {tile}')
+        raise UserError(f'tile must be a multiple of {window}, the side of a window, not {tile}')
     model.encoder.tile, model.encoder.receptive_radius = tile, OVERLAP
 
 
 @torch.no_grad()
 def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
-            clip: bool = False) -> Iterator[Block]:
+                   clip: bool = False) -> Iterator[Block]:
     """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
     Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a
