@@ -99,13 +99,6 @@ class Decoder(nn.Module):
         """
         return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat), torch.is_grad_enabled())
 
-    def trainable(self, features: Features) -> Features:
-        """`features`, but hoisted anew if the decoder needs gradients and they were made without (a frozen encoder)."""
-        if features.grad or not torch.is_grad_enabled():
-            return features
-        feat, inp = (x.clone() if x.is_inference() else x for x in (features.feat, features.inp))
-        return self.make_features(feat, inp, features.window)
-
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
 
@@ -122,21 +115,6 @@ class Decoder(nn.Module):
             raise UserError(f'decode must give colours (B, Q, n_colors), {(*coord.shape[:2], self.n_colors)}, not '
                             f'{tuple(pred.shape)}')
         return pred + features.sample_input(coord) if self.residual else pred
-
-    def checked(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> tuple:
-        """`coord` and `cell` as `decode` takes them: (B, Q, 2) both, with no fewer digits than float32."""
-        batch, dtype = len(features.feat), torch.promote_types(features.feat.dtype, torch.float32)
-        if coord.dim() != 3 or coord.shape[::2] != (batch, 2):
-            raise UserError(f'coord must be (B, Q, 2), with B = {batch}, the number of images, not '
-                            f'{tuple(coord.shape)}')
-        if cell is None:
-            if self.cell_decode:
-                raise UserError("the model needs cell, the size of the target's pixels, (B, Q, 2) like coord")
-            return coord.to(dtype), None
-        if cell.dim() != 3 or cell.shape[::2] != (batch, 2) or cell.shape[1] not in (1, coord.shape[1]):
-            raise UserError(f'cell must be (B, Q, 2) like coord, {tuple(coord.shape)}, or (B, 1, 2), not '
-                            f'{tuple(cell.shape)}')
-        return coord.to(dtype), cell.to(dtype).expand_as(coord)
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours (B, H, W, n_colors) at all pairs of coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
@@ -221,6 +199,26 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     # --- ways through `decode`
+
+    def checked(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> tuple:
+        """`coord` and `cell` as `decode` takes them: (B, Q, 2) both, with no fewer digits than float32."""
+        batch, dtype = len(features.feat), torch.promote_types(features.feat.dtype, torch.float32)
+        if coord.dim() != 3 or coord.shape[::2] != (batch, 2):
+            raise UserError(f'coord must be (B, Q, 2), with B = {batch}, the number of images, not {(*coord.shape,)}')
+        if cell is None:
+            if self.cell_decode:
+                raise UserError("the model needs cell, the size of the target's pixels, (B, Q, 2) like coord")
+            return coord.to(dtype), None
+        if cell.dim() != 3 or cell.shape[::2] != (batch, 2) or cell.shape[1] not in (1, coord.shape[1]):
+            raise UserError(f'cell must be (B, Q, 2) like coord, {(*coord.shape,)}, or (B, 1, 2), not {(*cell.shape,)}')
+        return coord.to(dtype), cell.to(dtype).expand_as(coord)
+
+    def trainable(self, features: Features) -> Features:
+        """`features`, but hoisted anew if the decoder needs gradients and they were made without (a frozen encoder)."""
+        if features.grad or not torch.is_grad_enabled():
+            return features
+        feat, inp = (x.clone() if x.is_inference() else x for x in (features.feat, features.inp))
+        return self.make_features(feat, inp, features.window)
 
     def decode_in_chunks(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` without gradients, a chunk of the queries at a time."""
