@@ -51,7 +51,8 @@ def load(name: str) -> object:
 
     `model.upscale(image, scale=3.7)`, or with `size=(H, W)`, is `models.upscale_pil` for a PIL image.
     `model(inp, coord, cell)` is LIIF's interface: inp (B, 3, h, w) in [-1, 1]; coord and cell (B, Q, 2); the result is
-    colours (B, Q, 3) in [-1, 1].
+    colours (B, Q, 3) in [-1, 1]. Its classes are in no importable module, so it cannot be pickled whole: save its
+    `state_dict()`.
     """
     models = package()
     model = models.load_pretrained(name)

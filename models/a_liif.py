@@ -11,10 +11,10 @@ import types
 import torch
 
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
+from models.decoder import Decoder, Residual, ensemble
 from models.features import Features
 from models.kernels import usable
-from models.mlp import ExpansionNet, MLPMixture
+from models.mlp import ExpansionNet, MLPMixture, make_net
 from models.pixel_grid import affine, layers
 from models.registry import register
 

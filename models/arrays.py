@@ -15,8 +15,9 @@ def upscale(model: Decoder, image: np.ndarray, scale: float | None = None, size:
     """`image` (h, w) or (h, w, C) `scale` times as large, or at `size`, (H, W) or the longer side, of the same type.
 
     It is uint8, uint16 or float32. `data_range`: the value of white where it is not 255, 65535 or 1, as in training;
-    black is 0. `self_ensemble` takes the mean of 8 flips and transposes. Raises UserError for sizes below the image's,
-    another type, values outside of the range, and another number of channels than the model's.
+    black is 0. `self_ensemble` takes the mean of 8 flips and transposes. Leaves the model in evaluation mode. Raises
+    UserError for sizes below the image's, another type, values outside of the range, and another number of channels
+    than the model's.
     """
     array = checked(image)
     reader = Reader('all', data_range)

@@ -1,4 +1,4 @@
-"""Translates checkpoints of other code: specs of the LIIF and A-LIIF authors, mmagic's LIIF, bare state dicts."""
+"""Translates checkpoints of other code: specs of LIIF, A-LIIF, LTE and LMF, mmagic's LIIF, bare state dicts."""
 
 import re
 
@@ -20,9 +20,11 @@ def from_published(spec: dict) -> dict:
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
     tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use,
-    and SwinIR keeps tables that follow from its window.
+    and SwinIR keeps tables that follow from its window. LMF's specs have a `cmsr_spec`, which is allowed to be null.
     """
     spec = dict(spec)
+    if (spec.get('args') or {}).get('cmsr_spec', '') is None:
+        spec['args'] = {key: value for key, value in spec['args'].items() if key != 'cmsr_spec'}
     published = 'basis_spec' in (spec.get('args') or {})
     if published:
         args = dict(spec['args'])
@@ -32,8 +34,11 @@ def from_published(spec: dict) -> dict:
                 'out_dim': expansion['out_dim'], 'hidden_list': expansion['hidden_list']}}
             args['imnet_spec'] = {'name': 'mlp-mixture', 'args': {
                 'K': basis['basis_num'], 'out_dim': imnet['out_dim'], 'hidden_list': imnet['hidden_list']}}
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise UserError(f'the spec of a published A-LIIF lacks {error}') from None
+        except TypeError:
+            raise UserError('pdn_spec, basis_spec and imnet_spec of a published A-LIIF must be specs, name and args, '
+                            'and args keys and values') from None
         spec.update(name='a-liif', args=args)
     if 'sd' in spec:
         swinir = 'swinir' in (spec.get('name'), encoder_name(spec))

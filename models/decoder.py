@@ -1,8 +1,8 @@
 """What the decoders share: encode once, then colour any coordinate from its nearest latent codes.
 
-The input of every decoder's network is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A network's
-first layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per
-latent pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
+The input of LIIF's and A-LIIF's networks is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A first
+layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per latent
+pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
 """
 
 from typing import Literal
@@ -14,8 +14,9 @@ from torch import nn
 from errors import UserError
 from models.features import Features
 from models.geometry import axis_coords, grid, neighbours, relative_cell
+from models.mlp import MLP, MLPMixture
 from models.normalisation import USUAL_NORM
-from models.pixel_grid import decode_grid, on_device
+from models.pixel_grid import decode_grid, is_regular, on_device
 from models.registry import make
 
 Residual = Literal['bilinear'] | None
@@ -48,11 +49,15 @@ class Decoder(nn.Module):
     # them): large images are decoded in bands, each of which includes these
     reach = 0
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.pixelwise = vars(cls).get('pixelwise', False)
+
     def __init__(self, encoder_spec: dict, local_ensemble: bool, feat_unfold: bool, cell_decode: bool,
                  residual: Residual):
         super().__init__()
         self.encoder = make(encoder_spec)
-        if not hasattr(self.encoder, 'out_dim'):
+        if not hasattr(self.encoder, 'out_dim') or isinstance(self.encoder, MLP | MLPMixture):
             raise UserError(f"encoder_spec: {encoder_spec['name']} is not an encoder")
         self.local_ensemble, self.feat_unfold, self.cell_decode = local_ensemble, feat_unfold, cell_decode
         self.residual = residual
@@ -65,23 +70,50 @@ class Decoder(nn.Module):
         """The encoder's, in pixels; None where a feature depends on the whole image, or has been upsampled."""
         return getattr(self.encoder, 'receptive_radius', None)
 
+    def check_precision(self) -> None:
+        """Raises a UserError for weights of 16 bits: coordinates need more digits."""
+        weight = next(self.parameters(), None)  # replicas of DataParallel have none
+        if weight is not None and weight.itemsize < 4:
+            raise UserError(f'the weights are {str(weight.dtype).removeprefix("torch.")}: keep float32, and use '
+                            'torch.autocast')
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != 'latest'}  # it cannot be copied in training
+
     # --- encoding and querying
 
     def encode(self, inp: torch.Tensor) -> Features:
-        """The features of the images `inp` (B, n_colors, h, w), for queries at any scale."""
+        """The features of the images `inp` (B, n_colors, h, w), for queries at any scale.
+
+        They belong to this model and to its weights as they are now: after a step of training they are out of date.
+        """
+        self.check_precision()
         return self.make_features(self.encoder(inp), inp)
 
     def make_features(self, feat: torch.Tensor, inp: torch.Tensor,
                       window: tuple[int, int, int, int] | None = None) -> Features:
-        """`Features` of a feature map computed before; by default that of whole images."""
-        return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat))
+        """`Features` of a map `feat` (B, C, h, w) that the encoder has made of the images `inp`.
+
+        inp: (B, n_colors, h, w), or another size if the encoder has an upsampler. `window`: see `Features`; by default
+        the map is that of whole images.
+        """
+        return Features(feat, inp, window or (0, 0, *feat.shape[-2:]), self.hoist(feat), torch.is_grad_enabled())
 
     def query(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
 
-        cell: (B, Q, 2), the size (2 / H, 2 / W) of the target's pixels.
+        cell: (B, Q, 2) or (B, 1, 2), the size (2 / H, 2 / W) of the target's pixels; None is allowed without
+        `cell_decode`. A-LIIF in pixel space, LM-LIIF and LM-LTE need one cell for all queries of an image: others are
+        a RuntimeError. UserError for other shapes.
         """
+        coord, cell = self.checked(features, coord, cell)
+        if coord.shape[1] == 0:
+            return coord.new_empty(len(coord), 0, self.n_colors)
+        features = self.trainable(features)
         pred = (self.decode_with_gradients if torch.is_grad_enabled() else self.decode_in_chunks)(features, coord, cell)
+        if pred.shape != (*coord.shape[:2], self.n_colors):
+            raise UserError(f'decode must give colours (B, Q, n_colors), {(*coord.shape[:2], self.n_colors)}, not '
+                            f'{tuple(pred.shape)}')
         return pred + features.sample_input(coord) if self.residual else pred
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
@@ -92,7 +124,8 @@ class Decoder(nn.Module):
         def queries():
             return grid(on_device(y, cell.device), on_device(x, cell.device), len(features.feat))
 
-        if self.pixelwise:
+        if self.pixelwise and is_regular(y, x):
+            features = self.trainable(features)
             pred = decode_grid(self, features, y, x, cell)
             return pred + features.sample_input(queries()).view_as(pred) if self.residual else pred
         coord = queries()
@@ -102,8 +135,11 @@ class Decoder(nn.Module):
                 size: tuple[int, int] | None = None) -> torch.Tensor:
         """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of the size `cell`.
 
-        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size.
+        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size. See
+        `query` for what `cell` may be. UserError for both, or none, of `coord` and `size`.
         """
+        if (coord is None) == (size is None):
+            raise UserError('either coord (and cell) or size is needed')
         features = self.encode(inp)
         if size is None:
             return self.query(features, coord, cell)
@@ -114,6 +150,8 @@ class Decoder(nn.Module):
         cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
         return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
+    latest: Features | None = None  # of `gen_feat`
+
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""
         self.latest = self.encode(inp)
@@ -121,6 +159,8 @@ class Decoder(nn.Module):
 
     def query_rgb(self, coord: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """LIIF's interface: `query` with the features that `gen_feat` has kept."""
+        if self.latest is None:
+            raise UserError('call gen_feat before query_rgb')
         return self.query(self.latest, coord, cell)
 
     # --- what a subclass defines
@@ -132,15 +172,20 @@ class Decoder(nn.Module):
     def hoist_cell(self, features: Features, cell: torch.Tensor | None) -> Features:
         """`features` plus what is computed once per latent pixel for one `cell`; by default nothing.
 
-        cell: (B, Q, 2), the same for all queries of an image.
+        cell: (B, Q, 2), the same for all queries of an image. Compute each pixel on its own: on grids `features` is a
+        row of pixels that are no neighbours, which `hoist` alone sees in their places.
         """
         return features
 
     def decode(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        """The network's colours (B, Q, n_colors): what is computed for each query."""
+        """The network's colours (B, Q, n_colors): what is computed for each query.
+
+        coord (B, Q, 2) and cell, as large, have been checked; `cell` is None if it was not given to `query`.
+        """
         raise NotImplementedError
 
-    # whether `decode_pixels`, a faster way to decode a grid, is defined
+    # whether `decode_pixels`, a faster way to decode a grid, gives what `decode` does. Not inherited: a subclass may
+    # compute something else, so it says so anew where this still holds
     pixelwise = False
     # about how many numbers per query `decode_pixels` holds between two layers
     width = 16
@@ -155,23 +200,39 @@ class Decoder(nn.Module):
 
     # --- ways through `decode`
 
+    def checked(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> tuple:
+        """`coord` and `cell` as `decode` takes them: (B, Q, 2) both, with no fewer digits than float32."""
+        batch, dtype = len(features.feat), torch.promote_types(features.feat.dtype, torch.float32)
+        if coord.dim() != 3 or coord.shape[::2] != (batch, 2):
+            raise UserError(f'coord must be (B, Q, 2), with B = {batch}, the number of images, not {(*coord.shape,)}')
+        if cell is None:
+            if self.cell_decode:
+                raise UserError("the model needs cell, the size of the target's pixels, (B, Q, 2) like coord")
+            return coord.to(dtype), None
+        if cell.dim() != 3 or cell.shape[::2] != (batch, 2) or cell.shape[1] not in (1, coord.shape[1]):
+            raise UserError(f'cell must be (B, Q, 2) like coord, {(*coord.shape,)}, or (B, 1, 2), not {(*cell.shape,)}')
+        return coord.to(dtype), cell.to(dtype).expand_as(coord)
+
+    def trainable(self, features: Features) -> Features:
+        """`features`, but hoisted anew if the decoder needs gradients and they were made without (a frozen encoder)."""
+        if features.grad or not torch.is_grad_enabled():
+            return features
+        feat, inp = (x.clone() if x.is_inference() else x for x in (features.feat, features.inp))
+        return self.make_features(feat, inp, features.window)
+
     def decode_in_chunks(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` without gradients, a chunk of the queries at a time."""
         features = self.hoist_cell(features, cell)
         step = max(1, chunk_size(coord.device) // coord.shape[0])
-        coords = coord.split(step, dim=1)
-        cells = [None] * len(coords) if cell is None else cell.split(step, dim=1)
-        return torch.cat([self.decode(features, *chunk) for chunk in zip(coords, cells, strict=True)], dim=1)
+        return torch.cat([self.decode(features, *part) for part in split(coord, cell, step, dim=1)], dim=1)
 
     def decode_with_gradients(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """`decode` with gradients, on a CPU a few images at a time, so that activations stay in cache."""
         if coord.device.type != 'cpu' or torch.compiler.is_compiling():
             return self.decode(self.hoist_cell(features, cell), coord, cell)
         images = max(1, chunk_size(coord.device) // coord.shape[1])
-        coords = coord.split(images)
-        cells = [None] * len(coords) if cell is None else cell.split(images)
-        return torch.cat([self.decode(self.hoist_cell(part, cell), coord, cell)
-                          for part, coord, cell in zip(features.split(images), coords, cells, strict=True)])
+        return torch.cat([self.decode(self.hoist_cell(part, cell), coord, cell) for part, (coord, cell)
+                          in zip(features.split(images), split(coord, cell, images, dim=0), strict=True)])
 
     # --- pieces for `hoist` and `decode`
 
@@ -218,19 +279,10 @@ class Decoder(nn.Module):
         return relative_cell(cell[:, :1], features.window[2:])
 
 
-def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None) -> nn.Module:
-    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
-
-    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have.
-    """
-    own = spec.get('args') if isinstance(spec, dict) else None
-    follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)
-    net = make(spec, {'in_dim': in_dim, **({'out_dim': n_colors} if follows else {})})
-    if not isinstance(net, kind):
-        raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
-    if n_colors not in (None, net.out_dim):
-        raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
-    return net
+def split(coord: torch.Tensor, cell: torch.Tensor | None, size: int, dim: int) -> list[tuple]:
+    """`coord` (B, Q, 2) and `cell`, as large or None, in pairs of parts that are `size` long along `dim`."""
+    coords = coord.split(size, dim)
+    return list(zip(coords, [None] * len(coords) if cell is None else cell.split(size, dim), strict=True))
 
 
 def ensemble(pred: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:

@@ -66,6 +66,8 @@ class ResidualEncoder(nn.Module):
 class EDSR(ResidualEncoder):
     """EDSR; by default the large one, 32 blocks of 256 features. `rgb_range` has no effect (published specs have it).
 
+    `n_resblocks`: number of blocks; `n_feats`: their width; `res_scale`: factor of what a block adds to its input.
+    `scale`: that of the upsampler, which `no_upsampling` leaves out: a power of two or 3.
     `n_colors`: channels of the images; in training it follows the data where it is not given.
     `receptive_radius`: how many pixels around its own a feature depends on; None with the upsampler.
     """

@@ -15,11 +15,13 @@ class Features:
     upsampler.
     window: (top, left, height, width): where `feat` begins in the latent map of the whole images, and that map's size.
     hoisted: what the decoder has computed from it once per latent pixel, (B, h, w, n) each, by name.
+    grad: whether gradients were enabled while it was.
     """
     feat: torch.Tensor
     inp: torch.Tensor
     window: tuple[int, int, int, int]
     hoisted: dict[str, torch.Tensor]
+    grad: bool
 
     def rows(self, name: str) -> torch.Tensor:
         """What is hoisted as `name`, a row for each latent pixel: (B*h*w, n)."""
@@ -55,12 +57,12 @@ class Features:
         """The latent pixels of all images in parts of `count` each, as images of one row; the last may have fewer."""
         feats = self.feat.transpose(0, 1).flatten(1)[None, :, None].split(count, dim=3)
         parts = {name: self.rows(name)[None, None].split(count, dim=2) for name in self.hoisted}
-        return [Features(feat, self.inp, self.window, {name: parts[name][i] for name in parts})
+        return [dataclasses.replace(self, feat=feat, hoisted={name: parts[name][i] for name in parts})
                 for i, feat in enumerate(feats)]
 
     def split(self, images: int) -> list['Features']:
         """The batch in parts of `images` images each; the last may have fewer."""
         feats, inps = self.feat.split(images), self.inp.split(images)
         parts = {name: tensor.split(images) for name, tensor in self.hoisted.items()}
-        return [Features(feat, inp, self.window, {name: parts[name][i] for name in parts})
+        return [dataclasses.replace(self, feat=feat, inp=inp, hoisted={name: parts[name][i] for name in parts})
                 for i, (feat, inp) in enumerate(zip(feats, inps, strict=True))]

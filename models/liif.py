@@ -4,8 +4,8 @@ The same function as published, with the first layer's feature part computed onc
 """
 
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
-from models.mlp import MLP
+from models.decoder import Decoder, Residual, ensemble
+from models.mlp import MLP, make_net
 from models.registry import register
 
 
@@ -19,7 +19,7 @@ class LIIF(Decoder):
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict | None = None, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, residual: Residual = None):
-        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode, residual)
+        super().__init__(encoder_spec, local_ensemble, feat_unfold, cell_decode and imnet_spec is not None, residual)
         self.imnet = None
         if imnet_spec is not None:
             self.imnet = make_net('imnet_spec', imnet_spec, self.in_dim, MLP, self.n_colors)

@@ -13,11 +13,11 @@ from torch import nn
 
 from config import check_positive, convert
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
-from models.lte import Estimator, check_even, fourier, full, pairs
-from models.mlp import MLP, Linear
+from models.decoder import Decoder, Residual, ensemble
+from models.lte import Estimator, check_even, fourier, full, pairs, phases
+from models.mlp import MLP, Linear, linear, make_net
 from models.pixel_grid import affine, layers
-from models.registry import make, register
+from models.registry import register
 
 
 @register('lmmlp')
@@ -47,14 +47,14 @@ class ModulatedMLP(nn.Module):
 
     def forward(self, x: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
         """(N, in_dim) -> (N, out_dim)."""
-        for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True):
+        for layer, scale, shift in zip([*self.layers][:-1:2], *self.unpack(modulation), strict=True):
             x = F.relu(layer(x) * (1 + scale) + shift)
         return self.layers[-1](x)
 
     def modulated(self, modulation: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Weight (N, out, in) and bias (N, out) of each layer, with the modulation multiplied in."""
         found = [((1 + scale).unsqueeze(2) * layer.weight, (1 + scale) * layer.bias + shift)
-                 for layer, scale, shift in zip(self.layers[:-1:2], *self.unpack(modulation), strict=True)]
+                 for layer, scale, shift in zip([*self.layers][:-1:2], *self.unpack(modulation), strict=True)]
         last = self.layers[-1]
         count = len(modulation)
         return [*found, (last.weight.to(modulation.dtype).expand(count, -1, -1),
@@ -71,16 +71,17 @@ def render_width(spec: dict) -> int:
 class Modulated(Decoder):
     """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
 
-    pixelwise = True
     clip_cell = True
+
+    @property
+    def pixelwise(self):
+        return type(self.imnet) is ModulatedMLP  # a subclass of it may compute something else
 
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
         """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
         self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, self.n_colors)
-        hypernet = make(hypernet_spec, {'in_dim': hypernet_dim, 'out_dim': self.imnet.modulations + codes})
-        if not isinstance(hypernet, MLP):
-            raise UserError(f"hypernet_spec: {hypernet_spec['name']} is none for this decoder: it must be an MLP")
-        self.hypernet = hypernet
+        self.hypernet = make_net('hypernet_spec', hypernet_spec, hypernet_dim, MLP,
+                                 out_dim=self.imnet.modulations + codes)
         self.width = self.imnet.hidden_dim
 
     def hoist_cell(self, features, cell):
@@ -99,6 +100,8 @@ class LMLIIF(Modulated):
     """LM-LIIF. `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's
     out_dim follow from the rest. `mod_input`: the render net sees a code from the hypernet instead of the feature.
     """
+
+    pixelwise = Modulated.pixelwise
 
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, local_ensemble: bool = True,
                  feat_unfold: bool = True, cell_decode: bool = True, mod_input: bool = False,
@@ -140,6 +143,8 @@ class LMLTE(Modulated, Estimator):
     takes the latter's amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
     """
 
+    pixelwise = Modulated.pixelwise
+
     def __init__(self, encoder_spec: dict, imnet_spec: dict, hypernet_spec: dict, hidden_dim: int = 128,
                  local_ensemble: bool = True, cell_decode: bool = True, mod_input: bool = False,
                  residual: Residual = 'bilinear'):
@@ -153,13 +158,14 @@ class LMLTE(Modulated, Estimator):
             self.imphase = nn.Linear(2, width // 2, bias=False)
         self.gathered = ('modulation', 'codes') if mod_input else ('modulation', 'coef', 'freq')
         self.make_nets(imnet_spec, hypernet_spec, width, hidden_dim, 2 * width if mod_input else 0)
+        self.width = max(width, self.imnet.hidden_dim)
 
     def hypernet_start(self, features, cell):
         coef, freq = features.rows('coef'), pairs(features.rows('freq'))
         shape = features.feat.shape
-        phase = full(self.phase(self.shared_cell(features, cell))).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
+        phase = phases(self.phase, self.shared_cell(features, cell)).expand(-1, shape[2] * shape[3], -1).flatten(0, 1)
         waves = fourier(coef, freq, phase, freq.new_ones(1, 2))
-        return self.hypernet.layers[0](waves).view(shape[0], *shape[2:], -1)
+        return linear(waves, *self.hypernet.first).view(shape[0], *shape[2:], -1)
 
     def estimate(self, hoisted):
         if not self.mod_input:

@@ -14,14 +14,20 @@ from torch import nn
 
 from config import check_positive
 from errors import UserError
-from models.decoder import Decoder, Residual, ensemble, make_net
-from models.mlp import MLP
+from models.decoder import Decoder, Residual, ensemble
+from models.mlp import MLP, make_net
 from models.registry import register
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
     """`x`, in float32 if it is bf16, whose few digits do not suffice for phases of many turns."""
     return x.float() if x.dtype == torch.bfloat16 else x
+
+
+def phases(layer: nn.Linear, rel_cell: torch.Tensor) -> torch.Tensor:
+    """The phases (..., D / 2) that `layer` gives for relative cells (..., 2), not in bf16 even under autocast."""
+    with torch.autocast(rel_cell.device.type, enabled=False):
+        return layer(rel_cell)
 
 
 def fourier(coef: torch.Tensor, freq: torch.Tensor, phase: torch.Tensor, rel_coord: torch.Tensor) -> torch.Tensor:
@@ -71,12 +77,11 @@ class Estimator(Decoder):
     `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
     """
 
-    pixelwise = True
     clip_cell = True
     layout = staticmethod(pairs)
     gathered = 'coef', 'freq'  # which hoisted tensors a query needs from its codes
 
-    def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual, local_ensemble: bool = True):
+    def __init__(self, encoder_spec: dict, hidden_dim: int, residual: Residual, local_ensemble: bool):
         super().__init__(encoder_spec, local_ensemble, feat_unfold=False, cell_decode=True, residual=residual)
         check_positive(hidden_dim=hidden_dim)
         check_even(hidden_dim)
@@ -97,12 +102,12 @@ class Estimator(Decoder):
         rel_coord, rel_cell = self.local_input(features, rel_coord, cell).split(2, dim=-1)
         hoisted = {name: features.rows(name).index_select(0, index.flatten()) for name in self.gathered}
         coef, freq, phase = self.estimate(hoisted)
-        waves = fourier(coef, freq, full(phase(rel_cell)), rel_coord)
+        waves = fourier(coef, freq, phases(phase, rel_cell), rel_coord)
         return ensemble(self.render(waves, hoisted), areas)
 
     def decode_pixels(self, hoisted, rel_cell, rel_y, rel_x):
         coef, freq, phase = self.estimate(hoisted)
-        waves = fourier_on_pixels(coef, freq, full(phase(rel_cell)).expand(len(rel_y), -1), rel_y, rel_x)
+        waves = fourier_on_pixels(coef, freq, phases(phase, rel_cell).expand(len(rel_y), -1), rel_y, rel_x)
         return self.render_pixels(waves.flatten(1, 2), hoisted)
 
     def render(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -118,8 +123,11 @@ class Estimator(Decoder):
 class LTE(Estimator):
     """`imnet_spec`: the MLP (its in_dim is hidden_dim)."""
 
-    def __init__(self, encoder_spec: dict, imnet_spec: dict, hidden_dim: int = 256, residual: Residual = 'bilinear'):
-        super().__init__(encoder_spec, hidden_dim, residual)
+    pixelwise = True
+
+    def __init__(self, encoder_spec: dict, imnet_spec: dict, hidden_dim: int = 256, residual: Residual = 'bilinear',
+                 local_ensemble: bool = True):
+        super().__init__(encoder_spec, hidden_dim, residual, local_ensemble)
         self.imnet = make_net('imnet_spec', imnet_spec, hidden_dim, MLP, self.n_colors)
 
     def render(self, waves, hoisted):
@@ -133,11 +141,12 @@ class LTEFast(Estimator):
     Its frequencies are halves, not pairs.
     """
 
+    pixelwise = True
     layout = staticmethod(halves)
 
     def __init__(self, encoder_spec: dict, num_layer: int = 3, hidden_dim: int = 256, out_dim: int = 3,
-                 residual: Residual = 'bilinear'):
-        super().__init__(encoder_spec, hidden_dim, residual)
+                 residual: Residual = 'bilinear', local_ensemble: bool = True):
+        super().__init__(encoder_spec, hidden_dim, residual, local_ensemble)
         check_positive(num_layer=num_layer)
         if out_dim not in (3, self.n_colors):  # all published specs say 3
             raise UserError(f'out_dim must be {self.n_colors}, for the colours, not {out_dim}')

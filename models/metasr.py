@@ -42,7 +42,7 @@ class MetaSR(Decoder):
             inputs.append((corner[..., axis] - (centre(index, size, coord.dtype) - 1 / size)) * size / 2)
 
         hidden = torch.stack((*inputs, cell[..., 0] * h / 2), dim=-1).flatten(0, 1)
-        for layer in self.imnet.layers[:-1]:
+        for layer in [*self.imnet.layers][:-1]:
             hidden = layer(hidden)
         hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)
         rows = features.rows('last').index_select(0, features.flat_index(*indices).flatten())

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from config import check_positive
-from models.registry import register
+from errors import UserError
+from models.registry import make, register
 
 AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
@@ -27,7 +28,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x W^T + b, (N, in) -> (N, out), on a CPU with AVX-512 as a 1x1 convolution.
+    """x W^T + b, (..., in) -> (..., out); of x (N, in) on a CPU with AVX-512 as a 1x1 convolution.
 
     The product is then computed by oneDNN instead of MKL, which in float32 uses half the vector width of AMD CPUs; in
     bf16 this avoids a copy of the bias, but its backward pass is slower.
@@ -47,7 +48,7 @@ def traced() -> bool:
 def convolves(x: torch.Tensor) -> bool:
     """Whether `linear` is faster as a convolution (measured on a Zen 5; a convolution of nothing is an error)."""
     quick = x.dtype == torch.float32 or x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
-    return AVX512 and x.device.type == 'cpu' and quick and x.shape[0] > 0
+    return AVX512 and x.device.type == 'cpu' and quick and x.dim() == 2 and x.shape[0] > 0
 
 
 def check_widths(out_dim: int, hidden_list: list[int]) -> None:
@@ -78,7 +79,7 @@ class MLP(nn.Module):
 
     def after_first(self, h: torch.Tensor) -> torch.Tensor:
         """The output (N, out_dim), from that of the first layer, (N, out)."""
-        for layer in self.layers[1:]:
+        for layer in [*self.layers][1:]:  # a slice of the Sequential would be a module made anew
             h = layer(h)
         return h
 
@@ -169,3 +170,19 @@ def mix_spread(c: torch.Tensor) -> Callable:
         out = h.shape[1] // c.shape[1]
         return (h * spread(out)) @ torch.eye(out, dtype=c.dtype).repeat(c.shape[1], 1)
     return mix
+
+
+def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None, **args: object) -> nn.Module:
+    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
+
+    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have. `args`: what
+    else the decoder determines. UserError for another kind; an expansion net, whose outputs are normalised, is no MLP.
+    """
+    own = spec.get('args') if isinstance(spec, dict) else None
+    follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)
+    net = make(spec, {'in_dim': in_dim, **args, **({'out_dim': n_colors} if follows else {})})
+    if not isinstance(net, kind) or isinstance(net, ExpansionNet) and not issubclass(kind, ExpansionNet):
+        raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
+    if n_colors not in (None, net.out_dim):
+        raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
+    return net

@@ -4,6 +4,9 @@
     big = upscale_pil(model, Image.open('photo.jpg'), scale=3.7)
 """
 
+import contextlib
+import numbers
+import operator
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from errors import UserError, size_text
+from errors import UserError, shown, size_text
 from models.decoder import Decoder
 from models.predict import Block, upscale_blocks, upscale_ensemble
 from pictures.deep import Deep
@@ -25,21 +28,32 @@ LARGEST = 1e6  # scale; larger than any memory can hold
 def target_size(shape: tuple, scale: float | None = None, size: tuple | int | None = None) -> tuple:
     """The size (H, W) of a picture of `shape` (h, w) upscaled by `scale`, or to `size`: (H, W), or the longer side.
 
-    Raises UserError for a size that is smaller than the picture.
+    Raises UserError for a size that is smaller than the picture, or no whole numbers.
     """
     if (scale is None) == (size is None):
         raise UserError('either a scale or a size is needed')
     if size is None:
-        if not 1 <= scale <= LARGEST:
-            raise UserError(f'scale must be at least 1 and at most {LARGEST:g}, not {scale:g}')
+        if not isinstance(scale, numbers.Real) or not 1 <= scale <= LARGEST:
+            raise UserError(f'scale must be a number, at least 1 and at most {LARGEST:g}, not {shown(scale)}')
         return tuple(round(n * scale) for n in shape)
-    if isinstance(size, int):
-        size = tuple(max(1, round(n * size / max(shape))) if size > 0 else 0 for n in shape)
-    if min(size) < 1:
-        raise UserError(f'size must be at least 1x1, not {size_text(size)}')
+    with contextlib.suppress(TypeError):  # unless it is one number
+        longer = operator.index(size)
+        size = tuple(max(1, round(n * longer / max(1, *shape))) if longer > 0 else 0 for n in shape)
+    size = checked_size(size)
     if any(n < old for n, old in zip(size, shape, strict=True)):
         raise UserError(f'size {size_text(size)} is smaller than the picture, {size_text(shape)} (width x height)')
-    return tuple(size)
+    return size
+
+
+def checked_size(size: tuple) -> tuple[int, int]:
+    """The `size` (H, W) of an output; UserError unless it is two whole numbers, at least 1."""
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        raise UserError(f'size must be (H, W), two whole numbers, not {shown(size)}') from None
+    if height < 1 or width < 1:
+        raise UserError(f'size must be at least 1x1, not {size_text(size)}')
+    return height, width
 
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | int | None = None,
@@ -50,7 +64,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     writes), alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
     `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
-    and transposes. Raises UserError for sizes below the image's and unsupported modes.
+    and transposes. Leaves the model in evaluation mode. Raises UserError for sizes below the image's and unsupported
+    modes.
     """
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)

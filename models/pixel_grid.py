@@ -6,6 +6,7 @@ runs are given the same length, the rest is one batched product of small matrice
 `Decoder.decode`; the tests compare the two.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -61,7 +62,7 @@ def on_device(x: torch.Tensor, device: torch.device, make: Callable = torch.as_t
 
     On a GPU it is kept for later batches, because a copy to a GPU waits until all its work so far is done.
     """
-    if device.type != 'cuda':
+    if device.type != 'cuda' or x.requires_grad:
         return make(x.cpu(), *args).to(device)
     value = cached(tuple(x.tolist()), x.dtype, device, make, *args)
     if torch.cuda.is_current_stream_capturing():
@@ -69,11 +70,16 @@ def on_device(x: torch.Tensor, device: torch.device, make: Callable = torch.as_t
     return value
 
 
+def is_regular(*axes: torch.Tensor) -> bool:
+    """Whether `decode_grid` takes these coordinates (N,): they ascend, and none needs a gradient."""
+    return all(len(x) > 0 and bool((x.diff() >= 0).all()) and not x.requires_grad for x in axes)
+
+
 def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.Tensor,
                 cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, H, W, n_colors) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
 
-    Coordinates must ascend. `cell` (2,): of a target pixel. `features` must cover the coordinates.
+    y and x must be as `is_regular` says. `cell` (2,): of a target pixel. `features` must cover the coordinates.
     """
     top, left, height, width = features.window
     rows, cols = (on_device(axis, cell.device, Runs, size, model.local_ensemble)
@@ -81,8 +87,9 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
     batch = len(features.feat)
     inside = [slice(runs.first - start, runs.first - start + len(runs.rel))
               for runs, start in ((rows, top), (cols, left))]
-    features = Features(features.feat[:, :, *inside], features.inp, (rows.first, cols.first, height, width),
-                        {name: maps[:, *inside] for name, maps in features.hoisted.items()})
+    features = dataclasses.replace(
+        features, feat=features.feat[:, :, *inside], window=(rows.first, cols.first, height, width),
+        hoisted={name: maps[:, *inside] for name, maps in features.hoisted.items()})
     rel_y = rows.rel.repeat_interleave(len(cols.rel), dim=0).repeat(batch, 1)
     rel_x = cols.rel.repeat(batch * len(rows.rel), 1)
 

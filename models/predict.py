@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from errors import UserError
+from errors import UserError, size_text
 from models.decoder import Decoder
 from models.geometry import nearest
 from models.normalisation import normalisations
@@ -24,6 +24,14 @@ def check_channels(model: torch.nn.Module, count: int) -> None:
     wanted = getattr(model, 'n_colors', count)
     if count != wanted:
         raise UserError(f'the model is for images of {wanted} channel{"s" * (wanted > 1)}, not {count}')
+
+
+def check_image(image: torch.Tensor) -> None:
+    """Raises a UserError unless `image` is (C, h, w), of at least one pixel, of a type that `to_float` knows."""
+    if image.dim() != 3 or 0 in image.shape:
+        raise UserError(f'an image must be (C, h, w), at least one pixel, not {tuple(image.shape)}')
+    if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
+        raise UserError(f'an image must be uint8, uint16 or float, not {str(image.dtype).removeprefix("torch.")}')
 
 
 def parts(start: int, end: int, largest: int) -> list[tuple[int, int]]:
@@ -94,7 +102,9 @@ class Latents:
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
+        check_image(image)
         check_channels(model, len(image))
+        model.check_precision()
         model.eval()  # in training SwinIR, for one, draws at random
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
@@ -126,7 +136,11 @@ class Latents:
         seen = [(0, n) if self.whole else widen(*part, self.model.receptive_radius, n, self.window)
                 for part, n in zip((rows, columns), self.shape, strict=True)]
         feat = self.model.encoder(self.inp(*seen))
-        if feat.shape[-2:] != tuple(end - start for start, end in seen):  # by its own upsampler
+        shape = tuple(end - start for start, end in seen)
+        if feat.shape[-2:] != shape and not self.whole:
+            raise UserError(f'the encoder made features of {size_text(feat.shape[-2:])} of {size_text(shape)} pixels: '
+                            'since it has a receptive_radius, it must give one feature for each pixel')
+        if feat.shape[-2:] != shape:  # by its own upsampler
             return feat
         return cut(feat, rows, columns, *(start for start, _ in seen))
 
@@ -140,16 +154,16 @@ def set_tile(model: Decoder, tile: int) -> None:
     """
     window = getattr(getattr(model, 'encoder', None), 'window', None)
     if window is None:
-        raise UserError('--tile is for models with SwinIR: other encoders have tiles of their own, or need the whole '
-                        'image')
+        raise UserError('a tile can be set for models with SwinIR: other encoders have tiles of their own, or need the '
+                        'whole image')
     if tile < 1 or tile % window:
-        raise UserError(f'--tile must be a multiple of {window}, the side of a window, not {tile}')
+        raise UserError(f'tile must be a multiple of {window}, the side of a window, not {tile}')
     model.encoder.tile, model.encoder.receptive_radius = tile, OVERLAP
 
 
 @torch.no_grad()
 def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None,
-            clip: bool = False) -> Iterator[Block]:
+                   clip: bool = False) -> Iterator[Block]:
     """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
     Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a

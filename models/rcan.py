@@ -39,8 +39,10 @@ class ResidualBlock(nn.Module):
 class RCAN(ResidualEncoder):
     """(B, n_colors, h, w) -> (B, n_feats, h, w), or (B, n_colors, h*scale, w*scale) with the upsampler.
 
-    `rgb_range` has no effect (published specs have it). `receptive_radius` is None: the channel attention
-    pools over the whole image, so a feature depends on every pixel and the image cannot be encoded in tiles.
+    `n_resgroups`: groups, of `n_resblocks` blocks each. `n_feats`: width of the blocks. `reduction`: a block computes
+    its gates from n_feats / reduction numbers. `scale`: that of the upsampler, which `no_upsampling` leaves out.
+    `rgb_range` has no effect (published specs have it). `receptive_radius` is None: the channel attention pools over
+    the whole image, so a feature depends on every pixel and the image cannot be encoded in tiles.
     """
 
     def __init__(self, n_resgroups: int = 10, n_resblocks: int = 20, n_feats: int = 64, reduction: int = 16,

@@ -7,7 +7,6 @@
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -15,9 +14,9 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from errors import UserError, size_text
+from errors import UserError, shown
 from models.decoder import Decoder
-from models.pictures import seen_colours, to_pictures
+from models.pictures import checked_size, seen_colours, to_pictures
 from models.predict import Block, Latents, cut, joined, upscale_latents
 from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
@@ -34,8 +33,8 @@ def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> P
     image: a tensor (C, h, w), uint8, uint16 or float in [0, 1], which gives one (C, H, W) on the CPU; or a picture,
     which gives one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real
     numbers, 0 and 0 being its upper left corner. The encoder sees only the part and a margin as wide as its receptive
-    field, or the whole if it has none (RCAN). Raises UserError for a box that is not inside the image, and for a size
-    without pixels.
+    field, or the whole if it has none (RCAN). Leaves the model in evaluation mode. Raises UserError for a box that is
+    not inside the image, and for a size without pixels.
     """
     return Region(model, image).region(box, size)
 
@@ -44,6 +43,8 @@ class Region:
     """Parts of `image`, see `upscale_region`, from its features, which `latents` makes like `Latents`."""
 
     def __init__(self, model: Decoder, image: Picture, latents: Callable[..., Latents] = Latents):
+        if not isinstance(image, Picture):
+            raise UserError(f'the image must be a picture or a tensor (C, h, w), not {type(image).__name__}')
         self.image = None if isinstance(image, torch.Tensor) else plain(image)
         self.source = model_colours(self.image) if self.image else None
         colours = seen_colours(model, self.image, self.source) if self.image else image
@@ -51,9 +52,9 @@ class Region:
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
-        check_box(box, size, self.latents.shape)
-        blocks = upscale_latents(self.latents, tuple(size), True, tuple(box))
-        return to_pictures(blocks, self.image, self.source, tuple(box), tuple(size)) if self.image else blocks
+        box, size = check_box(box, size, self.latents.shape)
+        blocks = upscale_latents(self.latents, size, True, box)
+        return to_pictures(blocks, self.image, self.source, box, size) if self.image else blocks
 
     def blank(self, size: tuple) -> Image.Image | Deep:
         """An empty picture of `size` (H, W), of the picture's mode and with its ICC profile, for the `blocks`."""
@@ -129,13 +130,16 @@ class Encoded(Region):
         super().__init__(model, image, partial(KeptLatents, tiles={} if tiles is None else tiles))
 
 
-def check_box(box: tuple, size: tuple, shape: tuple) -> None:
-    """Raises a UserError unless `box` lies inside an image of `shape` (h, w), and `size` (H, W) has pixels."""
-    (left, top, right, bottom), (height, width) = box, shape
-    if not (all(map(math.isfinite, box)) and 0 <= left < right <= width and 0 <= top < bottom <= height):
+def check_box(box: tuple, size: tuple, shape: tuple) -> tuple[tuple, tuple]:
+    """`box` and `size` (H, W) as plain numbers; UserError unless `box` is inside an image of `shape` (h, w)."""
+    try:
+        box = left, top, right, bottom = tuple(map(float, box))
+    except (TypeError, ValueError):
+        raise UserError(f'box must be four numbers, (left, top, right, bottom), not {shown(box)}') from None
+    height, width = shape
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '
                         f'not ({", ".join(f"{x:g}" for x in box)})')
     if min(right - left, bottom - top) < LEAST:
         raise UserError(f'box must be at least {LEAST:g} pixels wide and high, not {right - left:g}x{bottom - top:g}')
-    if min(size) < 1:
-        raise UserError(f'size must be at least 1x1, not {size_text(size)}')
+    return box, checked_size(size)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import threading
 from collections.abc import Iterator
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from config import Registry, parameters
 from errors import UserError
 from files import free_memory
-from models.convert import from_published
+from models.convert import from_published, unwrapped
 
 registry = Registry('model')
 register = registry.register
@@ -20,9 +21,13 @@ register = registry.register
 def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Module:
     """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` win over its own.
 
-    Also accepts the LIIF and A-LIIF authors' specs and state dicts. Raises UserError if a tensor is missing, unexpected
-    or of another shape.
+    Also accepts the specs and state dicts of LIIF, A-LIIF, LTE and LMF, and names with the prefixes of DataParallel and
+    torch.compile. Raises UserError if a tensor is missing, unexpected or of another shape.
     """
+    if load_sd:
+        if not isinstance(spec, dict) or not isinstance(spec.get('sd'), dict):
+            raise UserError('the spec has no sd, the weights to load')
+        spec = {**spec, 'sd': unwrapped(spec['sd'])}
     if isinstance(spec, dict) and isinstance(spec.get('args'), dict):
         spec = from_published(spec)
     model = registry.make(spec, args)
@@ -33,7 +38,7 @@ def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Modu
 
 def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
     """`make` for a whole model; UserError if `spec` describes a part, such as an encoder, or is too large to make."""
-    with limited(spec['sd'] if load_sd else None):
+    with limited(spec.get('sd') if load_sd else None):
         model = make(spec, load_sd=load_sd)
     if not hasattr(model, 'query_rgb'):
         raise UserError(f"model {spec['name']} is only a part of a model: give a decoder with an encoder_spec")
@@ -67,13 +72,15 @@ def limited(state: dict | None) -> Iterator[None]:
     """Raises a UserError as soon as a model that is made inside needs more memory than is free.
 
     Also if it becomes too large for the weights `state` that it is to load: four times their size is allowed, since
-    parametrizations replace tensors by others.
+    parametrizations replace tensors by others. Models that other threads make meanwhile do not count.
     """
-    free, size, count = free_memory(), 0, 0
+    free, size, count, thread = free_memory(), 0, 0, threading.get_ident()
     most = (4 * len(state) + 100, 4 * sum(t.nbytes for t in state.values()) + 10_000) if state else (math.inf, math.inf)
 
     def weigh(module, name, parameter):  # before it is filled, which is what takes the memory
         nonlocal size, count
+        if threading.get_ident() != thread:  # hooks are those of all threads
+            return
         size, count = size + (0 if parameter is None else parameter.nbytes), count + 1
         if size > free:
             raise UserError(f'the model needs more memory than the {free / 2**30:.1f} GB that are free')

@@ -49,12 +49,12 @@ def lte_fast(**args):
     return {'name': 'lte-fast', 'args': {'encoder_spec': ENCODER, 'num_layer': 2, 'hidden_dim': 6, **args}}
 
 
-def lm(name, **args):
+def lm(name, mod_input=True, **args):
     imnet = {'name': 'lmmlp', 'args': {'out_dim': 3, 'hidden_dim': 4, 'hidden_depth': 3,
                                        'mod_scale': True, 'mod_shift': True}}
     hypernet = {'name': 'mlp', 'args': {'out_dim': 1, 'hidden_list': [7]}}  # its out_dim follows from the rest
     return {'name': name, 'args': {'encoder_spec': ENCODER, 'imnet_spec': imnet, 'hypernet_spec': hypernet,
-                                   'mod_input': True, **args}}
+                                   'mod_input': mod_input, **args}}
 
 
 def lmliif(**args):
@@ -72,6 +72,7 @@ OFF = [{'local_ensemble': False}, {'feat_unfold': False}, {'cell_decode': False}
 VARIANTS = PLAIN | {
     f'{make.__name__}-{"-".join(off)}': make(**off) for make in (liif, a_liif, pixel, lmliif) for off in OFF
 } | {
+    'lte-local_ensemble': lte(local_ensemble=False), 'lte-fast-local_ensemble': lte_fast(local_ensemble=False),
     'lte-without-residual': lte(residual=None), 'lte-deep': lte(hidden=(5, 6, 7)),
     'lte-fast-without-residual': lte_fast(residual=None),
     'lmliif-plain': lmliif(mod_input=False), 'lmlte-plain': lmlte(mod_input=False),

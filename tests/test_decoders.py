@@ -6,6 +6,7 @@ import pytest
 import reference
 import torch
 from specs import (
+    PLAIN,
     VARIANTS,
     a_liif,
     assert_equal,
@@ -15,6 +16,9 @@ from specs import (
     grid,
     images,
     liif,
+    lmlte,
+    lte,
+    lte_fast,
     metasr,
     parameters,
     pixel,
@@ -71,6 +75,23 @@ def test_query_grid_takes_any_rows_and_columns(spec):
 
 
 @each_decoder
+def test_rows_and_columns_may_come_in_any_order(spec):
+    model, inp, cell = build(spec), images(6, 7), torch.tensor([0.11, 0.13], dtype=torch.float64)
+    y, x = (torch.tensor(v, dtype=torch.float64) for v in ([0.9, -0.2, -1, 0.4], [0.5, -0.3, 1, 0.31, -0.3]))
+    with torch.inference_mode():
+        features = model.encode(inp)
+        out = model.query_grid(features, y, x, cell)
+        ascending = model.query_grid(features, y.sort().values, x.sort().values, cell)
+    assert_equal(out, ascending[:, y.argsort().argsort()][:, :, x.argsort().argsort()])
+
+
+@each_decoder
+def test_a_grid_may_be_empty(spec):
+    model, empty, cell = build(spec), torch.empty(0, dtype=torch.float64), torch.tensor([0.1, 0.1], dtype=torch.float64)
+    assert model.query_grid(model.encode(images(6, 7)), empty, torch.zeros_like(cell), cell).shape == (2, 0, 2, 3)
+
+
+@each_decoder
 def test_borders_and_corners_follow_the_equations(spec):
     values = torch.tensor([-1, -1 + 1e-9, -0.99, 0.3, 0.99, 1 - 1e-9, 1], dtype=torch.float64)
     coord = torch.cartesian_prod(values, values).expand(1, -1, -1)
@@ -115,6 +136,24 @@ def test_without_cell_decode_a_query_needs_no_cell(spec):
     assert_equal(model.query(model.encode(inp), coord), model(inp, coord, cell))
 
 
+@pytest.mark.parametrize('spec', [lte(), lte_fast(), lmlte(), lmlte(mod_input=False)],
+                         ids=['lte', 'lte-fast', 'lmlte', 'lmlte-plain'])
+def test_phases_have_the_digits_of_float32_in_bf16(spec):
+    model, inp, (coord, cell) = build(spec).float(), images(4, 5).float(), scattered()
+    seen = []
+    for layer in (model.phase, getattr(model, 'imphase', None)):
+        if layer is not None:
+            layer.register_forward_hook(lambda module, args, out: seen.append(
+                (out, (args[0].double() @ module.weight.double().t()))))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        features = model.encode(inp)
+        model.query(features, coord.float(), cell.float())
+        model.query_whole(features, (9, 7))
+    assert len(seen) >= 2
+    for phases, exact in seen:
+        torch.testing.assert_close(phases.double(), exact, rtol=1e-5, atol=1e-6)
+
+
 # --- gradients -----------------------------------------------------------------------------------------------------
 
 
@@ -147,16 +186,34 @@ def test_all_pixels_of_a_target_and_their_gradients_are_those_of_the_equations(s
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f'{name}: {text}')
 
 
-@pytest.mark.parametrize('spec', [liif(), a_liif(), pixel(), metasr()], ids=['liif', 'a-liif', 'pixel', 'metasr'])
-def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec):
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize('spec', [spec for name, spec in PLAIN.items() if name != 'fixed-scale'],
+                         ids=[name for name in PLAIN if name != 'fixed-scale'])  # all of which is the encoder
+def test_gradients_of_the_decoder_do_not_ask_how_the_features_were_made(spec, mode):
     model, inp, (coord, cell) = build(spec), images(4, 5), scattered(15)
     params = [param for name, param in model.named_parameters() if not name.startswith('encoder.')]
-    wanted = torch.autograd.grad(model(inp, coord, cell).pow(2).sum(), params)
-    with torch.no_grad():
-        feat = model.encoder(inp)
-    got = torch.autograd.grad(model.query(model.make_features(feat, inp), coord, cell).pow(2).sum(), params)
-    for a, b in zip(got, wanted, strict=True):
-        assert_equal(a, b)
+    with mode():
+        features = model.encode(inp)
+    for got, wanted in ((model.query(features, coord, cell), model(inp, coord, cell)),
+                        (model.query_whole(features, (9, 7)), model(inp, size=(9, 7)))):
+        for a, b in zip(*(torch.autograd.grad(out.pow(2).sum(), params) for out in (got, wanted)), strict=True):
+            assert_equal(a, b)
+
+
+@each_decoder
+def test_gradients_with_respect_to_coordinates_and_cells_of_grids_are_those_of_their_queries(spec):
+    model, weights = build(spec), torch.randn(1, 3, 4, 3, dtype=torch.float64)
+    axes = [torch.tensor(v, dtype=torch.float64).requires_grad_() for v in ([-0.7, 0.1, 0.4], [-0.5, -0.1, 0.2, 0.6])]
+    cell = torch.tensor([0.21, 0.23], dtype=torch.float64).requires_grad_()
+    features = model.encode(images(5, 6, batch=1))
+    coord = torch.cartesian_prod(*axes)[None]
+    grads = [torch.autograd.grad((out.view_as(weights) * weights).sum(), [*axes, cell], allow_unused=True)
+             for out in (model.query_grid(features, *axes, cell), model.query(features, coord, cell.expand_as(coord)))]
+    for got, wanted in zip(*grads, strict=True):
+        if wanted is None:
+            assert got is None
+        else:
+            assert_equal(got, wanted)
 
 
 @each_decoder

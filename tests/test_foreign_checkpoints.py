@@ -5,6 +5,7 @@ import json
 import os
 import random
 import struct
+import threading
 import zipfile
 
 import fuzz
@@ -17,7 +18,7 @@ from projects import CONFIG, changed, forked, only_line, write_photos
 
 import models
 from errors import UserError
-from models import checkpoint
+from models import checkpoint, registry
 
 SPEC = specs.pixel()
 
@@ -239,6 +240,24 @@ def test_a_file_that_unpacks_to_more_than_its_size_is_refused_before_it_is_unpac
         for part in source.infolist():
             target.writestr(part.filename, source.read(part), zipfile.ZIP_DEFLATED)
     assert 'that unpack to' in refusal(tmp_path / 'a.pth')
+
+
+def test_a_model_that_another_thread_makes_meanwhile_may_be_larger_than_the_weights_that_are_loaded():
+    failed = []
+
+    def other():
+        try:
+            torch.nn.Linear(300, 300)
+        except UserError as error:
+            failed.append(error)
+
+    with registry.limited({'weight': torch.zeros(3)}):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert not failed
+        with pytest.raises(UserError, match='far larger'):
+            torch.nn.Linear(300, 300)
 
 
 def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path):

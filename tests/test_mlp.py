@@ -37,6 +37,12 @@ def test_linear_of_no_rows_has_no_rows():
         assert mlp.linear(torch.rand(0, 4), torch.rand(3, 4), torch.rand(3)).shape == (0, 3)
 
 
+def test_linear_takes_any_number_of_dimensions():
+    net, x = mlp.MLP(5, 3, [4]), torch.randn(2, 7, 5)
+    torch.testing.assert_close(net(x), net(x.flatten(0, 1)).view(2, 7, 3))
+    torch.testing.assert_close(net(x[0, 0]), net(x[0])[0])
+
+
 @each_precision
 def test_gradients_of_linear_are_the_products(dtype):
     x, weight, bias = (torch.randn(size).to(dtype).requires_grad_() for size in ((50, 6), (4, 6), (4,)))

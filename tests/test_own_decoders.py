@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 import yaml
 from projects import COMMAND, Project, forked
-from specs import a_liif, assert_equal, build, images, liif, pixel, scattered
+from specs import a_liif, assert_equal, build, images, liif, lmliif, lmlte, lte, lte_fast, pixel, scattered
 
 from models.a_liif import ALIIF
 from models.liif import LIIF
+from models.lmf import LMLIIF, LMLTE, ModulatedMLP
+from models.lte import LTE, LTEFast
 from models.mlp import MLPMixture
 from models.predict import upscale_whole
 from utils import make_coord
@@ -61,6 +63,37 @@ class Tinted(LIIF):
         return super().decode(features, coord, cell) * features.sample_input(coord)
 
 
+class Squared(ModulatedMLP):
+    """A render net whose colours are squared."""
+
+    def forward(self, x, modulation):
+        return super().forward(x, modulation).square()
+
+
+def doubled(kind):
+    """A subclass of `kind` whose `decode` gives twice the colours."""
+    return type('Twice', (kind,), {'decode': lambda self, *args: 2 * kind.decode(self, *args)})
+
+
+def alone(kind):
+    """A subclass of `kind` that gives each code the weight 1."""
+    def neighbours(self, features, coord):
+        index, rel_coord, areas = kind.neighbours(self, features, coord)
+        return index, rel_coord, areas * 0 + 1
+
+    return type('Alone', (kind,), {'neighbours': neighbours})
+
+
+def brighter(kind):
+    """A subclass of `kind` that adds 0.5 to all colours."""
+    return type('Brighter', (kind,), {'query': lambda self, *args: kind.query(self, *args) + 0.5})
+
+
+def rendered(kind):
+    """A subclass of `kind` whose colours are squared."""
+    return type('Rendered', (kind,), {'render': lambda self, *args: kind.render(self, *args).square()})
+
+
 def of_class(spec, kind, part=None):
     """The model of a spec, as one of class `kind`, or with its `part` as one."""
     model = build(spec)
@@ -84,7 +117,11 @@ OWN = {
     'sines': of_class(a_liif(), Sines, 'imnet'), 'sines-pixel': of_class(pixel(), Sines, 'imnet'),
     'doubled': of_class(a_liif(), Doubled), 'doubled-pixel': of_class(pixel(), Doubled),
     'weighed': of_class(a_liif(), Weighed), 'weighed-pixel': of_class(pixel(), Weighed),
-    'blurred': of_class(liif(), Blurred), 'centred': of_class(liif(), Centred), 'tinted': of_class(liif(), Tinted)}
+    'blurred': of_class(liif(), Blurred), 'centred': of_class(liif(), Centred), 'tinted': of_class(liif(), Tinted),
+    'squared-lmliif': of_class(lmliif(), Squared, 'imnet'), 'squared-lmlte': of_class(lmlte(), Squared, 'imnet'),
+    **{f'{change.__name__}-{kind.__name__}': of_class(spec, change(kind))
+       for spec, kind in ((lte(), LTE), (lte_fast(), LTEFast), (lmliif(), LMLIIF), (lmlte(), LMLTE))
+       for change in (doubled, alone, brighter, rendered) if change is not rendered or hasattr(kind, 'render')}}
 
 
 @pytest.mark.parametrize('model', OWN.values(), ids=OWN)

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from specs import PLAIN, a_liif, assert_equal, build, images, liif, pixel, scattered
+from specs import PLAIN, a_liif, assert_equal, build, images, liif, lmliif, pixel, scattered
 
 import models
 from errors import UserError
+from models.registry import make_model
+
+NET = {'name': 'mlp', 'args': {'in_dim': 3, 'out_dim': 4, 'hidden_list': []}}
 
 
 def assert_uniform(tensor, bound):
@@ -58,6 +61,25 @@ def test_a_state_dict_brings_the_model_back(spec):
     assert_equal(again.double()(inp, coord, cell), saved.double()(inp, coord, cell))
 
 
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_the_names_in_a_state_dict_may_have_the_prefixes_of_dataparallel_and_compile(prefix):
+    state = build(pixel()).float().state_dict()
+    again = models.make({**pixel(), 'sd': {prefix + name: tensor for name, tensor in state.items()}}, load_sd=True)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
+
+
+@pytest.mark.parametrize('make', [models.make, make_model])
+def test_a_spec_without_weights_has_none_to_load(make):
+    with pytest.raises(UserError, match='the spec has no sd, the weights to load'):
+        make(liif(), load_sd=True)
+
+
+def test_lmfs_specs_may_have_a_cmsr_spec_of_none():
+    assert models.make(lmliif(cmsr_spec=None)).imnet.hidden_depth == 3
+    with pytest.raises(UserError, match="unknown key 'cmsr_spec'"):
+        models.make(lmliif(cmsr_spec={'name': 'mlp'}))
+
+
 @pytest.mark.parametrize('spec, words', [
     (a_liif(net_args={'out_dim': 4}), ['4', '3']),
     (a_liif(K=2, expansion=False), ['2', '1']),
@@ -68,6 +90,10 @@ def test_a_state_dict_brings_the_model_back(spec):
     (liif(residual='bicubic'), ['bicubic', 'bilinear']),
     ({'name': 'a-lif', 'args': {}}, ['a-lif', 'a-liif', 'metasr']),
     (liif(hiden_list=[1]), ['hiden_list', 'local_ensemble']),
+    (liif(encoder_spec=NET), ['encoder_spec', 'mlp is not an encoder']),
+    (liif(imnet_spec={**NET, 'name': 'expansion-net'}), ['imnet_spec', 'expansion-net', 'a kind of MLP']),
+    (lmliif(hypernet_spec={**NET, 'name': 'expansion-net'}), ['hypernet_spec', 'expansion-net', 'a kind of MLP']),
+    (liif(pdn_spec=None, basis_spec=NET), ['pdn_spec', 'must be specs']),
 ], ids=lambda value: None if isinstance(value, dict) else ' '.join(value))
 def test_a_wrong_spec_is_an_error_that_says_what_is_allowed(spec, words):
     with pytest.raises(UserError) as error:

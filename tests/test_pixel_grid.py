@@ -3,7 +3,7 @@
 import pytest
 import reference
 import torch
-from specs import assert_equal, build, lte, parameters, pixel
+from specs import assert_equal, build, lm, lte, parameters, pixel
 
 from models import pixel_grid
 from models.pixel_grid import decode_grid
@@ -59,6 +59,11 @@ def test_the_wider_a_network_the_fewer_pixels_are_made_at_a_time(monkeypatch, sp
     with torch.no_grad():
         model.query_grid(model.encode(torch.rand(1, 3, 5, 6, dtype=torch.float64)), axis(20), axis(24), cell_of(20, 24))
     assert len(numbers) > 1 and max(numbers) <= 5000
+
+
+@pytest.mark.parametrize('mod_input, hidden_dim, width', [(False, 40, 40), (False, 2, 4), (True, 40, 4)])
+def test_lm_lte_is_as_wide_as_its_render_net_or_the_waves_that_this_sees(mod_input, hidden_dim, width):
+    assert build(lm('lmlte', hidden_dim=hidden_dim, mod_input=mod_input)).width == width
 
 
 def test_edges_and_corners_of_the_grid_follow_the_equations():

@@ -20,6 +20,7 @@ from specs import (
 )
 
 import models
+from errors import UserError
 from models import predict
 from models.predict import upscale_blocks, upscale_whole
 from scripts.benchmark import peak_bytes
@@ -141,6 +142,23 @@ def test_blocks_cover_each_output_pixel_once(spec):
         assert block.shape[0] == 3
         covered[top:top + block.shape[1], left:left + block.shape[2]] += 1
     assert len(blocks) > 16 and (covered == 1).all()
+
+
+class Halved(torch.nn.Conv2d):
+    """An encoder of one feature for 2x2 pixels."""
+
+    def __init__(self):
+        super().__init__(3, 4, 3, stride=2, padding=1)
+        self.out_dim = 4
+
+
+def test_an_encoder_with_a_receptive_radius_that_gives_no_feature_for_each_pixel_is_told_so():
+    model = build(liif())
+    model.encoder, image = Halved().double(), photo(23, 19)
+    assert_equal(upscaled(model, image, (46, 38)), whole(model, image, (46, 38)))
+    model.encoder.receptive_radius = 1
+    with pytest.raises(UserError, match='it must give one feature for each pixel'):
+        upscaled(model, image, (46, 38))
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

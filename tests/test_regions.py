@@ -185,6 +185,33 @@ def test_a_size_without_pixels_is_an_error(image):
         upscale_region(make(pixel()), image, (0, 0, 5, 5), (0, 10))
 
 
+def test_a_size_may_be_of_any_whole_numbers_and_a_box_of_any_numbers(image):
+    model, args = make(pixel()), ((0, 0, np.float32(5), np.int64(6)), (np.int64(12), torch.tensor(10)))
+    assert_close(upscale_region(model, image, *args), upscale_region(model, image, (0, 0, 5, 6), (12, 10)))
+
+
+@pytest.mark.parametrize('box', [(0, 0, 5), 'abcd', None], ids=str)
+def test_a_box_of_other_than_four_numbers_is_an_error(image, box):
+    with pytest.raises(UserError, match='box must be four numbers'):
+        upscale_region(make(pixel()), image, box, (10, 10))
+
+
+@pytest.mark.parametrize('size', [20, (20,), (20., 30.), (20, 30, 3), None], ids=str)
+def test_a_size_that_is_not_two_whole_numbers_is_an_error(image, size):
+    with pytest.raises(UserError, match='size must be .H, W., two whole numbers, not '):
+        upscale_region(make(pixel()), image, (0, 0, 5, 5), size)
+
+
+@pytest.mark.parametrize('wrong, told', [
+    (np.zeros((8, 8, 3), np.uint8), 'must be a picture or a tensor .C, h, w., not ndarray'),
+    (torch.zeros(3, 0, 8), 'at least one pixel, not .3, 0, 8.'), (torch.zeros(8, 8), 'C, h, w'),
+    (torch.zeros(3, 8, 8, dtype=torch.int32), 'must be uint8, uint16 or float, not int32')],
+    ids=['array', 'empty', 'plane', 'int32'])
+def test_what_is_no_image_is_an_error(wrong, told):
+    with pytest.raises(UserError, match=told):
+        upscale_region(make(pixel()), wrong, (0, 0, 5, 5), (10, 10))
+
+
 def test_at_any_depth_a_region_is_finite_and_near_the_colour_there():
     model = make(specs.pixel(residual='bilinear'))
     image = torch.rand(3, 40, 4000)

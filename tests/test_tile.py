@@ -37,13 +37,13 @@ def test_two_blocks_see_no_further_than_the_overlap_so_tiles_give_the_whole_pict
 
 @pytest.mark.parametrize('tile', [0, -8, 12])
 def test_a_tile_that_is_no_multiple_of_the_window_is_an_error(model, tile):
-    with pytest.raises(UserError, match=f'--tile must be a multiple of 8, the side of a window, not {tile}'):
+    with pytest.raises(UserError, match=f'tile must be a multiple of 8, the side of a window, not {tile}'):
         set_tile(model, tile)
 
 
 def test_other_encoders_have_no_such_tiles():
     for other in models.make(liif()), models.Bicubic():
-        with pytest.raises(UserError, match='--tile is for models with SwinIR'):
+        with pytest.raises(UserError, match='a tile can be set for models with SwinIR'):
             set_tile(other, 16)
 
 
@@ -63,4 +63,4 @@ def test_the_demo_has_such_tiles(cli, monkeypatch):
 def test_the_demo_says_which_models_have_no_tiles(cli):
     picture().save('photo.png')
     code, _, err = cli('photo.png', '--tile', 16)
-    assert code == 2 and len(err) == 1 and '--tile is for models with SwinIR' in err[0]
+    assert code == 2 and len(err) == 1 and 'a tile can be set for models with SwinIR' in err[0]

@@ -51,6 +51,29 @@ def test_model_in_the_box_beats_bicubic_by_half_a_decibel():
 
 
 @pytest.mark.parametrize('arguments, size', [
+    ({'size': np.int64(24)}, (20, 24)), ({'size': (np.int32(20), 30)}, (20, 30)), ({'size': [20, 30]}, (20, 30)),
+    ({'scale': np.float32(2)}, (20, 24)), ({'scale': np.int64(2)}, (20, 24))], ids=str)
+def test_numbers_of_any_type_are_scales_and_whole_ones_sizes(bilinear, arguments, size):
+    assert upscale_pil(bilinear, picture(), **arguments).size == size[::-1]
+
+
+@pytest.mark.parametrize('arguments, told', [
+    ({'size': 20.}, 'size must be .* whole numbers, not 20.0'), ({'size': (20., 30.)}, 'whole numbers'),
+    ({'size': (20,)}, 'two whole numbers'), ({'size': (20, 30, 3)}, 'two whole numbers'), ({'size': '20'}, 'whole'),
+    ({'scale': '2'}, "scale must be a number, .* not '2'"), ({'scale': float('nan')}, 'not nan'),
+    ({'scale': 0.5}, 'at least 1')], ids=str)
+def test_what_is_no_scale_or_size_is_an_error(bilinear, arguments, told):
+    with pytest.raises(UserError, match=told):
+        upscale_pil(bilinear, picture(), **arguments)
+
+
+@pytest.mark.parametrize('arguments', [{'scale': 2}, {'size': 20}, {'size': (20, 20)}], ids=str)
+def test_a_picture_without_pixels_is_an_error(bilinear, arguments):
+    with pytest.raises(UserError, match='at least one pixel'):
+        upscale_pil(bilinear, Image.new('RGB', (0, 10)), **arguments)
+
+
+@pytest.mark.parametrize('arguments, size', [
     ({'scale': 1}, (10, 12)), ({'scale': 3.7}, (37, 44)), ({'scale': 10}, (100, 120)),
     ({'size': (10, 60)}, (10, 60)), ({'size': (45, 12)}, (45, 12))])
 def test_any_scale_and_any_aspect_ratio(bilinear, arguments, size):
