@@ -62,7 +62,8 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
     """Yields each image's prediction and truth in [0, 1], with the shapes of `Scored`.
 
     A `Decoder` makes whole images with `upscale`, in little memory; otherwise `eval_bsize` queries are decoded at a
-    time. UserError for a prediction that is not finite; `where` gives what it calls the i-th image.
+    time. Leaves the model in evaluation mode. UserError for a prediction that is not finite; `where` gives what it
+    calls the i-th image.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
@@ -103,16 +104,15 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ss
     return Scored(psnr, similarity, pred, gt)
 
 
-def eval_images(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
-                eval_bsize: int | None = None, verbose: bool = False, where: Callable[[int], str] = numbered,
-                upscale: Callable = upscale_whole, ssim: bool = False) -> Iterator[Scored]:
-    """Yields the `Scored` of each image; arguments as in `predictions` and `score`.
+def eval_images(pairs: Iterable[tuple], eval_type: str | None = None, ssim: bool = False,
+                where: Callable[[int], str] = numbered) -> Iterator[Scored]:
+    """Yields the `Scored` of each image of which `predictions` gives the pair; `where` as there.
 
     An image too small for the border of `eval_type` gets nan for PSNR and SSIM, with a line on stderr; if all are,
     TooSmall is raised after the last.
     """
     scored, reason = False, None
-    for i, (pred, gt) in enumerate(predictions(loader, model, data_norm, eval_bsize, verbose, where, upscale)):
+    for i, (pred, gt) in enumerate(pairs):
         with located(where(i)):
             try:
                 image, scored = score(pred, gt, eval_type, ssim), True
@@ -133,7 +133,8 @@ def leave_out(reason: str) -> None:
 def eval_psnr(loader: Iterable[dict], model: nn.Module, data_norm: dict | None = None, eval_type: str | None = None,
               eval_bsize: int | None = None, verbose: bool = False) -> float:
     """The mean PSNR of the images in dB. `eval_type`: None, or 'div2k-4', 'benchmark-2', ... with any scale."""
-    return mean(image.psnr for image in eval_images(loader, model, data_norm, eval_type, eval_bsize, verbose))
+    pairs = predictions(loader, model, data_norm, eval_bsize, verbose)
+    return mean(image.psnr for image in eval_images(pairs, eval_type))
 
 
 def mean(values: Iterable[float]) -> float:
@@ -214,11 +215,14 @@ def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | 
         check_channels(model, dataset.n_colors)
     data_norm = norm_of(model, config.data_norm)
     check_norm(data_norm, dataset.n_colors)
-    results = eval_images(
-        loader, model, data_norm, config.eval_type, config.eval_bsize, verbose=True, ssim=True,
-        where=lambda i: f'{path}: {images[i]}', upscale=upscale_ensemble if self_ensemble else upscale_whole)
+
+    def where(i):
+        return f'{path}: {images[i]}'
+
+    pairs = predictions(loader, model, data_norm, config.eval_bsize, verbose=True, where=where,
+                        upscale=upscale_ensemble if self_ensemble else upscale_whole)
     rows = []
-    for image, scored in zip(images, results, strict=True):
+    for image, scored in zip(images, eval_images(pairs, config.eval_type, True, where), strict=True):
         rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
         if (save_dir or keep) and scored.pred.dim() != 3:
             raise UserError(f'{path}: {image}: pictures need whole images: remove sample_q')

@@ -55,7 +55,7 @@ from torch.utils.data import DataLoader
 import datasets
 from devices import Parallel, peak_memory, set_precision
 from errors import UserError, located
-from evaluation import eval_images
+from evaluation import eval_images, predictions
 from models.predict import check_channels
 from training.log import Log
 from training.preview import make_previews, strip
@@ -103,7 +103,7 @@ def log_previews(log: Log, trainer: Trainer, previews: list, shown: list[int], e
     """
     model = trainer.ema or trainer.model
     for name, batch in previews:
-        image, = eval_images([batch], model, trainer.config.data_norm, eval_bsize=trainer.config.eval_bsize)
+        image, = eval_images(predictions([batch], model, trainer.config.data_norm, trainer.config.eval_bsize))
         log.scalars({f'preview/psnr_{name}': image.psnr}, epoch)
         log.image(f'preview/{name}', strip(batch, image.pred, shown), epoch)
 

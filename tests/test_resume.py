@@ -116,8 +116,8 @@ def test_after_a_first_signal_a_second_one_ends_the_process_at_once(project, fir
 def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):
     scored, score = [], trainer.eval_images
 
-    def images(loader, *args, **kwargs):
-        for image in score(loader, *args, **kwargs):
+    def images(*args, **kwargs):
+        for image in score(*args, **kwargs):
             scored.append(image)
             signal.raise_signal(signal.SIGTERM)
             yield image

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from devices import Parallel, mixed_precision
 from errors import UserError
-from evaluation import eval_images, loaded_names
+from evaluation import eval_images, loaded_names, predictions
 from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.geometry import all_queries
@@ -135,9 +135,14 @@ class Trainer:
     def validate(self, loader: DataLoader) -> float:
         """Mean PSNR of the validation images, each evaluated by one of the processes. Raises Stopped after a signal."""
         config, psnr, names = self.config, [], loaded_names(loader)
+
+        def where(i):
+            return f'val_dataset: {names[i]}'
+
         with contextlib.suppress(TooSmall):  # for all images of this process, but those of others may be larger
-            for image in eval_images(loader, self.ema or self.model, config.data_norm, config.eval_type,
-                                     config.eval_bsize, self.parallel.rank == 0, lambda i: f'val_dataset: {names[i]}'):
+            pairs = predictions(loader, self.ema or self.model, config.data_norm, config.eval_bsize,
+                                verbose=self.parallel.rank == 0, where=where)
+            for image in eval_images(pairs, config.eval_type, where=where):
                 if not math.isnan(image.psnr):
                     psnr.append(min(image.psnr, BEST_PSNR))
                 if self.signal is not None:
