@@ -1,13 +1,12 @@
 """Files with colour or alpha of 16 bits per channel, which Pillow would decode to 8: they are recognised and read.
 
-torchvision reads 16-bit PNGs and tifffile reads TIFFs.
+Pillow's own decoder gives the high bytes and the low bytes of a PNG in turn; tifffile reads TIFFs.
 """
 
 import typing
 
 import numpy as np
 import tifffile
-import torch
 from PIL import Image
 
 BITS_PER_SAMPLE = 0x0102  # tag of TIFF
@@ -34,17 +33,27 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
     try:
         image.fp.seek(0)
         if image.format == 'PNG' and not image.is_animated:
-            return png_pixels(image.fp.read(), image.info.get('transparency'))
+            return png_pixels(image.fp, stored_mode(image), image.info.get('transparency'))
         return tiff_pixels(image.fp, image.tell()) if image.format == 'TIFF' else None
     finally:
         image.fp.seek(position)
 
 
-def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
-    """The pixels of a 16-bit PNG; `transparent`: a 16-bit colour whose alpha is 0."""
-    from torchvision.io import ImageReadMode, decode_png  # imported here because it loads Triton, which takes seconds
-    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    pixels = pixels.permute(1, 2, 0).numpy()
+def png_pixels(file: typing.BinaryIO, stored: str, transparent: tuple | int | None) -> np.ndarray:
+    """The pixels of a 16-bit PNG of the mode `stored`; `transparent`: a 16-bit colour whose alpha is 0."""
+    def decoded(mode):
+        """The pixels, uint8, of which each takes as many bits as one of the file's."""
+        file.seek(0)
+        with Image.open(file, formats=['PNG']) as image:
+            image.tile = [image.tile[0]._replace(args=mode)]
+            return np.array(image)
+
+    if stored == 'LA;16B':
+        pixels = decoded('RGBA').view('>u2').astype(np.uint16)  # four bytes are two values
+    else:
+        channels = stored.removesuffix(';16B')
+        # as if values began with their low byte, Pillow drops the high byte instead
+        pixels = decoded(f'{channels};16B').astype(np.uint16) << 8 | decoded(f'{channels};16L')
     return pixels if transparent is None else with_transparent(pixels, transparent)
 
 
