@@ -1,6 +1,7 @@
 """Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
 
 import math
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
@@ -126,31 +127,31 @@ def pixel_shape(path: Path) -> Fraction:
 
 
 def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
-                pixel: Fraction | int = 1, **sound: str) -> None:
+                pixel: Fraction | int = 1, sound: tuple = ()) -> None:
     """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `sound`: the audio arguments of
-    `imageio_ffmpeg.write_frames`.
+    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `sound`: arguments of ffmpeg that name
+    a second input and what is taken of it.
     """
-    stopped = UserError(f'{target}: cannot be written; ffmpeg says why above')
+    (height, width), stopped = size, UserError(f'{target}: cannot be written; ffmpeg says why above')
     with atomic_write(target) as file:
-        writer = imageio_ffmpeg.write_frames(
-            file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
-            ffmpeg_log_level='error',
-            output_params=[*QUALITY, '-vf', FILTER.format(pixel), *COLOURS, '-f', MUXERS[target.suffix.lower()]],
-            **sound)
-        writer.send(None)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', '-f', 'rawvideo', '-pix_fmt', 'rgb24',
+                   '-s', f'{width}x{height}', '-r', str(Fraction(rate)), '-i', '-', *sound, '-map', '0:v',
+                   '-c:v', 'libx264', '-pix_fmt', 'yuv420p', *QUALITY, '-vf', FILTER.format(pixel), *COLOURS,
+                   '-f', MUXERS[target.suffix.lower()], os.path.abspath(file.name)]
+        count, encoder = 0, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # no Ctrl-C there
         try:
             for frame in frames:
-                writer.send(in_srgb(frame).tobytes())
-        except OSError:
+                encoder.stdin.write(in_srgb(frame).tobytes())
+                count += 1
+            encoder.communicate()
+        except OSError:  # it has stopped
             raise stopped from None
         finally:
-            writer.close()
-        try:
-            read_header(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
-        except UserError:
-            raise stopped from None
+            encoder.kill()
+            encoder.communicate()
+        if encoder.returncode or not count:
+            raise stopped
 
 
 def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int],
@@ -160,7 +161,7 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
     Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Notes if frames are missing at the end.
     """
     copied = target.suffix.lower() == '.mkv' or video.sound in COPIED[target.suffix.lower()]
-    sound = {'audio_path': str(source.absolute()), 'audio_codec': 'copy' if copied else 'aac'} if video.sound else {}
+    sound = ('-i', source.absolute(), '-map', '1:a:0', '-c:a', 'copy' if copied else 'aac') if video.sound else ()
     frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(video.rate)))
     shape = next(frames)['size']
 
@@ -175,6 +176,6 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
             note(f'{source}: its frames end after {float(end):.1f} of {video.seconds:.1f} seconds; it may be cut off')
 
     try:
-        write_video(target, enlarged(), size, video.rate, video.pixel, **sound)
+        write_video(target, enlarged(), size, video.rate, video.pixel, sound)
     finally:
         frames.close()

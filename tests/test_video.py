@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import resource
+import signal
+import subprocess
 
 import imageio_ffmpeg
 import numpy as np
@@ -80,6 +83,37 @@ def test_colours_of_another_space_become_those_of_srgb(tmp_path):
 def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
     with pytest.raises(UserError, match='a.mp4: cannot be written; ffmpeg says why above'):
         write_video(tmp_path / 'a.mp4', [], (48, 64), 10)
+    assert not list(tmp_path.iterdir())
+
+
+def noisy_frames(count, last=lambda: None):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    last()
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_a_full_disk_leaves_no_part_of_a_video(tmp_path, suffix):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(UserError, match=f'a{suffix}: cannot be written'):
+            write_video(tmp_path / f'a{suffix}', noisy_frames(40), (48, 64), 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_is_killed_leaves_no_part_of_a_video(tmp_path):
+    def kill():
+        command = 'ps', '-ww', '--ppid', str(os.getpid()), '-o', 'pid=,args='
+        children = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        encoder, = [line.split()[0] for line in children if 'libx264' in line]
+        os.kill(int(encoder), signal.SIGKILL)
+
+    with pytest.raises(UserError, match='a.mkv: cannot be written'):
+        write_video(tmp_path / 'a.mkv', noisy_frames(300, kill), (48, 64), 10)
     assert not list(tmp_path.iterdir())
 
 
