@@ -125,7 +125,6 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
     elif timing.still:
         next(frames)
     first = next(frames)
-    tell_losses(first, name)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
     longest = LONGEST.get(name, math.inf)
     if max(timing.durations) > longest:
@@ -137,6 +136,7 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
     def alike(frame):
         if frame.size != first.size:
             raise UserError(f'{path}: frames that differ in size cannot form an animation: choose .tif')
+        tell_losses(frame, name, mode)
         return prepared(frame, name, mode)
 
     if timing.alpha and name in ('GIF', 'PNG'):

@@ -101,22 +101,43 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An RGB or RGBA `image` in sRGB instead of the colours of its ICC profile: for formats that hold no profile."""
+    """An 8-bit `plain` picture in sRGB instead of the colours of its ICC profile: where no profile is kept."""
     profile = image.info.get('icc_profile')
     if not profile:
         return image
+    grey = not image.mode.startswith('RGB')
     try:
-        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile('sRGB'))
+        result = ImageCms.profileToProfile(image.convert('L') if grey else image, io.BytesIO(profile),
+                                           ImageCms.createProfile('sRGB'), outputMode='RGB' if grey else None)
     except ImageCms.PyCMSError:  # a damaged profile, which viewers ignore, too
         return image
+    if grey:
+        result = result.convert('L')
+        if image.mode == 'LA':
+            result.putalpha(image.getchannel('A'))
+    return result
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An 8-bit `plain` picture with alpha as it is seen on white, without alpha."""
+    colours = image.convert(image.mode.removesuffix('A'))
+    return Image.composite(colours, Image.new(colours.mode, image.size, 'white'), image.getchannel('A'))
 
 
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
-    """A `plain` picture converted to `mode`: an 8-bit mode, or its own."""
+    """A `plain` picture converted to `mode`: an 8-bit mode, its own, or RGBA;16 from LA;16.
+
+    Grey with an ICC profile, which would not fit RGB, becomes RGB in sRGB.
+    """
     if image.mode == mode:
         return image
     if isinstance(image, Deep):
+        if mode == 'RGBA;16':
+            return Deep(rgba_pixels(image), image.info)
         image = image.rounded()
     elif image.mode == 'I;16':  # Pillow clips instead of scaling
-        image = Image.fromarray(to_8_bits(np.asarray(image)))
+        image, info = Image.fromarray(to_8_bits(np.asarray(image))), image.info
+        image.info = dict(info)
+    if mode.startswith('RGB') and not image.mode.startswith('RGB'):
+        image = in_srgb(image)
     return image if image.mode == mode else image.convert(mode)

@@ -68,6 +68,24 @@ def test_16_bits_of_grey_with_alpha_are_kept(cli, tmp_path):
     np.testing.assert_allclose(written(tmp_path / 'big.png'), interpolated(deep(2), (20, 24)), rtol=0, atol=1)
 
 
+def test_16_bits_of_grey_with_alpha_become_colour_with_alpha_in_tiffs_which_programs_open(cli, tmp_path):
+    write(tmp_path / 'small.png', deep(2))
+    assert cli('small.png', '--scale', 2, '--output', 'big.tif')[0] == 0
+    Image.open('big.tif').load()
+    expected = interpolated(deep(2), (20, 24))[..., [0, 0, 0, 1]]
+    for big in written(tmp_path / 'big.tif'), read(tmp_path / 'big.tif'):
+        np.testing.assert_allclose(np.asarray(big), expected, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize('target, told', [('.png', True), ('.webp', True), ('.tif', False)])
+def test_frames_of_16_bits_become_8_in_animations_and_that_is_said(cli, tmp_path, target, told):
+    with tifffile.TiffWriter(tmp_path / 'small.tif') as file:
+        file.write(deep(3).astype(np.uint8), photometric='rgb')
+        file.write(deep(3), photometric='rgb')
+    code, out, _ = cli('small.tif', '--scale', 2, '--output', f'big{target}')
+    assert code == 0 and any('16 bits' in line for line in out) == told
+
+
 def test_a_png_of_16_bits_is_read_by_ffmpeg(cli, tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (300, 40, 3), dtype=np.uint16)  # more rows than go at a time
     write(tmp_path / 'small.png', values)
