@@ -3,13 +3,14 @@
 Pillow's own decoder gives the high bytes and the low bytes of a PNG in turn; tifffile reads TIFFs.
 """
 
+import math
 import typing
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-BITS_PER_SAMPLE = 0x0102  # tag of TIFF
+from datasets.image_file import BITS_PER_SAMPLE
 
 
 def stored_mode(image: Image.Image) -> str:
@@ -21,7 +22,15 @@ def stored_mode(image: Image.Image) -> str:
 def has_deep_colour(image: Image.Image) -> bool:
     """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow would decode only 8 bits."""
     stored, bits = stored_mode(image), getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, ())
-    return image.mode[0] not in 'IF' and bool(stored) and (';16' in stored or 16 in bits)
+    if image.mode[0] in 'IF' or not stored:
+        return False
+    return ';16' in stored or 16 in bits or image.format == 'PPM' and white_of(image) > 255
+
+
+def white_of(image: Image.Image) -> int:
+    """The value of white in the file of `image`, a PPM that is not yet decoded."""
+    args = image.tile[0].args
+    return args[1] if isinstance(args, tuple) else 255
 
 
 def deep_pixels(image: Image.Image) -> np.ndarray | None:
@@ -34,6 +43,8 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
         image.fp.seek(0)
         if image.format == 'PNG' and not image.is_animated:
             return png_pixels(image.fp, stored_mode(image), image.info.get('transparency'))
+        if image.format == 'PPM' and image.mode == 'RGB' and image.tile[0].codec_name == 'ppm':
+            return ppm_pixels(image)
         return tiff_pixels(image.fp, image.tell()) if image.format == 'TIFF' else None
     finally:
         image.fp.seek(position)
@@ -60,6 +71,14 @@ def png_pixels(file: typing.BinaryIO, stored: str, transparent: tuple | int | No
 def with_transparent(pixels: np.ndarray, colour: tuple | int) -> np.ndarray:
     """`pixels` (H, W, C) with an alpha that is 0 where they have that `colour`."""
     return np.dstack([pixels, np.where((pixels == colour).all(axis=2), 0, 65535).astype(np.uint16)])
+
+
+def ppm_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of `image`, a binary PPM whose values have two bytes."""
+    shape, white = (image.height, image.width, 3), white_of(image)
+    image.fp.seek(image.tile[0].offset)
+    values = np.frombuffer(image.fp.read(2 * math.prod(shape)), '>u2').reshape(shape)
+    return (np.minimum(values, white) * (65535 / white)).round().astype(np.uint16)
 
 
 def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:

@@ -24,6 +24,16 @@ def rescale_transparent_colour(image: Image.Image) -> None:
         image.info['transparency'] = colour * {'L;2': 85, 'L;4': 17}.get(stored, 1)
 
 
+def tga_alpha_bits(image: Image.Image) -> int:
+    """How many bits of alpha the pixels of `image`, a TGA that is not yet decoded, have; Pillow always reads 8."""
+    position = image.fp.tell()
+    try:
+        image.fp.seek(17)
+        return image.fp.read(1)[0] & 15
+    finally:
+        image.fp.seek(position)
+
+
 def plain(image: Image.Image) -> Image.Image | Deep:
     """A picture of any mode as L, LA, RGB, RGBA, 16-bit grey (I;16) or `Deep`, turned as its EXIF orientation says."""
     if isinstance(image, Deep):
@@ -33,9 +43,10 @@ def plain(image: Image.Image) -> Image.Image | Deep:
     if has_deep_colour(image):
         deep = deep_pixels(image)
         if deep is None:
-            note(f'16-bit colour of this {image.format} is read as 8 bits (PNG and TIFF are read with 16, TIFF of some '
-                 'compressions where imagecodecs is installed)')
+            note(f'16-bit colour of this {image.format} is read as 8 bits (PNG, TIFF and binary PPM are read with 16, '
+                 'TIFF of some compressions where imagecodecs is installed)')
     rescale_transparent_colour(image)
+    opaque = image.format == 'TGA' and not tga_alpha_bits(image)
     orientation, info = collect(image)
     if deep is not None:
         result, orientation = Deep(deep), turned or orientation
@@ -45,7 +56,8 @@ def plain(image: Image.Image) -> Image.Image | Deep:
         raise UserError('pixels of mode LAB are not supported: convert the image to RGB')
     else:
         grey = image.mode in ('1', 'L', 'LA', 'La')
-        result = image.convert(('L' if grey else 'RGB') + ('A' if image.has_transparency_data else ''))
+        alpha = image.has_transparency_data and not opaque
+        result = image.convert(('L' if grey else 'RGB') + 'A' * alpha)
     if orientation in TURNS:
         result = result.transpose(TURNS[orientation])
     result.info = without_foreign_profile(info, result.mode)

@@ -11,7 +11,7 @@ import tifffile
 from films import ffmpeg
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
-from upscaling import SRGB, interpolated, picture
+from upscaling import SRGB, assert_close, interpolated, picture
 
 from datasets.arrays import Reader
 from errors import UserError
@@ -92,6 +92,21 @@ def test_a_png_of_16_bits_is_read_by_ffmpeg(cli, tmp_path):
     assert cli('small.png', '--scale', 1, '--output', 'big.png')[0] == 0
     data = ffmpeg('-i', tmp_path / 'big.png', '-f', 'rawvideo', '-pix_fmt', 'rgb48le', '-')
     np.testing.assert_allclose(np.frombuffer(data, np.uint16).reshape(values.shape), values.astype(float), atol=1)
+
+
+@pytest.mark.parametrize('white', [65535, 4095])
+def test_a_ppm_of_16_bits_is_read_whole(cli, tmp_path, white):
+    values = deep(3) // (65536 // (white + 1))
+    (tmp_path / 'a.ppm').write_bytes(b'P6 12 10 %d\n' % white + values.astype('>u2').tobytes())
+    for reader in read, Reader('all').read:
+        np.testing.assert_allclose(np.asarray(reader(tmp_path / 'a.ppm')), values * (65535 / white), rtol=0, atol=0.5)
+
+
+def test_that_a_ppm_of_16_bits_in_text_is_read_as_8_is_said(cli, tmp_path):
+    (tmp_path / 'a.ppm').write_text('P3 12 10 65535\n' + ' '.join(map(str, deep(3).flatten())))
+    code, out, _ = cli('a.ppm', '--scale', 1, '--output', 'b.png')
+    assert code == 0 and any('is read as 8 bits' in line for line in out)
+    assert_close(Image.open('b.png'), deep(3) / 257)
 
 
 @pytest.mark.parametrize('options', [
