@@ -92,11 +92,14 @@ def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) 
 
 
 def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
-    """Writes the pages of a TIFF; without EXIF data, whose places in the file only a first page can have."""
+    """Writes the pages of a TIFF; of EXIF data only the first one keeps the directories (camera, place)."""
     try:
         with writing(path, ValueError), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
-            for frame in frames:
-                kept = save_options({**frame.info, 'exif': b''}, 'TIFF', written_mode('TIFF', frame.mode))
+            for i, frame in enumerate(frames):
+                kept = save_options(frame.info, 'TIFF', written_mode('TIFF', frame.mode))
+                if i > 0:  # Pillow adapts the places in the file of all tags but these directories
+                    tags = kept.get('tiffinfo', {}).items()
+                    kept['tiffinfo'] = {tag: value for tag, value in tags if not isinstance(value, dict)}
                 write(frame, pages, 'TIFF', kept)
                 pages.newFrame()
     except struct.error:  # a place in the file of more than 32 bits

@@ -137,6 +137,29 @@ def test_every_page_of_a_tiff_is_upscaled_also_where_sizes_and_bits_differ(cli):
             assert_close(page.asarray(), interpolated(small, (small.shape[0] * 2, small.shape[1] * 2)))
 
 
+def test_pages_keep_their_texts(cli):
+    texts = [(f'a description of page {i}', f'the artist of page {i}') for i in range(3)]
+    with tifffile.TiffWriter('small.tif') as file:
+        for page, (description, artist) in zip(FRAMES, texts, strict=True):
+            file.write(np.asarray(page), photometric='rgb', description=description, metadata=None,
+                       extratags=[(0x013B, 's', 0, artist, True)])
+    assert cli('small.tif', '--scale', 2)[0] == 0
+    with tifffile.TiffFile('small-x2.tif') as big:
+        assert [(page.description, page.tags[0x013B].value) for page in big.pages] == texts
+
+
+def test_the_first_page_keeps_all_exif_data(cli):
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8769] = 'the artist of all pages', {0xA434: 'lens'}
+    save('small.png', exif=exif)
+    assert cli('small.png', '--scale', 2, '--output', 'big.tif')[0] == 0
+    with Image.open('big.tif') as big:
+        assert big.getexif().get_ifd(0x8769)[0xA434] == 'lens'
+    with tifffile.TiffFile('big.tif') as big:
+        assert [page.tags[0x013B].value for page in big.pages] == ['the artist of all pages'] * 3
+        assert [0x8769 in page.tags for page in big.pages] == [True, False, False]
+
+
 def test_pages_of_more_than_4_gb_are_an_error_of_one_line(tmp_path, monkeypatch):
     def write_behind_4_gb(image, pages, *args):
         pages.f.truncate(2**32)  # no bytes on the disk
