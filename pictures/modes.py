@@ -46,7 +46,7 @@ def plain(image: Image.Image) -> Image.Image | Deep:
             note(f'16-bit colour of this {image.format} is read as 8 bits (PNG, TIFF and binary PPM are read with 16, '
                  'TIFF of some compressions where imagecodecs is installed)')
     rescale_transparent_colour(image)
-    opaque = image.format == 'TGA' and not tga_alpha_bits(image)
+    opaque = image.format == 'TGA' and bool(stored_mode(image)) and not tga_alpha_bits(image)
     orientation, info = collect(image)
     if deep is not None:
         result, orientation = Deep(deep), turned or orientation

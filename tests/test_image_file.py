@@ -18,6 +18,7 @@ from datasets.image_file import image_size, read_image
 from datasets.image_folder import ImageFolder
 from errors import UserError
 from pictures.io import read
+from pictures.modes import plain
 
 # --- as 8-bit RGB ----------------------------------------------------------------------------------
 
@@ -94,6 +95,13 @@ def test_a_tga_without_bits_of_alpha_is_opaque(tmp_path, flags, mode):
     (tmp_path / 'a.tga').write_bytes(data)
     image = read(tmp_path / 'a.tga')
     assert image.mode == mode and image.getpixel((0, 0))[:3] == (10, 20, 30)
+
+
+def test_a_tga_that_is_decoded_already_is_taken(tmp_path):
+    Image.new('RGBA', (9, 6), (10, 20, 30, 40)).save(tmp_path / 'a.tga')
+    with Image.open(tmp_path / 'a.tga') as image:
+        image.load()
+    assert plain(image).getpixel((0, 0)) == (10, 20, 30, 40)
 
 
 @pytest.mark.parametrize('dtype, told', [(np.float32, 'mode F'), (np.int32, 'more than 16 bits')])
