@@ -1,16 +1,16 @@
 """Files with colour or alpha of 16 bits per channel, which Pillow would decode to 8: they are recognised and read.
 
-torchvision reads 16-bit PNGs and tifffile reads TIFFs.
+Pillow's own decoder gives the high bytes and the low bytes of a PNG in turn; tifffile reads TIFFs.
 """
 
+import math
 import typing
 
 import numpy as np
 import tifffile
-import torch
 from PIL import Image
 
-BITS_PER_SAMPLE = 0x0102  # tag of TIFF
+from datasets.image_file import BITS_PER_SAMPLE
 
 
 def stored_mode(image: Image.Image) -> str:
@@ -22,7 +22,15 @@ def stored_mode(image: Image.Image) -> str:
 def has_deep_colour(image: Image.Image) -> bool:
     """Whether `image`, not yet decoded, has 16 bits and more than one channel; Pillow would decode only 8 bits."""
     stored, bits = stored_mode(image), getattr(image, 'tag_v2', {}).get(BITS_PER_SAMPLE, ())
-    return image.mode[0] not in 'IF' and bool(stored) and (';16' in stored or 16 in bits)
+    if image.mode[0] in 'IF' or not stored:
+        return False
+    return ';16' in stored or 16 in bits or image.format == 'PPM' and white_of(image) > 255
+
+
+def white_of(image: Image.Image) -> int:
+    """The value of white in the file of `image`, a PPM that is not yet decoded."""
+    args = image.tile[0].args
+    return args[1] if isinstance(args, tuple) else 255
 
 
 def deep_pixels(image: Image.Image) -> np.ndarray | None:
@@ -34,23 +42,43 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
     try:
         image.fp.seek(0)
         if image.format == 'PNG' and not image.is_animated:
-            return png_pixels(image.fp.read(), image.info.get('transparency'))
+            return png_pixels(image.fp, stored_mode(image), image.info.get('transparency'))
+        if image.format == 'PPM' and image.mode == 'RGB' and image.tile[0].codec_name == 'ppm':
+            return ppm_pixels(image)
         return tiff_pixels(image.fp, image.tell()) if image.format == 'TIFF' else None
     finally:
         image.fp.seek(position)
 
 
-def png_pixels(data: bytes, transparent: tuple | int | None) -> np.ndarray:
-    """The pixels of a 16-bit PNG; `transparent`: a 16-bit colour whose alpha is 0."""
-    from torchvision.io import ImageReadMode, decode_png  # imported here because it loads Triton, which takes seconds
-    pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    pixels = pixels.permute(1, 2, 0).numpy()
+def png_pixels(file: typing.BinaryIO, stored: str, transparent: tuple | int | None) -> np.ndarray:
+    """The pixels of a 16-bit PNG of the mode `stored`; `transparent`: a 16-bit colour whose alpha is 0."""
+    def decoded(mode):
+        """The pixels, uint8, of which each takes as many bits as one of the file's."""
+        file.seek(0)
+        with Image.open(file, formats=['PNG']) as image:
+            image.tile = [image.tile[0]._replace(args=mode)]
+            return np.array(image)
+
+    if stored == 'LA;16B':
+        pixels = decoded('RGBA').view('>u2').astype(np.uint16)  # four bytes are two values
+    else:
+        channels = stored.removesuffix(';16B')
+        # as if values began with their low byte, Pillow drops the high byte instead
+        pixels = decoded(f'{channels};16B').astype(np.uint16) << 8 | decoded(f'{channels};16L')
     return pixels if transparent is None else with_transparent(pixels, transparent)
 
 
 def with_transparent(pixels: np.ndarray, colour: tuple | int) -> np.ndarray:
     """`pixels` (H, W, C) with an alpha that is 0 where they have that `colour`."""
     return np.dstack([pixels, np.where((pixels == colour).all(axis=2), 0, 65535).astype(np.uint16)])
+
+
+def ppm_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of `image`, a binary PPM whose values have two bytes."""
+    shape, white = (image.height, image.width, 3), white_of(image)
+    image.fp.seek(image.tile[0].offset)
+    values = np.frombuffer(image.fp.read(2 * math.prod(shape)), '>u2').reshape(shape)
+    return (np.minimum(values, white) * (65535 / white)).round().astype(np.uint16)
 
 
 def tiff_pixels(file: typing.BinaryIO, page: int) -> np.ndarray | None:

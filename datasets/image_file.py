@@ -43,6 +43,7 @@ logging.getLogger('PIL').addHandler(logging.NullHandler())
 with contextlib.suppress(AttributeError, OSError):  # libtiff writes to stderr itself
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
+BITS_PER_SAMPLE, PHOTOMETRIC = 0x0102, 0x0106  # tags of TIFF
 PIXEL_BYTES = 8  # memory per pixel while an image is read: decoded, and converted to RGB
 
 RAW = {'.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf',
@@ -79,7 +80,15 @@ def reading(path: str | Path) -> Iterator[None]:
         reason = one_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = f'its content is none of {", ".join(sorted(FORMATS))}'
+            if is_tiff(path):
+                reason = 'a TIFF of a kind that is not read, such as with 24, 32 or 64 bits or unusual channels'
         raise UserError(f'{path}: cannot be read as an image ({reason}); replace or remove it') from None
+
+
+def is_tiff(path: str | Path) -> bool:
+    """Whether the file `path` begins as a TIFF does."""
+    with open(path, 'rb') as file:
+        return file.read(4) in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
 @contextlib.contextmanager
@@ -120,10 +129,15 @@ def grey_16_bits(image: Image.Image) -> np.ndarray:
     """An image of a mode that begins with I or F as uint16 (H, W); UserError if its values do not fit 16 bits."""
     if image.mode == 'F':
         raise UserError('pixels of mode F are not supported: convert the image to grey or RGB of 8 bits')
+    tags = getattr(image, 'tag_v2', {})
     grey = np.asarray(image)  # Pillow opens a 16-bit PGM in mode I, which has 32 bits
     if grey.min() < 0 or grey.max() > 65535:
         raise UserError('grey of more than 16 bits is not supported: convert the image to 16 or 8')
-    return grey.astype(np.uint16)
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    if 8 < bits < 16:  # which Pillow does not scale
+        grey = (grey * (65535 / (2**bits - 1))).round()
+    grey = grey.astype(np.uint16)
+    return 65535 - grey if tags.get(PHOTOMETRIC) == 0 else grey  # 0: it is white, which Pillow heeds up to 8 bits
 
 
 def to_8_bits(grey: np.ndarray) -> np.ndarray:

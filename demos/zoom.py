@@ -68,7 +68,7 @@ def zoom(args: argparse.Namespace) -> None:
         write_video(target, frames, size, film.rate)
     else:
         durations = [1000 / film.rate] * (count - 1) + [1000 * HOLD]
-        save_animation(frames, Timing(durations, loop=0, alpha=False), target, quality=QUALITY)
+        save_animation(frames, Timing(durations, plays=0, alpha=False), target, quality=QUALITY)
     print(f'{target}: {size_text(size)}, {count} frames ({time_text(time.monotonic() - start)})')
     print(f'next: look at {target}')
 

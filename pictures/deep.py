@@ -100,7 +100,7 @@ def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
 
 
 def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
-    """Writes `image` as a 16-bit TIFF, with the metadata that Pillow's `save` writes for these `options`."""
+    """Writes `image`, which has colour, as a 16-bit TIFF with the metadata that Pillow writes for these `options`."""
     small, channels = single_pixel('TIFF', options), image.pixels.shape[2]
     with Image.open(small) as written:
         directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II')
@@ -110,10 +110,10 @@ def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
     directory.update({
         TiffImagePlugin.IMAGEWIDTH: image.width, TiffImagePlugin.IMAGELENGTH: image.height,
         TiffImagePlugin.BITSPERSAMPLE: (16,) * channels, TiffImagePlugin.SAMPLESPERPIXEL: channels,
-        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels > 2 else 1,
+        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2,
         TiffImagePlugin.ROWSPERSTRIP: image.height, TiffImagePlugin.STRIPOFFSETS: 0,
         TiffImagePlugin.STRIPBYTECOUNTS: image.pixels.nbytes})
-    if channels in (2, 4):
+    if channels == 4:
         directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha with which colours are not premultiplied
     size = len(small.getvalue())
     start = size + size % 2

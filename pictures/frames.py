@@ -19,17 +19,18 @@ from utils import note
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
 LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # ms for which a format can show a frame
+MOST_PLAYS = 65535  # that GIF and WebP can count
 REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
 
 
 class Timing(NamedTuple):
-    """How long each frame is shown, in ms; how often they loop (0: forever, None: once); whether any has alpha.
+    """How long each frame is shown, in ms; how often all of them are (0: forever); whether any has alpha.
 
     `still`: whether a picture precedes the frames that is no part of the animation, but shown by programs without it.
     """
 
     durations: list[float]
-    loop: int | None
+    plays: int
     alpha: bool
     still: bool = False
 
@@ -71,13 +72,15 @@ def read_timing(path: Path) -> Timing:
     durations, alpha = [], False
     with opened(path) as image:
         still = getattr(image, 'default_image', False)  # only a PNG has it
-        loop = image.info.get('loop', None if image.format == 'GIF' else 0)
+        plays = image.info.get('loop', 0)
+        if image.format == 'GIF':
+            plays = 1 if 'loop' not in image.info else plays and plays + 1
         for i in indices(image):
             image.seek(i)
             image.load()
             durations.append(image.info.get('duration', 0) or 100)
             alpha = alpha or image.has_transparency_data
-    return Timing(durations[still:], loop, alpha, still)
+    return Timing(durations[still:], plays, alpha, still)
 
 
 def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) -> None:
@@ -89,12 +92,32 @@ def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) 
 
 
 def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
-    """Writes the pages of a TIFF; without EXIF data, whose places in the file only a first page can have."""
-    with writing(path, ValueError), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
-        for frame in frames:
-            kept = save_options({**frame.info, 'exif': b''}, 'TIFF', written_mode('TIFF', frame.mode))
-            write(frame, pages, 'TIFF', kept)
-            pages.newFrame()
+    """Writes the pages of a TIFF; of EXIF data only the first one keeps the directories (camera, place)."""
+    try:
+        with writing(path, ValueError), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
+            for i, frame in enumerate(frames):
+                kept = save_options(frame.info, 'TIFF', written_mode('TIFF', frame.mode))
+                if i > 0:  # Pillow adapts the places in the file of all tags but these directories
+                    tags = kept.get('tiffinfo', {}).items()
+                    kept['tiffinfo'] = {tag: value for tag, value in tags if not isinstance(value, dict)}
+                write(frame, pages, 'TIFF', kept)
+                pages.newFrame()
+    except struct.error:  # a place in the file of more than 32 bits
+        raise UserError(f'{path}: TIFF holds up to {2**32 / 1e9:.1f} GB, and all pages take more; choose a smaller '
+                        'size') from None
+
+
+def loop_option(name: str, plays: int) -> dict:
+    """The option of Pillow's `save` for an animation of the format `name` that is shown so often (0: forever).
+
+    A GIF counts the repetitions after the first time, and counts none if it is shown once; other formats count all.
+    """
+    if name == 'AVIF' and plays:
+        note('AVIF is written without a number of times that it is shown: it is repeated forever')
+    plays = min(plays, MOST_PLAYS)
+    if name == 'GIF':
+        return {} if plays == 1 else {'loop': plays and plays - 1}
+    return {'loop': plays}
 
 
 def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
@@ -105,25 +128,24 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
     elif timing.still:
         next(frames)
     first = next(frames)
-    tell_losses(first, name)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
     longest = LONGEST.get(name, math.inf)
     if max(timing.durations) > longest:
         note(f'{name} shows a frame for {longest / 1000:g} seconds at most: longer durations are cut')
+    durations = [min(duration, longest) for duration in timing.durations]
+    if name != 'PNG':  # the only one that holds fractions of a millisecond
+        durations = [max(1, round(duration)) for duration in durations]
 
     def alike(frame):
         if frame.size != first.size:
             raise UserError(f'{path}: frames that differ in size cannot form an animation: choose .tif')
+        tell_losses(frame, name, mode)
         return prepared(frame, name, mode)
 
-    if name != 'GIF':  # where a count is needed: without one Pillow writes 0, forever
-        options['loop'] = 1 if timing.loop is None else timing.loop
-    elif timing.loop is not None:
-        options['loop'] = timing.loop
     if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
     # equal frames, which Pillow joins, may last too long together: OverflowError, before Pillow 13 struct.error
     with writing(path, ValueError, OverflowError, struct.error), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
-                          duration=[min(duration, longest) for duration in timing.durations],
+                          duration=durations, **loop_option(name, timing.plays),
                           **{**FORMATS[name].options, **save_options(first.info, name, mode), **options})

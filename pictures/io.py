@@ -11,7 +11,7 @@ from errors import UserError, size_text
 from files import atomic_write, free_memory, writing
 from pictures.deep import Deep, write_png, write_tiff
 from pictures.metadata import save_options
-from pictures.modes import as_mode, in_srgb, plain
+from pictures.modes import as_mode, in_srgb, on_white, plain
 from utils import note
 
 
@@ -25,9 +25,11 @@ class Format(NamedTuple):
 
 
 SIXTEEN = 'I;16', *Deep.MODES.values()
+JPEG_EXIF = 65533  # bytes of EXIF data in a JPEG
+SRGB_ONLY = 'GIF', 'BMP'  # formats without an ICC profile
 FORMATS = {
     'PNG': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN)),
-    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN), bytes=2**32 - 2**16),
+    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16', 'RGB;16', 'RGBA;16'), bytes=2**32 - 2**16),
     'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
     'GIF': Format(('L', 'RGB', 'RGBA'), 65535),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
@@ -35,8 +37,8 @@ FORMATS = {
     'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no more
 }
 NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
-                 'I;16': ('I;16', 'L', 'RGB'), 'LA;16': ('LA;16', 'LA', 'RGBA', 'L'), 'RGB;16': ('RGB;16', 'RGB'),
-                 'RGBA;16': ('RGBA;16', 'RGBA', 'RGB')}
+                 'I;16': ('I;16', 'L', 'RGB'), 'LA;16': ('LA;16', 'RGBA;16', 'LA', 'RGBA', 'L'),
+                 'RGB;16': ('RGB;16', 'RGB'), 'RGBA;16': ('RGBA;16', 'RGBA', 'RGB')}
 
 
 def written_suffixes() -> set[str]:
@@ -102,40 +104,48 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     check_room(path, height * width, mode)
 
 
-def tell_losses(image: Image.Image | Deep, name: str) -> None:
-    """Notes what the format `name` loses of a `plain` picture."""
-    mode = written_mode(name, image.mode)
-    if name == 'GIF' and mode != 'L':
+def tell_losses(image: Image.Image | Deep, name: str, mode: str) -> None:
+    """Notes what is lost of a `plain` picture in a file of the format `name` and of `mode`."""
+    if name == 'GIF' and image.mode.startswith('RGB'):
         note('GIF holds only 256 colours: WebP and PNG hold them all (--output NAME.webp)')
     if ';16' in image.mode and ';16' not in mode:
-        note(f'{name} cannot hold 16 bits: 8 are written (PNG and TIFF hold 16)')
-    if 'A' in image.mode and 'A' not in mode:
-        note(f'{name} cannot hold alpha: it is left out (PNG, TIFF, WebP and AVIF hold it)')
+        note(f'of 16 bits per channel, {name} gets 8 (PNG and TIFF hold 16, an animated PNG only 8)')
+    if 'A' not in image.getbands():
+        return
+    if 'A' not in mode:
+        note(f'{name} cannot hold alpha: the background becomes white (PNG, TIFF, WebP and AVIF hold alpha)')
+    elif name == 'GIF' and any(as_mode(image, 'RGBA').getchannel('A').histogram()[1:255]):
+        note('GIF holds no half-transparent pixels: they become opaque (PNG, TIFF, WebP and AVIF hold them)')
 
 
 def save(image: Image.Image | Deep, path: Path) -> None:
     """Writes a `plain` picture to `path`, with its EXIF data and ICC profile, in the nearest mode of the format."""
     name = format_name(path)
     mode = written_mode(name, image.mode)
-    tell_losses(image, name)
+    tell_losses(image, name, mode)
     kept = save_options(image.info, name, mode)
-    if name == 'JPEG' and len(kept.get('exif', b'')) > 65000:
+    if name == 'JPEG' and len(kept.get('exif', b'')) > JPEG_EXIF:
         note('JPEG holds only 64 KB of EXIF data: it is left out (PNG, TIFF, WebP and AVIF hold more)')
         kept.pop('exif')
     with writing(path, ValueError), atomic_write(path) as file:  # Pillow's encoders raise both
         write(image, file, name, kept)
 
 
-def prepared(image: Image.Image | Deep, name: str, mode: str) -> Image.Image:
-    """A `plain` picture in `mode`, and in sRGB if the format `name` holds no ICC profile."""
-    image = as_mode(image, mode)
-    return in_srgb(image) if name in ('GIF', 'BMP') and mode != 'L' else image
+def prepared(image: Image.Image | Deep, name: str, mode: str) -> Image.Image | Deep:
+    """A `plain` picture in `mode` for the format `name`: in sRGB if that holds no profile, on white if no alpha."""
+    colours, alpha = 'RGB' if image.mode.startswith('RGB') else 'L', 'A' * ('A' in image.getbands())
+    if name in SRGB_ONLY:
+        image = in_srgb(as_mode(image, colours + alpha))
+    if alpha and 'A' not in mode:
+        image = on_white(as_mode(image, colours + alpha))
+    return as_mode(image, mode)
 
 
 def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> None:
     """Writes a `plain` picture to `file` in the format `name`, with the options `kept` from `save_options`."""
     mode = written_mode(name, image.mode)
-    if mode in Deep.MODES.values():
+    image = prepared(image, name, mode)
+    if isinstance(image, Deep):
         {'PNG': write_png, 'TIFF': write_tiff}[name](image, file, kept)
     else:
-        prepared(image, name, mode).save(file, name, **FORMATS[name].options, **kept)
+        image.save(file, name, **FORMATS[name].options, **kept)

@@ -140,7 +140,7 @@ def without_foreign_profile(info: dict, mode: str) -> dict:
 
 def save_options(info: dict, name: str, mode: str) -> dict:
     """The arguments of Pillow's `save` that write `info` to a file of the format `name` and of `mode`."""
-    options = {key: value for key, value in without_foreign_profile(info, mode).items() if key == 'icc_profile'}
+    options = {'icc_profile': without_foreign_profile(info, mode).get('icc_profile')}  # None, or it takes a picture's
     (tags, endian), dpi = from_bytes(info.get('exif')), info.get('dpi')
     if dpi:
         options['dpi'] = dpi

@@ -24,6 +24,16 @@ def rescale_transparent_colour(image: Image.Image) -> None:
         image.info['transparency'] = colour * {'L;2': 85, 'L;4': 17}.get(stored, 1)
 
 
+def tga_alpha_bits(image: Image.Image) -> int:
+    """How many bits of alpha the pixels of `image`, a TGA that is not yet decoded, have; Pillow always reads 8."""
+    position = image.fp.tell()
+    try:
+        image.fp.seek(17)
+        return image.fp.read(1)[0] & 15
+    finally:
+        image.fp.seek(position)
+
+
 def plain(image: Image.Image) -> Image.Image | Deep:
     """A picture of any mode as L, LA, RGB, RGBA, 16-bit grey (I;16) or `Deep`, turned as its EXIF orientation says."""
     if isinstance(image, Deep):
@@ -33,9 +43,10 @@ def plain(image: Image.Image) -> Image.Image | Deep:
     if has_deep_colour(image):
         deep = deep_pixels(image)
         if deep is None:
-            note(f'16-bit colour of this {image.format} is read as 8 bits (PNG and TIFF are read with 16, TIFF of some '
-                 'compressions where imagecodecs is installed)')
+            note(f'16-bit colour of this {image.format} is read as 8 bits (PNG, TIFF and binary PPM are read with 16, '
+                 'TIFF of some compressions where imagecodecs is installed)')
     rescale_transparent_colour(image)
+    opaque = image.format == 'TGA' and bool(stored_mode(image)) and not tga_alpha_bits(image)
     orientation, info = collect(image)
     if deep is not None:
         result, orientation = Deep(deep), turned or orientation
@@ -45,7 +56,8 @@ def plain(image: Image.Image) -> Image.Image | Deep:
         raise UserError('pixels of mode LAB are not supported: convert the image to RGB')
     else:
         grey = image.mode in ('1', 'L', 'LA', 'La')
-        result = image.convert(('L' if grey else 'RGB') + ('A' if image.has_transparency_data else ''))
+        alpha = image.has_transparency_data and not opaque
+        result = image.convert(('L' if grey else 'RGB') + 'A' * alpha)
     if orientation in TURNS:
         result = result.transpose(TURNS[orientation])
     result.info = without_foreign_profile(info, result.mode)
@@ -101,22 +113,43 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An RGB or RGBA `image` in sRGB instead of the colours of its ICC profile: for formats that hold no profile."""
+    """An 8-bit `plain` picture in sRGB instead of the colours of its ICC profile: where no profile is kept."""
     profile = image.info.get('icc_profile')
     if not profile:
         return image
+    grey = not image.mode.startswith('RGB')
     try:
-        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile('sRGB'))
+        result = ImageCms.profileToProfile(image.convert('L') if grey else image, io.BytesIO(profile),
+                                           ImageCms.createProfile('sRGB'), outputMode='RGB' if grey else None)
     except ImageCms.PyCMSError:  # a damaged profile, which viewers ignore, too
         return image
+    if grey:
+        result = result.convert('L')
+        if image.mode == 'LA':
+            result.putalpha(image.getchannel('A'))
+    return result
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An 8-bit `plain` picture with alpha as it is seen on white, without alpha."""
+    colours = image.convert(image.mode.removesuffix('A'))
+    return Image.composite(colours, Image.new(colours.mode, image.size, 'white'), image.getchannel('A'))
 
 
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
-    """A `plain` picture converted to `mode`: an 8-bit mode, or its own."""
+    """A `plain` picture converted to `mode`: an 8-bit mode, its own, or RGBA;16 from LA;16.
+
+    Grey with an ICC profile, which would not fit RGB, becomes RGB in sRGB.
+    """
     if image.mode == mode:
         return image
     if isinstance(image, Deep):
+        if mode == 'RGBA;16':
+            return Deep(rgba_pixels(image), image.info)
         image = image.rounded()
     elif image.mode == 'I;16':  # Pillow clips instead of scaling
-        image = Image.fromarray(to_8_bits(np.asarray(image)))
+        image, info = Image.fromarray(to_8_bits(np.asarray(image))), image.info
+        image.info = dict(info)
+    if mode.startswith('RGB') and not image.mode.startswith('RGB'):
+        image = in_srgb(image)
     return image if image.mode == mode else image.convert(mode)

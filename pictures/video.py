@@ -1,6 +1,8 @@
 """Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
 
+import logging
 import math
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
@@ -19,26 +21,41 @@ from pictures.io import check_memory
 from pictures.modes import in_srgb
 from utils import note
 
+logging.getLogger('imageio_ffmpeg').addHandler(logging.NullHandler())  # it warns of frames that are turned upright
+
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
 COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
 COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
 SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
 ENCODING = 240  # bytes per pixel that x264 takes at least, for some 50 frames that it looks ahead: measured
 QUALITY = '-crf', '16', '-preset', 'medium'
-FILTER = 'scale=out_color_matrix=bt709:out_range=tv,setsar={}'
-COLOURS = '-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709'  # otherwise players guess
+FILTER = ('scale=out_color_matrix=bt709:out_range=tv,setsar={},'
+          'setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709')  # without these, players guess
+MATRIX = r'\((?:\w+, )?(?:bt|fcc|smpte|gbr|ycgco|chroma|ictcp|ipt)[^()]*\)'  # in ffmpeg's description of a stream
+HDR = r'smpte2084|arib-std-b67'
 FASTEST = 240  # frames per second; what is said to be faster was recorded without a rate
 SLACK = 0.25  # seconds by which sound is often longer than the frames
 
 
 class Video(NamedTuple):
-    """What a file says of its video: seconds are 0 and the audio codec is '' if there are none."""
+    """What a file says of its video: seconds are 0 if it does not say."""
 
     shape: tuple[int, int]  # (H, W) of a frame
     pixel: Fraction  # width of a pixel, relative to its height
     rate: Fraction  # frames per second
     seconds: float
-    sound: str
+    log: str = ''  # ffmpeg's description of the streams
+
+    @property
+    def sounds(self) -> list[str]:
+        """The codecs of all audio tracks."""
+        return re.findall(r' Audio: (\w+)', self.log)
+
+    @property
+    def untagged_hd(self) -> bool:
+        """Whether players decode the colours by BT.709, though the file does not say so: ffmpeg would by BT.601."""
+        height, width = self.shape
+        return (width >= 1280 or height > 576) and not re.search(f' Video: .*{MATRIX}', self.log)  # as mpv does
 
     def squared(self) -> 'Video':
         """The same as it is seen: with square pixels, and no side shorter."""
@@ -96,8 +113,11 @@ def describe(path: Path) -> Video:
     """The `Video` in the file `path`; UserError if there is none, or none whose frame rate can be found."""
     about = read_header(path)
     rate = exact(about['fps']) if 0 < about['fps'] <= FASTEST else mean_rate(path)
-    return Video(about['size'][::-1], pixel_shape(path), rate, about['duration'],
-                 about.get('audio_codec', '').rstrip(','))  # 'opus,'
+    log = stream_log(path)
+    known = re.findall(r' Video: .* \[?SAR ([1-9]\d*):([1-9]\d*) DAR ', log)
+    # of its output, in which frames are upright
+    pixel = Fraction(*map(int, known[-1])) if known else Fraction(1)
+    return Video(about['size'][::-1], pixel, rate, about['duration'], log.partition('Stream mapping:')[0])
 
 
 def exact(fps: float) -> Fraction:
@@ -117,40 +137,53 @@ def mean_rate(path: Path) -> Fraction:
                         f'{path.stem}.mp4') from None
 
 
-def pixel_shape(path: Path) -> Fraction:
-    """The width of a pixel of the video `path` relative to its height, once ffmpeg has turned the frames upright."""
+def stream_log(path: Path) -> str:
+    """How ffmpeg describes the streams of the video `path`, and those that it would write."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path.absolute()), '-an', '-frames:v', '1', '-f', 'null', '-']
-    log = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr.decode(errors='replace')
-    known = re.findall(r' Video: .* \[?SAR ([1-9]\d*):([1-9]\d*) DAR ', log)
-    return Fraction(*map(int, known[-1])) if known else Fraction(1)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr.decode(errors='replace')
 
 
 def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
-                pixel: Fraction | int = 1, **sound: str) -> None:
+                pixel: Fraction | int = 1, second: tuple = ()) -> None:
     """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `sound`: the audio arguments of
-    `imageio_ffmpeg.write_frames`.
+    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `second`: arguments of ffmpeg that
+    name a second input and what is taken from it.
     """
-    stopped = UserError(f'{target}: cannot be written; ffmpeg says why above')
+    (height, width), stopped = size, UserError(f'{target}: cannot be written; ffmpeg says why above')
     with atomic_write(target) as file:
-        writer = imageio_ffmpeg.write_frames(
-            file.name, size[::-1], fps=rate, codec='libx264', quality=None, macro_block_size=2,
-            ffmpeg_log_level='error',
-            output_params=[*QUALITY, '-vf', FILTER.format(pixel), *COLOURS, '-f', MUXERS[target.suffix.lower()]],
-            **sound)
-        writer.send(None)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', '-f', 'rawvideo', '-pix_fmt', 'rgb24',
+                   '-s', f'{width}x{height}', '-r', str(Fraction(rate)), '-i', '-', *second, '-map', '0:v',
+                   '-c:v', 'libx264', '-pix_fmt', 'yuv420p', *QUALITY, '-vf', FILTER.format(pixel),
+                   '-f', MUXERS[target.suffix.lower()], os.path.abspath(file.name)]
+        count, encoder = 0, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # no Ctrl-C there
         try:
             for frame in frames:
-                writer.send(in_srgb(frame).tobytes())
-        except OSError:
+                encoder.stdin.write(in_srgb(frame).tobytes())
+                count += 1
+            encoder.communicate()
+        except OSError:  # it has stopped
             raise stopped from None
         finally:
-            writer.close()
-        try:
-            read_header(Path(file.name))  # fails if ffmpeg, which does not report it, stopped early
-        except UserError:
-            raise stopped from None
+            encoder.kill()
+            encoder.communicate()
+        if encoder.returncode or not count:
+            raise stopped
+
+
+def sound_options(codecs: list[str], target: Path) -> list[str]:
+    """ffmpeg's options for audio tracks: they are copied if the format of `target` holds their codec, else encoded."""
+    held = COPIED.get(target.suffix.lower())  # None: Matroska, which holds all
+    codes = ['copy' if held is None or codec in held else 'aac' for codec in codecs]
+    return [word for i, code in enumerate(codes) for word in (f'-c:a:{i}', code)]
+
+
+def tell_video_losses(source: Path, video: Video) -> None:
+    """Notes what the result will not have of the `video` in the file `source`."""
+    if ' Subtitle: ' in video.log:
+        note(f'{source}: subtitles are left out')
+    if re.search(f' Video: .*(?:{HDR})', video.log):
+        note(f'{source} is HDR, which is not converted: colours become pale; make it SDR first')
 
 
 def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int],
@@ -159,9 +192,10 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
 
     Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Notes if frames are missing at the end.
     """
-    copied = target.suffix.lower() == '.mkv' or video.sound in COPIED[target.suffix.lower()]
-    sound = {'audio_path': str(source.absolute()), 'audio_codec': 'copy' if copied else 'aac'} if video.sound else {}
-    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(video.rate)))
+    tell_video_losses(source, video)
+    kept = '-i', str(source.absolute()), '-map', '1:a?', '-map_metadata', '1', *sound_options(video.sounds, target)
+    matrix = ('-vf', 'scale=in_color_matrix=bt709') if video.untagged_hd else ()
+    frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(video.rate), *matrix))
     shape = next(frames)['size']
 
     def enlarged():
@@ -175,6 +209,6 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
             note(f'{source}: its frames end after {float(end):.1f} of {video.seconds:.1f} seconds; it may be cut off')
 
     try:
-        write_video(target, enlarged(), size, video.rate, video.pixel, **sound)
+        write_video(target, enlarged(), size, video.rate, video.pixel, kept)
     finally:
         frames.close()

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import tifffile
+from films import ffmpeg
 from PIL import Image, PngImagePlugin
 from upscaling import SRGB, picture
 
@@ -51,7 +52,14 @@ def samples():
         files += [saved(rgba, 'AVIF', exif=exif), saved(rgb, 'AVIF', icc_profile=SRGB)]
     file = io.BytesIO()
     tifffile.imwrite(file, np.asarray(rgb.resize((40, 40))), tile=(16, 16), bigtiff=True, photometric='rgb')
-    return [*files, file.getvalue()]
+    return [*files, file.getvalue(), *(deep_png(channels) for channels in (2, 3, 4))]
+
+
+def deep_png(channels):
+    """A PNG of 16 bits and more than one channel, by ffmpeg."""
+    values = np.random.default_rng(channels).integers(0, 65536, (64, 64, channels), np.uint16)
+    return ffmpeg('-f', 'rawvideo', '-pix_fmt', {2: 'ya16le', 3: 'rgb48le', 4: 'rgba64le'}[channels], '-s', '64x64',
+                  '-i', '-', '-c:v', 'png', '-pred', 'mixed', '-f', 'image2pipe', '-', input=values.tobytes())
 
 
 def mend_png(data):

@@ -1,15 +1,20 @@
 """Colour of 16 bits, in PNG and TIFF, as other libraries write and read it: without a way through 8 bits."""
 
 import io
+import struct
+import zlib
 
+import image_fuzz
 import numpy as np
 import pytest
 import tifffile
 from films import ffmpeg
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
-from upscaling import SRGB, interpolated, picture
+from upscaling import SRGB, assert_close, interpolated, picture
 
+from datasets.arrays import Reader
+from errors import UserError
 from models import upscale_pil
 from pictures.io import read
 
@@ -63,12 +68,45 @@ def test_16_bits_of_grey_with_alpha_are_kept(cli, tmp_path):
     np.testing.assert_allclose(written(tmp_path / 'big.png'), interpolated(deep(2), (20, 24)), rtol=0, atol=1)
 
 
+def test_16_bits_of_grey_with_alpha_become_colour_with_alpha_in_tiffs_which_programs_open(cli, tmp_path):
+    write(tmp_path / 'small.png', deep(2))
+    assert cli('small.png', '--scale', 2, '--output', 'big.tif')[0] == 0
+    Image.open('big.tif').load()
+    expected = interpolated(deep(2), (20, 24))[..., [0, 0, 0, 1]]
+    for big in written(tmp_path / 'big.tif'), read(tmp_path / 'big.tif'):
+        np.testing.assert_allclose(np.asarray(big), expected, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize('target, told', [('.png', True), ('.webp', True), ('.tif', False)])
+def test_frames_of_16_bits_become_8_in_animations_and_that_is_said(cli, tmp_path, target, told):
+    with tifffile.TiffWriter(tmp_path / 'small.tif') as file:
+        file.write(deep(3).astype(np.uint8), photometric='rgb')
+        file.write(deep(3), photometric='rgb')
+    code, out, _ = cli('small.tif', '--scale', 2, '--output', f'big{target}')
+    assert code == 0 and any('16 bits' in line for line in out) == told
+
+
 def test_a_png_of_16_bits_is_read_by_ffmpeg(cli, tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (300, 40, 3), dtype=np.uint16)  # more rows than go at a time
     write(tmp_path / 'small.png', values)
     assert cli('small.png', '--scale', 1, '--output', 'big.png')[0] == 0
     data = ffmpeg('-i', tmp_path / 'big.png', '-f', 'rawvideo', '-pix_fmt', 'rgb48le', '-')
     np.testing.assert_allclose(np.frombuffer(data, np.uint16).reshape(values.shape), values.astype(float), atol=1)
+
+
+@pytest.mark.parametrize('white', [65535, 4095])
+def test_a_ppm_of_16_bits_is_read_whole(cli, tmp_path, white):
+    values = deep(3) // (65536 // (white + 1))
+    (tmp_path / 'a.ppm').write_bytes(b'P6 12 10 %d\n' % white + values.astype('>u2').tobytes())
+    for reader in read, Reader('all').read:
+        np.testing.assert_allclose(np.asarray(reader(tmp_path / 'a.ppm')), values * (65535 / white), rtol=0, atol=0.5)
+
+
+def test_that_a_ppm_of_16_bits_in_text_is_read_as_8_is_said(cli, tmp_path):
+    (tmp_path / 'a.ppm').write_text('P3 12 10 65535\n' + ' '.join(map(str, deep(3).flatten())))
+    code, out, _ = cli('a.ppm', '--scale', 1, '--output', 'b.png')
+    assert code == 0 and any('is read as 8 bits' in line for line in out)
+    assert_close(Image.open('b.png'), deep(3) / 257)
 
 
 @pytest.mark.parametrize('options', [
@@ -129,6 +167,71 @@ def test_a_damaged_tiff_of_16_bits_is_one_line(cli, tmp_path):
     (tmp_path / 'small.tif').write_bytes(data[:len(data) // 2])
     code, _, err = cli('small.tif', '--scale', 2)
     assert code == 2 and len(err) == 1 and 'small.tif' in err[0]
+
+
+def chunks(data):
+    """The chunks of a PNG: kind and content."""
+    at, result = 8, []
+    while at < len(data):
+        length = int.from_bytes(data[at:at + 4], 'big')
+        result.append((data[at + 4:at + 8], data[at + 8:at + 8 + length]))
+        at += 12 + length
+    return result
+
+
+def png_of(parts):
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data)) for kind, data in parts)
+
+
+def change_pixels(data, change):
+    """A PNG whose compressed pixels are changed, with right checksums of its chunks."""
+    parts = chunks(data)
+    pixels = change(b''.join(content for kind, content in parts if kind == b'IDAT'))
+    return png_of([*(part for part in parts if part[0] not in (b'IDAT', b'IEND')), (b'IDAT', pixels), (b'IEND', b'')])
+
+
+def wrong_filter(packed):
+    rows = bytearray(zlib.decompress(packed))
+    rows[len(rows) // 64 * 20] = 9
+    return zlib.compress(rows)
+
+
+DAMAGES = {
+    'two bytes': lambda data: data[:5000] + b'\xa5\x5a' + data[5002:],
+    'two bytes with a right CRC': lambda data: change_pixels(data, lambda p: p[:5000] + b'\xa5\x5a' + p[5002:]),
+    'filter': lambda data: change_pixels(data, wrong_filter),
+    'too few pixels': lambda data: change_pixels(data, lambda p: zlib.compress(zlib.decompress(p)[:9000])),
+    'cut off': lambda data: data[:len(data) // 2]}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+@pytest.mark.parametrize('channels', [2, 3, 4])
+def test_a_damaged_png_of_16_bits_is_one_line(tmp_path, channels, damage):
+    data = DAMAGES[damage](image_fuzz.deep_png(channels))
+    (tmp_path / 'a.png').write_bytes(data)
+    for reader in read, Reader('all').read:
+        with pytest.raises(UserError, match='a.png: cannot be read as an image') as info:
+            reader(tmp_path / 'a.png')
+        assert '\n' not in str(info.value)
+
+
+def interlaced(values):
+    """A PNG (bytes) of uint16 `values` (H, W, C), with interlaced rows without filters."""
+    passes = (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
+    parts = [values[top::down, left::right] for top, left, down, right in passes]
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for part in parts if part.size for row in part)
+    height, width, channels = values.shape
+    header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 1)
+    return png_of([(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')])
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 5), (21, 18)])
+@pytest.mark.parametrize('channels', [2, 3, 4])
+def test_interlaced_pngs_of_16_bits_are_read(tmp_path, channels, size):
+    values = deep(channels, width=size[0], height=size[1])
+    (tmp_path / 'a.png').write_bytes(interlaced(values))
+    assert np.array_equal(read(tmp_path / 'a.png'), values)
 
 
 def test_pictures_are_read_from_memory(bilinear, tmp_path):

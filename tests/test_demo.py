@@ -59,6 +59,8 @@ def test_file_holds_what_its_format_can(cli, mode, suffix, written):
         assert big.mode == written
         if written != 'I;16':
             expected = interpolated((grey if wide else image).convert('RGB'), (20, 24))
+            if mode.endswith('A') and not written.endswith('A'):
+                expected = 255 - (255 - expected) * 200 / 255  # what is seen on white
             assert_as_written(big.convert('RGB'), expected, suffix)
     lost = {('I;16', False): ['16 bits'], ('LA', False): ['alpha'], ('RGBA', False): ['alpha']}.get(
         (mode, written == mode or written.endswith('A')), [])

@@ -9,7 +9,9 @@ from PIL import Image, ImageSequence
 from upscaling import assert_close, interpolated, picture
 
 from errors import UserError
-from pictures.frames import Timing, save_animation
+from pictures import frames
+from pictures.frames import Timing, save_animation, save_pages
+from pictures.io import write
 
 FRAMES = [picture(seed=seed) for seed in range(3)]
 
@@ -24,18 +26,48 @@ def frames_of(path):
         return [(frame.convert('RGBA'), frame.info.get('duration')) for frame in ImageSequence.Iterator(image)]
 
 
-@pytest.mark.parametrize('target', ['.gif', '.webp', '.png'])
-@pytest.mark.parametrize('source', ['.gif', '.webp', '.png'])
-def test_every_frame_is_upscaled_and_durations_and_loop_are_kept(cli, source, target):
-    save(f'small{source}', duration=[50, 120, 300], loop=3)
+ANIMATED = '.gif', '.webp', '.png', '.avif'
+
+
+@pytest.mark.parametrize('target', ANIMATED)
+@pytest.mark.parametrize('source', ANIMATED)
+def test_every_frame_is_upscaled_and_durations_are_kept(cli, source, target):
+    save(f'small{source}', duration=[50, 120, 300])
     code, _, err = cli(f'small{source}', '--scale', 2, '--output', f'big{target}')
     assert (code, err) == (0, [])
     small, big = frames_of(f'small{source}'), frames_of(f'big{target}')
     assert [duration for _, duration in big] == [50, 120, 300]
-    assert Image.open(f'big{target}').info['loop'] == 3
     for (before, _), (after, _) in zip(small, big, strict=True):
         difference = np.asarray(after, dtype=float) - interpolated(np.asarray(before), (20, 24))
         assert np.abs(difference).mean() < 8  # of 255: GIF has 256 colours, WebP half of the colour's resolution
+
+
+@pytest.mark.parametrize('source', ['.gif', '.webp', '.png'])
+@pytest.mark.parametrize('plays', [0, 2, 4])
+def test_an_animation_is_shown_as_often_as_before(cli, source, plays):
+    def loop(suffix):
+        return plays - 1 if plays and suffix == '.gif' else plays  # GIF counts the repetitions after the first time
+
+    save(f'small{source}', duration=80, loop=loop(source))
+    for target in '.gif', '.webp', '.png':
+        assert cli(f'small{source}', '--scale', 2, '--output', f'big{target}')[0] == 0
+        assert Image.open(f'big{target}').info['loop'] == loop(target)
+    code, out, _ = cli(f'small{source}', '--scale', 2, '--output', 'big.avif')
+    assert code == 0 and any('repeated forever' in line for line in out) == (plays > 0)
+
+
+@pytest.mark.parametrize('target, loop', [('.webp', 65535), ('.gif', 65534)])
+def test_more_times_than_a_format_counts_are_as_many_as_it_can(cli, target, loop):
+    save('small.png', duration=80, loop=70_000)
+    assert cli('small.png', '--scale', 2, '--output', f'big{target}')[0] == 0
+    assert Image.open(f'big{target}').info['loop'] == loop
+
+
+@pytest.mark.parametrize('target, shown', [('.png', 41.6), ('.webp', 42), ('.avif', 42)])
+def test_fractions_of_a_millisecond_are_kept_or_rounded(cli, target, shown):
+    save('small.png', duration=41.6)
+    assert cli('small.png', '--scale', 2, '--output', f'big{target}')[0] == 0
+    assert [duration for _, duration in frames_of(f'big{target}')] == pytest.approx([shown] * 3)
 
 
 def test_an_animation_that_is_shown_once_stays_so(cli):
@@ -82,7 +114,7 @@ def test_a_frame_is_shown_no_longer_than_the_format_can(cli, source, target, ask
 
 def test_equal_frames_that_last_too_long_together_are_an_error_of_one_line(tmp_path):
     with pytest.raises(UserError, match='big.gif: cannot be written'):
-        save_animation(iter([FRAMES[0]] * 2), Timing([500_000] * 2, loop=0, alpha=False), tmp_path / 'big.gif')
+        save_animation(iter([FRAMES[0]] * 2), Timing([500_000] * 2, plays=0, alpha=False), tmp_path / 'big.gif')
     assert not list(tmp_path.iterdir())
 
 
@@ -103,6 +135,41 @@ def test_every_page_of_a_tiff_is_upscaled_also_where_sizes_and_bits_differ(cli):
         assert [page.dtype for page in file.pages] == [np.uint8, np.uint16]
         for page, small in zip(file.pages, pages, strict=True):
             assert_close(page.asarray(), interpolated(small, (small.shape[0] * 2, small.shape[1] * 2)))
+
+
+def test_pages_keep_their_texts(cli):
+    texts = [(f'a description of page {i}', f'the artist of page {i}') for i in range(3)]
+    with tifffile.TiffWriter('small.tif') as file:
+        for page, (description, artist) in zip(FRAMES, texts, strict=True):
+            file.write(np.asarray(page), photometric='rgb', description=description, metadata=None,
+                       extratags=[(0x013B, 's', 0, artist, True)])
+    assert cli('small.tif', '--scale', 2)[0] == 0
+    with tifffile.TiffFile('small-x2.tif') as big:
+        assert [(page.description, page.tags[0x013B].value) for page in big.pages] == texts
+
+
+def test_the_first_page_keeps_all_exif_data(cli):
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8769] = 'the artist of all pages', {0xA434: 'lens'}
+    save('small.png', exif=exif)
+    assert cli('small.png', '--scale', 2, '--output', 'big.tif')[0] == 0
+    with Image.open('big.tif') as big:
+        assert big.getexif().get_ifd(0x8769)[0xA434] == 'lens'
+    with tifffile.TiffFile('big.tif') as big:
+        assert [page.tags[0x013B].value for page in big.pages] == ['the artist of all pages'] * 3
+        assert [0x8769 in page.tags for page in big.pages] == [True, False, False]
+
+
+def test_pages_of_more_than_4_gb_are_an_error_of_one_line(tmp_path, monkeypatch):
+    def write_behind_4_gb(image, pages, *args):
+        pages.f.truncate(2**32)  # no bytes on the disk
+        pages.f.seek(0, os.SEEK_END)
+        write(image, pages, *args)
+
+    monkeypatch.setattr(frames, 'write', write_behind_4_gb)
+    with pytest.raises(UserError, match='big.tif: TIFF holds up to 4.3 GB'):
+        save_pages(iter(FRAMES), tmp_path / 'big.tif')
+    assert not list(tmp_path.iterdir())
 
 
 def test_smaller_versions_of_a_page_are_no_pages(cli):

@@ -9,6 +9,7 @@ from pathlib import Path
 import image_fuzz
 import numpy as np
 import pytest
+import tifffile
 from photos import photo, write_png16
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -17,6 +18,7 @@ from datasets.image_file import image_size, read_image
 from datasets.image_folder import ImageFolder
 from errors import UserError
 from pictures.io import read
+from pictures.modes import plain
 
 # --- as 8-bit RGB ----------------------------------------------------------------------------------
 
@@ -63,6 +65,43 @@ def test_16_bits_of_a_pgm_are_rounded_to_8(tmp_path):
     grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
     (tmp_path / 'grey16.pgm').write_bytes(b'P5 9 6 65535\n' + grey.astype('>u2').tobytes())
     assert np.array_equal(ImageFolder(str(tmp_path))[0], np.stack([np.round(grey / 257)] * 3, axis=2))
+
+
+@pytest.mark.parametrize('compression', [None, 'zlib'])
+def test_grey_of_16_bits_whose_0_is_white_is_no_negative(tmp_path, compression):
+    grey = np.random.default_rng(0).integers(0, 2 ** 16, (6, 9), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / 'a.tif', 65535 - grey, photometric='miniswhite', compression=compression)
+    assert np.array_equal(read_image(tmp_path / 'a.tif')[..., 0], np.round(grey / 257))
+    assert np.array_equal(read(tmp_path / 'a.tif'), grey)
+
+
+def test_grey_of_12_bits_goes_to_white(tmp_path):
+    grey = np.arange(0, 4096, 39, dtype=np.uint16)[:104].reshape(8, 13)
+    grey[0, 0] = 4095
+    bits = ''.join(''.join(f'{value:012b}' for value in row).ljust(160, '0') for row in grey)  # rows end with a byte
+    data = int(bits, 2).to_bytes(160, 'big')
+    tags = [(256, 13), (257, 8), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 8), (279, 160)]
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in tags)
+    (tmp_path / 'a.tif').write_bytes(b'II*\0\x08\0\0\0' + directory + bytes(4) + data)
+    np.testing.assert_allclose(np.asarray(read(tmp_path / 'a.tif')), grey * (65535 / 4095), atol=0.5)
+    np.testing.assert_allclose(read_image(tmp_path / 'a.tif')[..., 0], grey * (255 / 4095), atol=0.51)
+
+
+@pytest.mark.parametrize('flags, mode', [(0, 'RGB'), (8, 'RGBA')])
+def test_a_tga_without_bits_of_alpha_is_opaque(tmp_path, flags, mode):
+    Image.new('RGBA', (9, 6), (10, 20, 30, 0)).save(tmp_path / 'a.tga')
+    data = bytearray((tmp_path / 'a.tga').read_bytes())
+    data[17] = data[17] & 0xF0 | flags
+    (tmp_path / 'a.tga').write_bytes(data)
+    image = read(tmp_path / 'a.tga')
+    assert image.mode == mode and image.getpixel((0, 0))[:3] == (10, 20, 30)
+
+
+def test_a_tga_that_is_decoded_already_is_taken(tmp_path):
+    Image.new('RGBA', (9, 6), (10, 20, 30, 40)).save(tmp_path / 'a.tga')
+    with Image.open(tmp_path / 'a.tga') as image:
+        image.load()
+    assert plain(image).getpixel((0, 0)) == (10, 20, 30, 40)
 
 
 @pytest.mark.parametrize('dtype, told', [(np.float32, 'mode F'), (np.int32, 'more than 16 bits')])
@@ -116,6 +155,11 @@ def test_an_icon_is_refused_because_pillow_decodes_it_while_it_opens_it(tmp_path
 def test_what_is_not_opened_is_told_what_would_help(tmp_path, name, told):
     Image.new('RGB', (16, 12)).save(tmp_path / name, 'TIFF')  # as the preview in many a RAW file
     assert told in refusal(tmp_path / name)
+
+
+def test_a_tiff_that_is_not_read_is_not_said_to_be_no_tiff(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', np.zeros((6, 9, 3), np.uint32), photometric='rgb')
+    assert 'a TIFF of a kind that is not read' in refusal(tmp_path / 'a.tif')
 
 
 def test_a_heic_is_refused_only_without_pillow_heif(monkeypatch):

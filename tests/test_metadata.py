@@ -135,6 +135,55 @@ def test_in_a_format_without_profiles_colours_are_those_of_srgb(cli, target):
     assert np.abs(np.asarray(Image.open(target).convert('RGB')) - swapped).mean() < 4
 
 
+def grey_profile():
+    """An ICC profile of grey whose gamma is 1: its brightness is linear."""
+    tags = {b'wtpt': b'XYZ \0\0\0\0' + struct.pack('>3i', 63190, 65536, 54061),
+            b'kTRC': b'curv\0\0\0\0' + struct.pack('>I', 0),
+            b'desc': b'desc\0\0\0\0' + struct.pack('>I', 2) + b'g\0' + bytes(78),
+            b'cprt': b'text\0\0\0\0none\0\0\0\0'}
+    table, data, start = struct.pack('>I', len(tags)), b'', 132 + 12 * len(tags)
+    for tag, value in tags.items():
+        table += tag + struct.pack('>II', start + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    head = struct.pack('>I4sI4s4s4s', 0, b'none', 0x02100000, b'mntr', b'GRAY', b'XYZ ') + bytes(12) + b'acsp'
+    head += bytes(28) + struct.pack('>3i', 63190, 65536, 54061) + bytes(48)
+    return struct.pack('>I', len(head + table + data)) + (head + table + data)[4:]
+
+
+@pytest.mark.parametrize('mode', ['L', 'LA', 'I;16'])
+@pytest.mark.parametrize('target', ['bmp', 'gif', 'webp', 'avif', 'png'])
+def test_grey_with_a_profile_is_as_bright_in_every_format(cli, target, mode):
+    grey = Image.new('L', (12, 10), 60)
+    grey = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == 'I;16' else grey.convert(mode)
+    grey.save('small.png', icc_profile=grey_profile())
+    assert cli('small.png', '--scale', 2, '--output', f'big.{target}')[0] == 0
+    with Image.open(f'big.{target}') as big:
+        profile = big.info.get('icc_profile')
+        assert profile == (grey_profile() if target == 'png' else None)
+        if target != 'png':
+            np.testing.assert_allclose(np.asarray(big.convert('RGB')), 132, atol=3)  # of sRGB: 60 / 255 of the light
+
+
+def test_sheets_of_grey_with_a_profile_are_as_bright_and_without_it(cli):
+    Image.new('L', (12, 10), 60).save('small.png', icc_profile=grey_profile())
+    assert cli('small.png', '--scale', 2, '--output', 'big.png', '--compare')[0] == 0
+    with Image.open('big-compare.png') as sheet:
+        assert 'icc_profile' not in sheet.info
+        np.testing.assert_allclose(sheet.getpixel((5, 5)), 132, atol=1)
+
+
+@pytest.mark.parametrize('size, kept', [(65_532, True), (65_534, False)])
+def test_a_jpeg_gets_as_much_exif_data_as_it_can_hold(cli, size, kept):
+    data = Image.Exif()
+    data[0x010F] = 'x' * (size - 33)
+    data = data.tobytes()
+    assert len(data) == size
+    picture().save('small.png', exif=data)
+    code, out, _ = cli('small.png', '--scale', 2, '--output', 'big.jpg')
+    assert code == 0 and ('exif' in Image.open('big.jpg').info) == kept
+    assert any('EXIF' in line for line in out) != kept
+
+
 def test_a_comparison_has_the_pictures_icc_profile(cli):
     picture().save('small.png', icc_profile=SRGB)
     assert cli('--input', 'small.png', '--scale', 2, '--output', 'big.png', '--compare')[0] == 0

@@ -163,6 +163,33 @@ def test_a_tiff_of_8_or_16_bits_keeps_its_alpha(tmp_path, dtype):
     assert np.array_equal(read(tmp_path / 'a.tif'), values)
 
 
+# --- formats without it ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA', '16 bits'])
+@pytest.mark.parametrize('suffix', ['.jpg', '.bmp'])
+def test_in_formats_without_alpha_the_background_is_white(cli, tmp_path, suffix, mode):
+    values = np.asarray(Image.fromarray(np.dstack([0 * disc()] * 3 + [disc()]).astype(np.uint8)))
+    if mode == '16 bits':
+        tifffile.imwrite(tmp_path / 'a.tif', values.astype(np.uint16) * 257, photometric='rgb',
+                         extrasamples=['unassalpha'])
+    else:
+        Image.fromarray(values).convert(mode).save(tmp_path / 'a.tif')
+    code, out, _ = cli('a.tif', '--scale', 2, '--output', f'b{suffix}')
+    assert code == 0 and any('background becomes white' in line for line in out)
+    shown = np.asarray(Image.open(f'b{suffix}').convert('L')).astype(float)
+    expected = 255.0 - np.asarray(Image.fromarray(disc().astype(np.uint8)).resize((128, 128), Image.BICUBIC))
+    assert np.abs(shown - expected).max() < 20 and shown[0, 0] > 252
+
+
+@pytest.mark.parametrize('alpha, told', [(disc(), False), (disc(edge=6), True)], ids=['hard', 'soft'])
+def test_that_a_gif_holds_no_half_transparent_pixels_is_said(cli, alpha, told):
+    hard = np.where(alpha > 127, 255, 0) if not told else alpha
+    Image.fromarray(np.dstack([0 * alpha] * 3 + [hard]).astype(np.uint8)).save('a.png')
+    code, out, _ = cli('a.png', '--scale', 1, '--output', 'b.gif')
+    assert code == 0 and any('half-transparent' in line for line in out) == told
+
+
 # --- to look at ------------------------------------------------------------------------------------------------------
 
 

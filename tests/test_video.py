@@ -2,6 +2,11 @@
 
 import contextlib
 import os
+import re
+import resource
+import signal
+import subprocess
+import sys
 
 import imageio_ffmpeg
 import numpy as np
@@ -77,9 +82,92 @@ def test_colours_of_another_space_become_those_of_srgb(tmp_path):
     np.testing.assert_allclose(colour, (30, 90, 200), atol=4)
 
 
+def streams_of(path):
+    """ffmpeg's description of a file."""
+    command = imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-i', str(path)
+    return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+def test_a_video_says_how_its_colours_are_meant(tmp_path, suffix):
+    write_video(tmp_path / f'a{suffix}', [Image.new('RGB', (64, 48))] * 3, (48, 64), 10)
+    assert '(tv, bt709, progressive)' in streams_of(tmp_path / f'a{suffix}')  # matrix, primaries and transfer
+
+
+@pytest.mark.parametrize('size, matrix', [((1280, 720), 'bt709'), ((720, 576), 'bt601')])
+@pytest.mark.parametrize('tagged', [True, False])
+def test_colours_without_tags_are_decoded_as_players_do(cli, size, matrix, tagged):
+    tags = '' if tagged else ',setparams=colorspace=unknown'
+    colours = make('small.mp4', '-vf', f'scale=out_color_matrix={matrix}{tags}', '-colorspace', 'unknown', count=2,
+                   size=size, sound=())
+    assert ('(tv, ' in streams_of('small.mp4')) == tagged
+    assert cli('small.mp4', '--scale', 1, '--output', 'big.mp4')[0] == 0
+    np.testing.assert_allclose(frames_of('big.mp4')[1][0][100, 100], colours[0], atol=4)
+
+
+def test_all_audio_tracks_and_texts_are_kept(cli):
+    make('small.mkv', '-map', '0', '-map', '1', '-map', '2', '-c:a:0', 'aac', '-c:a:1', 'vorbis', '-strict', '-2',
+         '-metadata', 'title=a title', sound=(*SOUND, '-f', 'lavfi', '-i', 'anullsrc=d=0.5'))
+    for target, codecs in ('big.mkv', ['aac', 'vorbis']), ('big.mp4', ['aac', 'aac']):
+        assert cli('small.mkv', '--scale', 1, '--output', target)[0] == 0
+        assert re.findall(r'Audio: (\w+)', streams_of(target)) == codecs
+        assert re.search('title +: a title', streams_of(target))
+
+
+def test_subtitles_and_hdr_are_said_to_be_lost(cli):
+    with open('a.srt', 'w') as file:
+        file.write('1\n00:00:00,000 --> 00:00:00,400\nhello\n')
+    make('small.mkv', '-vf', 'setparams=color_trc=smpte2084', '-map', 0, '-map', 1, '-c:s', 'srt',
+         sound=('-i', 'a.srt'))
+    code, out, _ = cli('small.mkv', '--scale', 1)
+    assert code == 0 and all(any(told in line for line in out) for told in ('subtitles are left out', 'is HDR'))
+    make('plain.mkv')
+    assert not any('left out' in line or 'HDR' in line for line in cli('plain.mkv', '--scale', 1)[1])
+
+
+def test_a_video_that_is_turned_upright_is_no_warning(tmp_path):
+    make(tmp_path / 'wide.mp4', sound=())
+    ffmpeg('-display_rotation', 90, '-i', tmp_path / 'wide.mp4', '-c', 'copy', tmp_path / 'tall.mp4')
+    code = ('import sys; from pathlib import Path; from pictures.video import describe; '
+            'print(describe(Path(sys.argv[1])).shape)')
+    run = subprocess.run([sys.executable, '-c', code, tmp_path / 'tall.mp4'], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ('(64, 48)\n', '')
+
+
 def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
     with pytest.raises(UserError, match='a.mp4: cannot be written; ffmpeg says why above'):
         write_video(tmp_path / 'a.mp4', [], (48, 64), 10)
+    assert not list(tmp_path.iterdir())
+
+
+def noisy_frames(count, last=lambda: None):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    last()
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_a_full_disk_leaves_no_part_of_a_video(tmp_path, suffix):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(UserError, match=f'a{suffix}: cannot be written'):
+            write_video(tmp_path / f'a{suffix}', noisy_frames(40), (48, 64), 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_is_killed_leaves_no_part_of_a_video(tmp_path):
+    def kill():
+        command = 'ps', '-ww', '--ppid', str(os.getpid()), '-o', 'pid=,args='
+        children = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        encoder, = [line.split()[0] for line in children if 'libx264' in line]
+        os.kill(int(encoder), signal.SIGKILL)
+
+    with pytest.raises(UserError, match='a.mkv: cannot be written'):
+        write_video(tmp_path / 'a.mkv', noisy_frames(300, kill), (48, 64), 10)
     assert not list(tmp_path.iterdir())
 
 

@@ -49,7 +49,7 @@ def test_a_video_has_even_sides_and_the_same_frames(cli, photo, bilinear):
         assert np.abs(frame.astype(float) - expected).mean() < 3  # of 255: lossy
 
 
-@pytest.mark.parametrize('suffix', ['gif', 'webp'])
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'avif'])
 def test_an_animation_zooms_for_four_seconds_and_rests_for_one(cli, photo, suffix):
     assert cli('photo.png', '--zoom', f'zoom.{suffix}', '--resolution', 40)[0] == 0
     frames = imageio.imread(f'zoom.{suffix}', plugin='pillow', index=..., mode='RGB')
