@@ -77,7 +77,7 @@ def test_every_entry_has_its_weights_in_the_repository(entry, monkeypatch):
 
 
 def test_what_the_models_import_is_told_to_the_hub_which_names_what_is_missing(plain):
-    listed = {'torch', 'torchvision', 'numpy', 'yaml', 'tqdm', 'tensorboardX', 'PIL', 'imageio', 'imageio_ffmpeg',
+    listed = {'torch', 'numpy', 'yaml', 'tqdm', 'tensorboardX', 'PIL', 'imageio', 'imageio_ffmpeg',
               'tifffile', 'safetensors', 'skimage', 'sklearn', 'jinja2', 'matplotlib'}  # requirements.txt
     assert plain[1] & listed <= {*hubconf.dependencies}
 
