@@ -1,4 +1,4 @@
-"""An encoder, a decoder, a dataset and a loss of your own, in one file: copy it and replace them.
+r"""An encoder, a decoder, a dataset and a loss of your own, in one file: copy it and replace them.
 
     python train_liif.py --config examples/own_model.yaml --import examples.own_model
     python test.py --config configs/test/test-set5-2.yaml --model save/_own_model/epoch-last.pth \

@@ -1,4 +1,4 @@
-"""Copies folders of photos as AVIF into one of about a given number of megabytes, to send it to another machine.
+r"""Copies folders of photos as AVIF into one of about a given number of megabytes, to send it to another machine.
 
     python scripts/shrink_photos.py load/photos2k/train_HR load/photos/OPEN240 load/photos/BSD400 \
         --output load/small --megabytes 38
