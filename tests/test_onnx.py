@@ -23,7 +23,6 @@ MODELS = {'pixel': specs.pixel(encoder_spec=specs.RCAN, residual='bilinear'),
 SIZES = [(1, (8, 9), (20, 31)), (3, (16, 13), (17, 40)), (1, (12, 20), (12, 20)), (2, (31, 5), (100, 60)),
          (1, (1, 1), (5, 4)), (1, (40, 30), (20, 30)),
          (1, (3, 2), (9, 2)), (1, (11, 14), (11, 14)), (1, (11, 14), (33, 42))]  # batch, image, target
-QUICK = 'pixel'  # an export takes ten seconds; the others are among the slow tests
 
 
 @pytest.fixture(scope='module')
@@ -33,8 +32,7 @@ def onnxruntime():
     return pytest.importorskip('onnxruntime', reason='onnxruntime is not installed (requirements-onnx.txt)')
 
 
-@pytest.fixture(scope='module', params=[name if name == QUICK else pytest.param(name, marks=pytest.mark.slow)
-                                        for name in MODELS])
+@pytest.fixture(scope='module', params=MODELS)
 def exported(request, onnxruntime, tmp_path_factory):
     """A model and its two files' sessions."""
     folder = tmp_path_factory.mktemp('onnx')
@@ -47,6 +45,7 @@ def exported(request, onnxruntime, tmp_path_factory):
     return model, *(onnxruntime.InferenceSession(folder / f'{name}.onnx') for name in ('encoder', 'decoder'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch, shape, size', SIZES, ids=lambda value: str(value).replace(' ', ''))
 def test_outputs_equal_the_models_at_any_size_and_scale(exported, batch, shape, size):
     model, encoder, decoder = exported
