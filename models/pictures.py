@@ -67,6 +67,8 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     and transposes. Leaves the model in evaluation mode. Raises UserError for sizes below the image's and unsupported
     modes.
     """
+    if not isinstance(image, Image.Image | Deep):
+        raise UserError(f'the image must be a picture, not {type(image).__name__}: models.upscale takes arrays')
     image = plain(image)
     height, width = target_size((image.height, image.width), scale, size)
     big = blank(image.mode, (width, height))

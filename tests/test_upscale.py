@@ -139,6 +139,13 @@ def test_grey_of_more_than_16_bits_is_an_error(bilinear, value):
         upscale_pil(bilinear, Image.new('I', (4, 4), value), scale=2)
 
 
+@pytest.mark.parametrize('image', [np.zeros((4, 4, 3), np.uint8), torch.zeros(3, 4, 4), 'photo.jpg'],
+                         ids=['array', 'tensor', 'path'])
+def test_what_is_no_picture_is_an_error(bilinear, image):
+    with pytest.raises(UserError, match='must be a picture, not .*: models.upscale takes arrays'):
+        upscale_pil(bilinear, image, scale=2)
+
+
 @pytest.mark.parametrize('mode', ['F', 'LAB'])
 def test_other_modes_are_named_in_the_error(bilinear, mode):
     with pytest.raises(UserError, match=f'mode {mode} '):
