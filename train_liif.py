@@ -26,8 +26,8 @@ def parse_args() -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument('--resume', action='store_true', help="continue the folder's run, if it holds one")
     existing.add_argument('--overwrite', action='store_true', help="replace the folder's run")
-    parser.add_argument('--minutes', type=float, help='train for so long, however many iterations that is: the '
-                        'schedule follows the clock; not repeatable bit for bit')
+    parser.add_argument('--minutes', type=float, help='train for this long: the learning rate follows the clock, '
+                        'so the run is not repeatable bit for bit')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                         help='override a key of the config, e.g. optimizer.args.lr=1e-5; repeatable')
     parser.add_argument('--seed', type=int, help="override the config's seed")
