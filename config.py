@@ -75,7 +75,10 @@ def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
 
 
 def set_key(config: dict, assignment: str) -> None:
-    """Sets a key of a config to the argument of `--set`: 'optimizer.args.lr=1e-5'; the value is read as YAML."""
+    """Sets a key of a config to the argument of `--set`: 'optimizer.args.lr=1e-5'; the value is read as YAML.
+
+    What several keys share by YAML's anchors changes for this key only.
+    """
     path, equals, text = assignment.partition('=')
     *parents, last = path.split('.')
     if not equals or not all((*parents, last)):
@@ -83,11 +86,11 @@ def set_key(config: dict, assignment: str) -> None:
     with located(f'--set {assignment}'):
         value = parse_yaml(text.encode())
     for i, key in enumerate(parents):
-        if config.get(key) is None:
-            config[key] = {}
-        config = config[key]
-        if not isinstance(config, dict):
+        child = {} if config.get(key) is None else config[key]
+        if not isinstance(child, dict):
             raise UserError(f'--set {assignment}: {".".join(parents[:i + 1])} holds no keys')
+        config[key] = dict(child)
+        config = config[key]
     config[last] = value
 
 

@@ -150,7 +150,7 @@ def save_image(image: torch.Tensor, path: Path) -> None:
         to_picture(image, 'RGB' if len(image) == 3 else 'L').save(path)
 
 
-def load_model(name: str) -> nn.Module:
+def load_model(name: str | Path) -> nn.Module:
     """What commands that compare models take as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
     return Bicubic() if name == 'bicubic' else load(find(name))
 
@@ -186,14 +186,15 @@ class EvalConfig:
 
     @property
     def scale(self) -> float | None:
-        """The scale of the convention, otherwise that of the wrapper; None if neither has one.
+        """The scale of the convention, otherwise that of the wrapper.
 
-        If height and width have different scales, it is the larger one.
+        None if neither has one, or if height and width have different ones.
         """
-        if self.eval_type:
-            return parse_eval_type(self.eval_type)['scale']
         scale = (self.test_dataset['wrapper'].get('args') or {}).get('scale_min')
-        return scale and max(map(float, scale if isinstance(scale, list) else [scale]))
+        scales = {float(n) for n in (scale if isinstance(scale, list) else [scale]) if n is not None}
+        if len(scales) > 1:
+            return None
+        return parse_eval_type(self.eval_type)['scale'] if self.eval_type else next(iter(scales), None)
 
 
 def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | Path | None = None,

@@ -97,10 +97,14 @@ def sweep(folder: str | os.PathLike) -> None:
 
 
 def make_place(path: str | os.PathLike) -> None:
-    """Makes the folder of `path` unless it exists; raises a UserError if no file can be written in it.
+    """Makes the folder of `path` unless it exists; raises a UserError if no file can be written as `path`.
 
-    What killed processes have left there goes.
+    What killed processes have left there goes. Anything that is not a regular file, such as /dev/stdout, is accepted.
     """
+    if os.path.isdir(path):
+        raise UserError(f'{path}: is a folder, but a file is to be written there')
+    if os.path.exists(path) and not os.path.isfile(path):
+        return
     with writing(os.path.dirname(path) or '.'):
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         folder = os.path.dirname(os.path.realpath(path))  # `path` may be a link

@@ -62,6 +62,7 @@ import models
 from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
 from evaluation import EvalConfig, batched_predict, eval_psnr, evaluate, load_model  # noqa: F401  also for those who import them
+from files import make_place
 from models.decoder import Decoder
 from models.predict import set_tile
 from utils import number_text, write_json
@@ -133,7 +134,7 @@ def main() -> None:
     for config in configs:
         config.loader()  # what is wrong with the last is told before the first takes its hours
     if args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        make_place(args.json)
     if args.report:
         from scripts.report import Report  # its libraries take longer to import than all others here
         report = Report(args.report)

@@ -143,7 +143,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
     names = []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
-    if val_loader is not None and config.epoch_val and epoch % config.epoch_val == 0:
+    if val_loader is not None and epoch % config.epoch_val == 0:
         try:
             psnr = validate_and_log(trainer, val_loader, previews, log, epoch)
         except Stopped:
@@ -163,8 +163,8 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
 def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | None, log: Log) -> None:
     """Trains to the end of the run. Raises Stopped after a signal."""
     config, at_start = trainer.config, (trainer.epoch, trainer.iteration, trainer.start_psnr) == (0, 0, None)
-    previews = make_previews(val_loader.dataset) if config.epoch_val and log.active else []
-    if config.weights_from and config.epoch_val and at_start:
+    previews = make_previews(val_loader.dataset) if val_loader is not None and log.active else []
+    if config.weights_from and val_loader is not None and at_start:
         validate_start(trainer, val_loader, previews, log)
     progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()
     while not trainer.ended:
@@ -178,13 +178,11 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
         log.line(gain_text(trainer))
 
 
-def make_loader(config: Config, key: str, parallel: Parallel, seed: int, shuffle: bool) -> DataLoader | None:
-    """The loader of the config's `key`, train_dataset or val_dataset; None if the config does not have it."""
-    spec = getattr(config, key)
-    if spec is None:
-        return None
+def make_loader(config: Config, key: str, parallel: Parallel, seed: int, shuffle: bool) -> DataLoader:
+    """The loader of the config's `key`, train_dataset or val_dataset."""
     with located(key):
-        return datasets.make_loader(spec, seed, shuffle, parallel.rank, parallel.world, parallel.device.type == 'cuda')
+        return datasets.make_loader(getattr(config, key), seed, shuffle, parallel.rank, parallel.world,
+                                    parallel.device.type == 'cuda')
 
 
 def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> None:
@@ -217,7 +215,7 @@ def main() -> None:
     set_precision(config.tf32)
     with located(args.config):
         train_loader = make_loader(config, 'train_dataset', parallel, config.seed, shuffle=True)
-        val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False)  # the same samples for every seed
+        val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False) if config.epoch_val else None
         samples = train_loader.dataset
         trainer = Trainer(config, parallel, folder, samples.n_colors, samples.scale_max)
     start_run(trainer, source)

@@ -23,7 +23,7 @@ def upscale(model: Decoder, image: np.ndarray, scale: float | None = None, size:
     reader = Reader('all', data_range)
     size = target_size(array.shape[:2], scale, size)
     colours = torch.from_numpy(reader.in_range(array).transpose(2, 0, 1).copy())
-    args = model, colours, size, model.data_norm, True
-    result = (upscale_ensemble if self_ensemble else upscale_whole)(*args).float().permute(1, 2, 0).numpy()
+    enlarge = upscale_ensemble if self_ensemble else upscale_whole
+    result = enlarge(model, colours, size, model.data_norm, clip=True).float().permute(1, 2, 0).numpy()
     result = rounded(result * (data_range or white(array.dtype)), array.dtype, data_range)
     return result if image.ndim == 3 else result[..., 0]

@@ -6,7 +6,7 @@ from errors import UserError
 from models.decoder import Decoder, ensemble
 from models.features import Features
 from models.geometry import centre, grid, nearest
-from models.predict import Latents, Target, widen
+from models.predict import Latents, Target, cells, widen
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     """
     target = Target(view, image.shape[-2:], model)
     h, w = target.shape
-    cell = target.cell.new_tensor([2 / n for n in size])
+    cell = target.cell.new_tensor(cells(size, image.shape[-2:], model.scale_max))  # as `upscale_pil` has it
     latents = Latents(model, image[:model.n_colors], model.data_norm)  # of a grey picture one channel is enough
 
     def tile(rows, columns):

@@ -38,7 +38,7 @@ class Normalisation:
     """(x - sub) / div for each channel, and back, for tensors whose channels lie as `shape` says."""
 
     def __init__(self, spec: dict, device: torch.device | str, shape: tuple):
-        self.sub, self.div = (torch.tensor(spec[k], dtype=torch.float32, device=device).view(shape)
+        self.sub, self.div = (torch.tensor([*map(float, spec[k])], device=device).view(shape)
                               for k in ('sub', 'div'))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:

@@ -60,8 +60,9 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
                 verbose: bool = False, self_ensemble: bool = False) -> Image.Image | Deep:
     """`image` `scale` times as large, or at `size`, (height, width) or the longer side; made block by block.
 
-    Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.save`
-    writes), alpha is resized by bicubic interpolation; other modes become RGB or RGBA.
+    Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.read` gives
+    and `pictures.io.save` writes: in Pillow's own images colour has 8 bits as soon as they are decoded), alpha is
+    resized by bicubic interpolation; other modes become RGB or RGBA.
     The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
     `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
     and transposes. Leaves the model in evaluation mode. Raises UserError for sizes below the image's and unsupported
@@ -85,8 +86,8 @@ def blocks(model: Decoder, image: Image.Image, size: tuple,
            self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
     """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
     source = model_colours(image)
-    args = model, seen_colours(model, image, source), size, model.data_norm, True
-    colours = [(0, 0, upscale_ensemble(*args))] if self_ensemble else upscale_blocks(*args)
+    args = model, seen_colours(model, image, source), size, model.data_norm
+    colours = [(0, 0, upscale_ensemble(*args, clip=True))] if self_ensemble else upscale_blocks(*args, clip=True)
     yield from to_pictures(colours, image, source, (0, 0, *image.size), size)
 
 

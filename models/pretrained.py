@@ -10,9 +10,9 @@ FOLDER = Path(__file__).resolve().parents[1] / 'pretrained'
 SUFFIXES = '.safetensors', '.pth'  # of checkpoints
 
 
-def pretrained() -> dict[str, Path]:
-    """The checkpoints in pretrained/ by their names."""
-    return {path.stem: path for suffix in SUFFIXES for path in FOLDER.glob(f'*{suffix}')}
+def pretrained(folder: Path | None = None) -> dict[str, Path]:
+    """The checkpoints in pretrained/, or another `folder`, by their names."""
+    return {path.stem: path for suffix in SUFFIXES for path in (folder or FOLDER).glob(f'*{suffix}')}
 
 
 def find(name: str | Path) -> Path:

@@ -53,7 +53,7 @@ class Region:
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
         box, size = check_box(box, size, self.latents.shape)
-        blocks = upscale_latents(self.latents, size, True, box)
+        blocks = upscale_latents(self.latents, size, clip=True, box=box)
         return to_pictures(blocks, self.image, self.source, box, size) if self.image else blocks
 
     def blank(self, size: tuple) -> Image.Image | Deep:
@@ -91,7 +91,7 @@ class KeptLatents(Latents):
         super().__init__(model, image, data_norm)
         self.tiles = tiles
         self.side = max(self.shape) if self.whole else KEPT
-        self.largest = max(self.shape) if self.whole else AT_ONCE
+        self.largest = max(self.shape) if self.whole else min(self.largest, AT_ONCE)
 
     def encode(self, rows: tuple, columns: tuple) -> torch.Tensor:
         ys, xs = (range(start // self.side, -(-end // self.side)) for start, end in (rows, columns))

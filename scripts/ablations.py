@@ -54,7 +54,7 @@ def modulated(depth):
     return {'name': 'lmmlp', 'args': {'hidden_dim': 16, 'hidden_depth': depth}}
 
 
-ONE = {f'{MIXTURE}.K': 1, f'{ARGS}.expansion_spec': REMOVED}
+SINGLE = {f'{MIXTURE}.K': 1, f'{ARGS}.expansion_spec': REMOVED}
 SOFTMAX = {f'{NET}.norm': 'softmax'}
 LIIF = sibling('liif', mlp(256, 256, 256, 256))
 LTE = sibling('lte', mlp(256, 256, 256))
@@ -63,16 +63,16 @@ LM_LTE = sibling('lmlte', modulated(8), hypernet_spec=mlp(288), mod_input=True)
 BICUBIC = 'bicubic'  # nothing to train
 VARIANTS = {
     'A-LIIF (K = 10)': {},
-    'K = 1, no expansion net': ONE,
+    'K = 1, no expansion net': SINGLE,
     'K = 4': functions(4),
     'K = 20': functions(20),
     'softmax': SOFTMAX,
     'layer init': LAYER,
-    'layer init, K = 1': {**LAYER, **ONE},
+    'layer init, K = 1': {**LAYER, **SINGLE},
     'layer init, softmax': {**LAYER, **SOFTMAX},
     'residual': RESIDUAL,
     'layer init, residual': {**LAYER, **RESIDUAL},
-    'layer init, residual, K = 1': {**LAYER, **RESIDUAL, **ONE},
+    'layer init, residual, K = 1': {**LAYER, **RESIDUAL, **SINGLE},
     'pixel space': PIXEL,
     'pixel space, layer init': {**PIXEL, **LAYER},
     'pixel space, residual': {**PIXEL, **RESIDUAL},
@@ -160,11 +160,10 @@ def trained(variant, seed, gpu):
     return checkpoint
 
 
-def evaluate(variant, seed, gpu):
-    """PSNR of a variant on the validation crops."""
-    config = load_yaml(BASE)
-    model = models.Bicubic() if variant == BICUBIC else models.load(trained(variant, seed, gpu)).to(pick_device(gpu))
-    return eval_psnr(make_loader(config['val_dataset'], seed=0), model, model.data_norm, verbose=True)
+def measure(variant, seed, gpu, device):
+    """PSNR of a variant on the validation crops; it is trained first if need be."""
+    model = models.Bicubic() if variant == BICUBIC else models.load(trained(variant, seed, gpu)).to(device)
+    return eval_psnr(make_loader(load_yaml(BASE)['val_dataset'], seed=0), model, model.data_norm, verbose=True)
 
 
 def spread(values):
@@ -177,11 +176,11 @@ def table(rows):
 
     The difference is over the seeds that both have; it is bold if it exceeds the spread of both.
     """
-    found = {(row['variant'], row['seed']): row['psnr'] for row in rows}
-    lines = []
-    of = {variant: {seed: found[variant, seed] for seed in SEEDS if (variant, seed) in found} for variant in VARIANTS}
-    base = of[next(iter(VARIANTS))]
-    for variant, psnr in of.items():
+    measured = {(row['variant'], row['seed']): row['psnr'] for row in rows}
+    by_seed = {variant: {seed: measured[variant, seed] for seed in SEEDS if (variant, seed) in measured}
+               for variant in VARIANTS}
+    lines, base = [], by_seed[next(iter(VARIANTS))]
+    for variant, psnr in by_seed.items():
         if psnr:
             gains = [psnr[seed] - base[seed] for seed in psnr if seed in base]
             spreads = [spread(values.values()) for values in (psnr, base)]
@@ -202,10 +201,11 @@ def publish(rows):
 
 def main():
     args = parse_args()
-    precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(pick_device(args.gpu)) else 'float32'
+    device = pick_device(args.gpu)
+    precision = 'bf16' if load_yaml(BASE).get('amp') and has_bf16(device) else 'float32'
     for seed, variant in itertools.product(SEEDS, args.only or VARIANTS):
         if not any((row['variant'], row['seed']) == (variant, seed) for row in read_rows(RESULTS)):
-            row = {'variant': variant, 'seed': seed, 'psnr': round(evaluate(variant, seed, args.gpu), 4),
+            row = {'variant': variant, 'seed': seed, 'psnr': round(measure(variant, seed, args.gpu, device), 4),
                    'precision': 'float32' if variant == BICUBIC else precision}
             publish([*read_rows(RESULTS), row])  # another process may have added some
 

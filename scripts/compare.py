@@ -47,8 +47,12 @@ def read_results(out, names):
             raise UserError(f'{out / f"{name}.json"} is missing: test.py writes it with --json')
     found = {name: json.loads((out / f'{name}.json').read_text(encoding='utf-8')) for name in names}
     for name, value in found.items():
-        if value['lr'] != 'pillow' or value['jpeg']:
-            raise UserError(f'{out / f"{name}.json"} was made with --lr or --jpeg: the sheets show inputs made without')
+        for row in value['results']:
+            wrapper = row['keys']['test_dataset']['wrapper']
+            reduction = (wrapper.get('args') or {}).get('reduction', 'pillow')
+            if (wrapper['name'], reduction) != ('sr-implicit-downsampled', 'pillow'):
+                raise UserError(f"{out / f'{name}.json'}: {row['config']}: the sheets show photos that Pillow "
+                                f'has reduced by its bicubic filter, but here the wrapper is {wrapper}')
     results = {name: value['results'] for name, value in found.items()}
     first, *others = ([(row['config'], [image['image'] for image in row['images']]) for row in rows]
                       for rows in results.values())
@@ -71,12 +75,9 @@ def print_table(results):
               *(f'{number(row["psnr"], 2):>9s} {number(row["ssim"], 4):>6s}' for row in rows))
 
 
-def find_truth(truth, stem):
-    """The image named `stem`, of any format, in the folder `truth`."""
-    for path in list_images(truth) if truth.is_dir() else ():
-        if path.stem == stem:
-            return path
-    raise UserError(f'{truth} has no image {stem}')
+def find_truths(truth):
+    """The images of any format in the folder `truth`, by their stems."""
+    return {path.stem: path for path in (list_images(truth) if truth.is_dir() else ())}
 
 
 def find_picture(path):
@@ -103,6 +104,7 @@ def compare(out, truth, names):
     results = read_results(out, names)
     print_table(results)
     (out / 'compare').mkdir(exist_ok=True)
+    truths = find_truths(truth)
     for rows in zip(*results.values(), strict=True):
         config, scale = rows[0]['name'], rows[0]['scale']
         if scale is None:
@@ -112,7 +114,9 @@ def compare(out, truth, names):
             stem = Path(images[0]['image']).stem
             models = {f'{name} {number(image["psnr"], 2)} dB': find_picture(out / name / config / f'{stem}.png')
                       for name, image in zip(names, images, strict=True)}
-            picture = Image.fromarray(read_image(find_truth(truth, stem)))
+            if stem not in truths:
+                raise UserError(f'{truth} has no image {stem}')
+            picture = Image.fromarray(read_image(truths[stem]))
             make_sheet(picture, scale, models).save(out / 'compare' / f'{config.replace("/", "-")}-{stem}.png')
     print(f'pictures: {out / "compare"}')
 

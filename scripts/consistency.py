@@ -61,9 +61,9 @@ def middle(path, side):
 
 
 def larger(model, image, scale):
-    """`image` (3, h, w) enlarged by `scale`: (3, H, W)."""
+    """`image` (3, h, w) enlarged by `scale`, with cells as in the demo: (3, H, W)."""
     size = tuple(round(n * scale) for n in image.shape[1:])
-    return upscale_whole(model, image.to(next(model.parameters()).device), size, model.data_norm)
+    return upscale_whole(model, image.to(next(model.parameters()).device), size, model.data_norm, clip=True)
 
 
 def psnr_at(model, photo, scale):
@@ -82,8 +82,9 @@ def agreements(model, image):
     ways = {'x2 of x2': larger(model, larger(model, image, 2), 2)}
     for name, axes in (('flipped left to right', (2,)), ('flipped upside down', (1,))):
         ways[name] = larger(model, image.flip(axes), 4).flip(axes)
-    with patch.object(predict, 'TILE', TILE):
-        ways[f'tiles of {TILE}'] = larger(model, image, 4)
+    if model.receptive_radius is not None:  # else there are no tiles
+        with patch.object(predict, 'TILE', TILE):
+            ways[f'tiles of {TILE}'] = larger(model, image, 4)
     return {name: calc_psnr(other, usual).item() for name, other in ways.items()}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import add_import_option, run_cli
-from errors import UserError
+from errors import UserError, located
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +45,7 @@ from models.convert import from_published
 from models.decoder import Decoder
 from models.liif import LIIF
 from models.normalisation import normalisations, same_normalisation
+from models.predict import check_channels
 from models.pretrained import find
 from utils import to_float
 
@@ -94,21 +95,37 @@ def move(model: Decoder, matrix: torch.Tensor) -> None:
 def inputs_of(path: str, model: Decoder) -> Iterator[torch.Tensor]:
     """The first BATCHES inputs of the config at `path`, as `model` takes them."""
     norm, _ = normalisations(model.data_norm, 'cpu')
-    loader = make_loader(load_yaml(path)['train_dataset'], seed=0, shuffle=True)
+    config = load_yaml(path)
+    if 'train_dataset' not in config:
+        raise UserError(f'{path}: has no train_dataset')
+    with located(f'{path}: train_dataset'):
+        loader = make_loader(config['train_dataset'], seed=0, shuffle=True)
+        check_channels(model, loader.dataset.n_colors)
     for batch in tqdm(itertools.islice(loader, BATCHES), total=min(BATCHES, len(loader)), leave=False):
         yield norm.apply(to_float(batch['inp']))
+
+
+def open_both(args: argparse.Namespace) -> tuple[dict, Decoder, dict, nn.Module]:
+    """The checkpoint and the model whose decoder is moved, and those with the other encoder; checks that they fit."""
+    state, other = (read(find(name)) for name in (args.model, args.encoder))
+    with located(args.model):
+        model = model_of(state)
+        first_layers(model)
+    with located(args.encoder):
+        donor = model_of(other)
+    if getattr(getattr(donor, 'encoder', None), 'out_dim', None) != model.encoder.out_dim:
+        raise UserError(f"{args.encoder}: has no encoder of {model.encoder.out_dim} features, which {args.model}'s has")
+    with located(args.encoder):
+        check_channels(donor, model.n_colors)
+    if not same_normalisation(model.data_norm, donor.data_norm, 'inp'):
+        raise UserError(f'{args.encoder}: its data_norm.inp is not that of {args.model}')
+    return state, model, other, donor
 
 
 @torch.no_grad()
 def main() -> None:
     args = parse_args()
-    state, other = (read(find(name)) for name in (args.model, args.encoder))
-    model, donor = model_of(state), model_of(other)
-    first_layers(model)  # so that a model without them is reported first
-    if getattr(getattr(donor, 'encoder', None), 'out_dim', None) != model.encoder.out_dim:
-        raise UserError(f"{args.encoder}: has no encoder of {model.encoder.out_dim} features, which {args.model}'s has")
-    if not same_normalisation(model.data_norm, donor.data_norm, 'inp'):
-        raise UserError(f'{args.encoder}: its data_norm.inp is not that of {args.model}')
+    state, model, other, donor = open_both(args)
     matrix, share = fit(model, donor.encoder, inputs_of(args.config, model))
     move(model, matrix)
     model.encoder = donor.encoder
@@ -118,7 +135,7 @@ def main() -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write({'model': spec, 'data_norm': model.data_norm, 'scale_max': model.scale_max}, args.output)
     print(f"{args.output}: the map explains {share:.1%} of the variance of the decoder's own codes; "
-          f'next: python train_liif.py --set weights_from={args.output} --config ...')
+          f'next: python train_liif.py --set weights_from={args.output} --set encoder_from=null --config ...')
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from PIL import Image
 
 from devices import device_name
 from errors import UserError
-from files import atomic_write
+from files import atomic_write, make_place
 from pictures.modes import to_picture
 from utils import number_text
 
@@ -45,11 +45,10 @@ class Report:
     """
 
     def __init__(self, folder):
+        if Path(folder).is_file():
+            raise UserError(f'--report {folder}: is a file; name a folder to write to')
         self.path = Path(folder) / 'index.html'
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise UserError(f'--report {folder}: is a file; name a folder to write to') from None
+        make_place(self.path)
         self.sets, self.images, self.kept, self.kept_bicubic = [], [], [], []
 
     def keep_ours(self, scored):
@@ -61,8 +60,7 @@ class Report:
 
     def add(self, ours, bicubic):
         """Adds the two results of `evaluate` on one config, whose images have been kept."""
-        where = {'config': ours['name'], 'scale': ours['scale'],
-                 'data': json.dumps(ours['keys']['test_dataset']['dataset'], sort_keys=True)}
+        where = {'config': ours['name'], 'scale': ours['scale'], 'data': data_key(ours['keys']['test_dataset'])}
         self.sets.append({**where, **side_by_side(ours, bicubic), 'count': len(ours['images']),
                           'yaml': yaml.safe_dump(ours['keys'], sort_keys=False)})
         rows = zip(ours['images'], bicubic['images'], self.kept, self.kept_bicubic, strict=True)
@@ -84,6 +82,12 @@ class Report:
         with atomic_write(self.path) as file:
             file.write(page.encode(errors='backslashreplace'))  # file names may not be valid UTF-8
         return self.path
+
+
+def data_key(spec):
+    """What tells one test set, and how its images are reduced, from others; not the scale."""
+    args = {key: value for key, value in (spec['wrapper'].get('args') or {}).items() if not key.startswith('scale_')}
+    return json.dumps([spec['dataset'], spec['wrapper']['name'], args], sort_keys=True)
 
 
 def side_by_side(ours, bicubic):

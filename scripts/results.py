@@ -39,10 +39,10 @@ if __name__ == '__main__':
 
 from matplotlib.figure import Figure
 
-import models
 from config import load_yaml
 from devices import pick_device
-from evaluation import EvalConfig, evaluate
+from evaluation import EvalConfig, evaluate, load_model
+from models.pretrained import pretrained
 from scripts.output import markdown, read_rows, update_page, write_figure, write_rows
 from scripts.prepare_data import count
 from utils import number_text
@@ -84,8 +84,8 @@ def is_whole(name):
 def digests():
     """The models by name: None for bicubic, the SHA-256 of their file for the weights in pretrained/, also as NAME+."""
     found = {'bicubic': None}
-    for path in sorted(PRETRAINED.glob('*.pth')):
-        found[path.stem] = found[f'{path.stem}+'] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, path in sorted(pretrained(PRETRAINED).items()):
+        found[name] = found[f'{name}+'] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -98,8 +98,8 @@ def choose(names, sha256):
 
 
 def load_models(names, device):
-    return {name: (models.Bicubic() if name == 'bicubic' else models.load(PRETRAINED / f'{name.rstrip("+")}.pth')
-                   ).to(device) for name in names}
+    files = pretrained(PRETRAINED)
+    return {name: load_model(files.get(name.rstrip('+'), name)).to(device) for name in names}
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def run_small(folder, monkeypatch, variant='K = 1'):
     """Runs the script for one variant in `folder`, where training takes no time."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(ablations, 'BASE', 'base.yaml')
-    monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.ONE, 'bicubic': None})
+    monkeypatch.setattr(ablations, 'VARIANTS', {'plain': {}, 'K = 1': ablations.SINGLE, 'bicubic': None})
     monkeypatch.setattr(sys, 'argv', ['ablations.py', '--gpu', 'cpu', '--only', variant])
     ablations.main()
 

@@ -47,16 +47,16 @@ def test_lte_trained_to_another_scale_sees_cells_down_to_those_of_that_one(scale
 def test_liif_and_a_liif_see_every_cell_unless_it_is_clipped(make):
     model, image, size = build(make()).eval(), photo(), (42, 36)
     torch.testing.assert_close(upscale_whole(model, image, size, NORM), whole(model, image, size, 1))
-    torch.testing.assert_close(upscale_whole(model, image, size, NORM, True), whole(model, image, size, 1.5))
+    torch.testing.assert_close(upscale_whole(model, image, size, NORM, clip=True), whole(model, image, size, 1.5))
     model.scale_max = 3.
-    torch.testing.assert_close(upscale_whole(model, image, size, NORM, True), whole(model, image, size, 2))
+    torch.testing.assert_close(upscale_whole(model, image, size, NORM, clip=True), whole(model, image, size, 2))
     model.clip_cell, model.scale_max = True, 2.
     torch.testing.assert_close(upscale_whole(model, image, size, NORM), whole(model, image, size, 3))
 
 
 def test_metasr_whose_cells_are_places_is_never_clipped_by_the_demos():
     model, image, size = build(metasr()).eval(), photo(), (42, 36)
-    torch.testing.assert_close(upscale_whole(model, image, size, NORM, True), whole(model, image, size, 1))
+    torch.testing.assert_close(upscale_whole(model, image, size, NORM, clip=True), whole(model, image, size, 1))
 
 
 def test_the_demos_clip():

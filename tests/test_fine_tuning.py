@@ -100,6 +100,16 @@ def test_weights_of_a_model_that_computes_something_else_are_told_though_they_fi
         'args.expansion_spec.args.norm', 'args.residual']
 
 
+def test_a_run_may_continue_a_model_under_a_name_that_is_not_known_here(tuning, capsys):
+    project = tuning({'resume': 'start.pth', 'epoch_max': 2})
+    state = torch.load(project.folder / 'start.pth')
+    state['model']['name'] = 'my-liif'
+    torch.save(state, project.folder / 'start.pth')
+    project.train()
+    told = "note: start.pth: its model is 'my-liif', not 'a-liif'; the weights fit all the same"
+    assert told in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize('changes', [{**TUNE, 'epoch_val': None}, {'encoder_from': 'start.pth', 'epoch_max': 2}, {}])
 def test_nothing_is_told_without_validation_or_without_weights_to_start_from(tuning, changes):
     project = tuning(changes)

@@ -42,6 +42,13 @@ def measured(tmp_path, monkeypatch):
     return call
 
 
+def test_a_json_file_that_cannot_be_written_is_told_before_anything_is_measured(measured, monkeypatch):
+    monkeypatch.setattr(test, 'evaluate', None)
+    Path('out.json').mkdir()
+    with pytest.raises(UserError, match='out.json: is a folder'):
+        measured('bicubic')
+
+
 @pytest.mark.parametrize('model, args, told', [
     ('bicubic', (), {}), ('lte.pth', (), {'max_cell_scale': 4}),
     ('lte.pth', ('--max-cell-scale', 'none'), {}), ('lte.pth', ('--max-cell-scale', '1.5'), {'max_cell_scale': 1.5}),

@@ -10,7 +10,7 @@ from photos import save_photos
 import models
 from errors import UserError
 from models.checkpoint import write
-from models.registry import make_model
+from models.registry import make_model, with_n_colors
 from scripts import move_decoder
 
 CONFIG = '''
@@ -20,6 +20,9 @@ train_dataset:
   batch_size: 2
   num_workers: 0
 '''
+
+
+GREY = with_n_colors(specs.liif(), 1)
 
 
 def mixed(encoder):
@@ -69,7 +72,15 @@ def test_on_an_encoder_with_the_same_features_in_another_order_it_gives_the_same
     (specs.lte(), specs.liif(), 'only the decoders of LIIF and A-LIIF'),
     (specs.fixed_scale(), specs.liif(), 'only the decoders of LIIF and A-LIIF'),
     (specs.liif(), specs.fixed_scale(), 'has no encoder of 4 features'),
+    (specs.liif(), GREY, 'other.pth: the model is for images of 1 channel, not 3'),
+    (GREY, GREY, 'train.yaml: train_dataset: the model is for images of 1 channel, not 3'),
 ])
 def test_what_does_not_fit_is_an_error(move, model, other, message):
     with pytest.raises(UserError, match=message):
         move(model, other)
+
+
+def test_a_config_without_training_samples_is_an_error(move, tmp_path):
+    (tmp_path / 'train.yaml').write_text('test_dataset: {}')
+    with pytest.raises(UserError, match='train.yaml: has no train_dataset'):
+        move(specs.liif(), specs.liif())

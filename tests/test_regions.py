@@ -62,7 +62,7 @@ def expected(model, image, size, part):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, 'TILE', 512)
         patch.setattr(predict, 'QUERIES', 1 << 18)
-        return upscale_whole(model, image, size, model.data_norm, True)[:, top:bottom, left:right]
+        return upscale_whole(model, image, size, model.data_norm, clip=True)[:, top:bottom, left:right]
 
 
 @pytest.fixture(scope='module')

@@ -117,6 +117,14 @@ def test_a_chart_leaves_out_an_infinite_psnr_and_keeps_its_curve():
     assert all(f'×{scale}' in svg for scale in psnr)
 
 
+def test_test_sets_that_are_reduced_in_other_ways_have_charts_of_their_own():
+    dataset, name = {'name': 'image-folder', 'args': {'root_path': 'photos'}}, 'sr-implicit-downsampled'
+    keys = [report.data_key({'dataset': dataset, 'wrapper': {'name': name, 'args': args}, 'batch_size': size})
+            for args, size in (({'scale_min': 2}, 1), ({'scale_min': 3, 'scale_max': 3}, 2),
+                               ({'scale_min': 2, 'reduction': 'matlab'}, 1))]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_large_images_show_their_centre_and_the_page_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(report, 'SIDE', 40)
     write_images(tmp_path / 'images', ['large.png'], SIZE)
@@ -142,4 +150,10 @@ def test_pictures_are_cut_until_all_fit_the_budget(monkeypatch):
 def test_a_report_cannot_go_where_a_file_is(tmp_path):
     (tmp_path / 'out').touch()
     with pytest.raises(UserError, match='out: is a file'):
+        report.Report(tmp_path / 'out')
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    (tmp_path / 'out/index.html').mkdir(parents=True)
+    with pytest.raises(UserError, match='out/index.html: is a folder'):
         report.Report(tmp_path / 'out')

@@ -132,6 +132,13 @@ def read_rows():
 SET5 = [f'test-set5-{scale}' for scale in SCALES]
 
 
+def test_weights_may_be_safetensors(work, monkeypatch):
+    write_weights(work / 'pretrained/other.safetensors', seed=1)
+    run(monkeypatch, '--models', 'other', '--sets', 'set5')
+    sha256 = hashlib.sha256((work / 'pretrained/other.safetensors').read_bytes()).hexdigest()
+    assert [(row['model'], row['sha256']) for row in read_rows()] == [('other', sha256)] * len(SET5)
+
+
 def test_a_model_of_ones_own_takes_part(work, monkeypatch):
     (work / 'own_decoder.py').write_text(
         'import models\nfrom models.a_liif import ALIIF\n\n\n@models.register("own")\nclass Own(ALIIF):\n    pass\n')

@@ -248,6 +248,17 @@ def test_overwrite_leaves_nothing_of_the_run_before(tmp_path, undisturbed):
     assert len(list((project.run / 'tensorboard').iterdir())) == 1
 
 
+def test_what_a_run_logged_that_left_no_checkpoint_does_not_go_on_in_the_next(project, undisturbed):
+    project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1e30}}})
+    with pytest.raises(UserError, match='the loss is'):
+        project.train()
+    project.change({})
+    project.train()
+    assert_same(project.checkpoints(), undisturbed({}))
+    assert len(project.log()) == 4
+    assert len(list((project.run / 'tensorboard').iterdir())) == 1
+
+
 @pytest.mark.parametrize('mistake', [{'model.name': 'b-liif'}, {'val_dataset.dataset.args.root_path': 'nowhere'}])
 def test_overwrite_leaves_the_run_alone_if_the_new_one_cannot_start(project, undisturbed, mistake):
     project.train()

@@ -132,4 +132,5 @@ def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkey
     pred, truth = (torch.from_numpy(image).permute(2, 0, 1) for image in pair)
     monkeypatch.chdir(tmp_path)
     found = evaluation.evaluate(REPOSITORY / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
+    assert found['scale'] is None
     assert found['psnr'] == pytest.approx(calc_psnr(pred, truth, 'benchmark', 3).item(), abs=1e-3)

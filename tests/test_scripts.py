@@ -117,14 +117,19 @@ def test_without_a_model_the_usage_is_shown(script, tmp_path):
     assert done.stderr == f'usage: bash scripts/{script} MODEL [GPU]\n'
 
 
+def reduced(**args):
+    """What the JSON tells of the test set of a config."""
+    return {'test_dataset': {'wrapper': {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 2, **args}}}}
+
+
 def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, capsys):
     names, psnr = ('bicubic', 'ours'), {'bicubic': 30.25, 'ours': None}
     for path in ('out/bicubic/test-2/a.png', 'out/ours/test-2/a.png', 'truth/a.png'):
         write_photo(tmp_path / path, 120, 361 if path.startswith('truth') else 360)
     for name in names:
-        results = [{'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': psnr[name], 'ssim': 0.9,
-                    'images': [{'image': 'a.jpg', 'psnr': psnr[name], 'ssim': 0.9}]}]
-        (tmp_path / f'out/{name}.json').write_text(json.dumps({'lr': 'pillow', 'jpeg': None, 'results': results}))
+        results = [{'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'keys': reduced(),
+                    'psnr': psnr[name], 'ssim': 0.9, 'images': [{'image': 'a.jpg', 'psnr': psnr[name], 'ssim': 0.9}]}]
+        (tmp_path / f'out/{name}.json').write_text(json.dumps({'results': results}))
     (tmp_path / 'truth/a.txt').write_text('by whom')
     compare.compare(tmp_path / 'out', tmp_path / 'truth', names)
     sheet = Image.open(tmp_path / 'out/compare/test-2-a.png').convert('RGB')
@@ -148,12 +153,12 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
     ({'config': 'configs/test-3.yaml'}, 'ours.json has other configs or images than .*bicubic.json'),
     ({'images': []}, 'ours.json has other configs or images than .*bicubic.json'),
     ({}, 'bicubic/test-2/a.png is missing: test.py writes it with --save-dir'),
-    ({'lr': 'matlab'}, 'ours.json was made with --lr or --jpeg'), ({'jpeg': 40}, 'ours.json was made with --lr or')])
+    ({'keys': reduced(reduction='matlab')}, 'ours.json: configs/test-2.yaml: the sheets show photos that Pillow has'),
+    ({'keys': {'test_dataset': {'wrapper': {'name': 'sr-implicit-degraded'}}}}, 'but here the wrapper is .*degraded')])
 def test_results_that_cannot_be_compared_are_told(tmp_path, change, told):
-    row = {'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'psnr': 30, 'ssim': 0.9,
+    row = {'config': 'configs/test-2.yaml', 'name': 'test-2', 'scale': 2, 'keys': reduced(), 'psnr': 30, 'ssim': 0.9,
            'images': [{'image': 'a.png', 'psnr': 30, 'ssim': 0.9}]}
     for name, changes in ('bicubic', {}), ('ours', change):
-        made = {'lr': 'pillow', 'jpeg': None, **changes}
-        (tmp_path / f'{name}.json').write_text(json.dumps({**made, 'results': [{**row, **changes}]}))
+        (tmp_path / f'{name}.json').write_text(json.dumps({'results': [{**row, **changes}]}))
     with pytest.raises(UserError, match=told):
         compare.compare(tmp_path, tmp_path / 'truth', ('bicubic', 'ours'))

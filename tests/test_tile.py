@@ -13,6 +13,7 @@ import models
 from errors import UserError
 from models import predict, upscale_pil
 from models.predict import set_tile, upscale_whole
+from models.regions import Encoded
 
 SWINIR = {'name': 'swinir', 'args': {'embed_dim': 8, 'depths': [2], 'num_heads': [2]}}
 
@@ -64,3 +65,11 @@ def test_the_demo_says_which_models_have_no_tiles(cli):
     picture().save('photo.png')
     code, _, err = cli('photo.png', '--tile', 16)
     assert code == 2 and len(err) == 1 and 'a tile can be set for models with SwinIR' in err[0]
+
+
+def test_a_view_keeps_to_the_tile(model):
+    set_tile(model, 16)
+    shapes = []
+    model.encoder.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape[2:])))
+    Encoded(model, torch.rand(3, 150, 20)).region((0, 0, 20, 150), (150, 20))
+    assert max(map(max, shapes)) < 150

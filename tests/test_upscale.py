@@ -185,12 +185,12 @@ def test_mixing_weights_are_those_at_the_centres_of_input_pixels_across_tiles(ma
     spec = make(residual='bilinear')
     model = specs.build(spec).float().eval()
     image = torch.rand(3, 4, 50)
-    weights = mixing_weights(model, image, size=(9, 600), view=(3, 40))
+    weights = mixing_weights(model, image, size=(9, 600), view=(3, 40))  # above x4 in width, with the cell of x4
 
     state = {k: v.double() for k, v in model.state_dict().items()}
     encoder = {k.removeprefix('encoder.'): v for k, v in state.items() if k.startswith('encoder.')}
     feat = reference.unfold(reference.edsr(encoder, image[None].double() * 2 - 1, no_upsampling=True)[0])
-    cell = torch.tensor([2 / 9, 2 / 600], dtype=torch.float64)
+    cell = torch.tensor([2 / 9, 2 / 200], dtype=torch.float64)
     centres = [(reference.centre(int((y + 1) / 2 * 4), 4), reference.centre(int((x + 1) / 2 * 50), 50))
                for y, x in specs.grid(3, 40, batch=1)[0][0].tolist()]
     expected = torch.stack([

@@ -49,6 +49,12 @@ def test_an_anchor_and_its_aliases_are_one_value_used_twice(tmp_path):
     assert load_yaml(tmp_path / 'a.yaml') == {'a': {'b': 1, 'c': [2]}, 'd': {'b': 3, 'c': [2]}, 'e': {'b': 1, 'c': [2]}}
 
 
+def test_a_key_set_on_the_command_line_changes_none_of_the_keys_that_share_its_anchor(tmp_path):
+    (tmp_path / 'a.yaml').write_text('a: &a {b: {c: 1}}\nd: *a\ne: {<<: *a, f: 2}\n')
+    assert load_yaml(tmp_path / 'a.yaml', ['d.b.c=3', 'e.g=4']) == {
+        'a': {'b': {'c': 1}}, 'd': {'b': {'c': 3}}, 'e': {'b': {'c': 1}, 'f': 2, 'g': 4}}
+
+
 def test_keys_may_be_numbers_and_a_file_may_begin_with_a_mark(tmp_path):
     (tmp_path / 'a.yaml').write_bytes('\ufeffa: {1: b, 2: c}'.encode())
     assert load_yaml(tmp_path / 'a.yaml') == {'a': {1: 'b', 2: 'c'}}

@@ -24,8 +24,8 @@ from utils import parse_eval_type
 # config keys with a command line option
 FLAGS = 'seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile', 'cuda_graphs'
 # keys that may differ on --resume: data may have moved, and another machine may compute in another way
-FREE = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
-        'root_path_1', 'root_path_2', 'shown', 'channels_last', 'compile', 'cuda_graphs'}
+MAY_DIFFER = {'epoch_max', 'minutes', 'epoch_val', 'epoch_save', 'eval_bsize', 'num_workers', 'cache', 'root_path',
+              'root_path_1', 'root_path_2', 'split_file', 'shown', 'channels_last', 'compile', 'cuda_graphs'}
 # the test configs that `next_step` may name
 TESTS = [f'configs/{name}-4.yaml' for name in ('test/test-set5', 'test/test-div2k', 'quickstart/test-sample')]
 
@@ -94,9 +94,9 @@ def read_config(path: str | Path, given: dict | None = None, defaults: dict | No
 
 
 def differences(a: object, b: object, key: str = '') -> list[str]:
-    """Dotted keys in which two configs differ, except those in FREE."""
+    """Dotted keys in which two configs differ, except those in MAY_DIFFER."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = sorted({*a, *b} - FREE, key=str)
+        keys = sorted({*a, *b} - MAY_DIFFER, key=str)
         return [d for k in keys for d in differences(a.get(k), b.get(k), f'{key}.{k}' if key else k)]
     return [] if a == b or as_number(a) == as_number(b) else [key]
 
@@ -184,13 +184,14 @@ def lock_run(folder: Path) -> object:
 
 
 def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
-    """Makes the run's folder, empties it if `overwrite`, and writes its config.yaml.
+    """Makes the run's folder, and writes its config.yaml.
 
+    Empties it if `overwrite`, or if it has no checkpoint, so that the logs of a run that left none do not go on.
     Returns its lock (`lock_run`): `held`, or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = held or lock_run(folder)
-    if overwrite:
+    if overwrite or not any(folder.glob('epoch-*.pth')):
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
         for path in (*folder.glob('epoch-*.pth'), folder / 'log.txt'):
             path.unlink(missing_ok=True)

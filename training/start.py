@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from errors import UserError, located
+from errors import UserError, located, shown
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.normalisation import USUAL_NORM, check_norm, same_normalisation
@@ -16,7 +16,7 @@ from training.trainer import Trainer
 from utils import note, say
 
 # arguments of models that change nothing once the weights are loaded, or that the weights' shapes show
-NO_MATTER = 'init', 'out_dim', 'n_colors', 'rgb_range'
+IRRELEVANT = 'init', 'out_dim', 'n_colors', 'rgb_range'
 
 
 def start_run(trainer: Trainer, source: str | Path | None) -> None:
@@ -87,6 +87,10 @@ def check_normalisation(trainer: Trainer, data_norm: dict | None, keys: tuple[st
 
 def tell_differences(trainer: Trainer, source: str | Path, spec: dict) -> None:
     """Says in which arguments the model `spec` of the weights differs from the config's, although the weights fit."""
-    for key in differences(*(with_defaults(from_published(each)) for each in (spec, trainer.spec))):
-        if key.split('.')[-1] not in NO_MATTER:
+    theirs, ours = (from_published(each) for each in (spec, trainer.spec))
+    if theirs['name'] != ours['name']:
+        note(f"{source}: its model is {shown(theirs['name'])}, not {ours['name']!r}; the weights fit all the same")
+        return
+    for key in differences(with_defaults(theirs), with_defaults(ours)):
+        if key.split('.')[-1] not in IRRELEVANT:
             note(f"{source}: its model's {key} is not the config's, so the same weights compute something else")

@@ -28,7 +28,7 @@ from training.run import Config
 from utils import TooSmall, to_float
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])
-BEST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
+MOST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
 
 
 class Stopped(Exception):
@@ -144,7 +144,7 @@ class Trainer:
                                 verbose=self.parallel.rank == 0, where=where)
             for image in eval_images(pairs, config.eval_type, where=where):
                 if not math.isnan(image.psnr):
-                    psnr.append(min(image.psnr, BEST_PSNR))
+                    psnr.append(min(image.psnr, MOST_PSNR))
                 if self.signal is not None:
                     break
         if self.stopped():
