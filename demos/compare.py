@@ -71,7 +71,7 @@ def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | N
     for k, deviation in enumerate(deviations):
         spread = deviation.std()
         caption = f'{k}: furthest {(furthest == k).mean():.0%}, {means[k]:.2f} ± {spread:.2f}'
-        colour = tuple((colours[k] * 255).round().astype(int).tolist())
+        colour = tuple((colours[k] * 170).round().astype(int).tolist())  # darker, to be read on white
         panels.append((caption, colour, heat_map(deviation / max(3 * spread, 1e-3))))
     return sheet(panels, 4)
 

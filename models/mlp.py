@@ -183,6 +183,9 @@ def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None
     net = make(spec, {'in_dim': in_dim, **args, **({'out_dim': n_colors} if follows else {})})
     if not isinstance(net, kind) or isinstance(net, ExpansionNet) and not issubclass(kind, ExpansionNet):
         raise UserError(f"{key}: {spec['name']} does not fit here, where it must be a kind of {kind.__name__}")
+    inherited = getattr(type(net), 'after_first', None) in (MLP.after_first, ExpansionNet.after_first)
+    if inherited and type(net).forward is not MLP.forward:
+        raise UserError(f'{key}: {spec["name"]} must override after_first, which decoders call, instead of forward')
     if n_colors not in (None, net.out_dim):
         raise UserError(f'{key}: out_dim must be {n_colors}, for the colours, not {net.out_dim}')
     return net

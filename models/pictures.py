@@ -76,7 +76,7 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
     big.info = resized(image.info, big.size)
     hidden = None if verbose else True  # None: where there is no terminal
     with tqdm(total=height * width, unit='pixel', unit_scale=True, leave=False, disable=hidden) as bar:
-        for left, top, block in blocks(model, image, (height, width), self_ensemble):
+        for top, left, block in blocks(model, image, (height, width), self_ensemble):
             big.paste(block, (left, top))
             bar.update(block.width * block.height)
     return big
@@ -84,7 +84,7 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 
 def blocks(model: Decoder, image: Image.Image, size: tuple,
            self_ensemble: bool = False) -> Iterator[tuple[int, int, Image.Image]]:
-    """Yields the blocks (left, top, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
+    """Yields the blocks (top, left, picture) of `image`, a `plain` one, upscaled to `size` (H, W)."""
     source = model_colours(image)
     args = model, seen_colours(model, image, source), size, model.data_norm
     colours = [(0, 0, upscale_ensemble(*args, clip=True))] if self_ensemble else upscale_blocks(*args, clip=True)
@@ -107,7 +107,7 @@ def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image 
 
 def to_pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Image.Image | Deep, box: tuple,
                 size: tuple) -> Iterator[tuple[int, int, Image.Image | Deep]]:
-    """The blocks (top, left, colours) of the part `box` of `image` at `size` (H, W), as (left, top, picture).
+    """The blocks (top, left, colours) of the part `box` of `image` at `size` (H, W), as (top, left, picture).
 
     image: a `plain` one. source: its `model_colours`. Alpha is resized by bicubic interpolation.
     """
@@ -121,4 +121,4 @@ def to_pictures(colours: Iterable[Block], image: Image.Image | Deep, source: Ima
                 (left, top, right, bottom), box[:2] * 2, box[2:] * 2, size[::-1] * 2, strict=True)]
             block = (block + rim(rgba, np.asarray(source), (right - left, bottom - top), seen)).clamp(0, 1)
             part = alpha[top:bottom, left:right]
-        yield left, top, to_picture(block, image.mode, part)
+        yield top, left, to_picture(block, image.mode, part)

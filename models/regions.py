@@ -30,6 +30,7 @@ Picture = torch.Tensor | Image.Image | Deep
 def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
     """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged by the same scale.
 
+    (At odd scales not where queries lie on the centres of the last codes of an axis: see docs/differences.md.)
     image: a tensor (C, h, w), uint8, uint16 or float in [0, 1], which gives one (C, H, W) on the CPU; or a picture,
     which gives one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real
     numbers, 0 and 0 being its upper left corner. The encoder sees only the part and a margin as wide as its receptive
@@ -51,7 +52,7 @@ class Region:
         self.latents = latents(model, colours, model.data_norm)
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
-        """`region`, block by block as they are made: (top, left, colours), or (left, top, picture) of a picture."""
+        """`region`, block by block as they are made: (top, left, colours), or of a picture (top, left, picture)."""
         box, size = check_box(box, size, self.latents.shape)
         blocks = upscale_latents(self.latents, size, clip=True, box=box)
         return to_pictures(blocks, self.image, self.source, box, size) if self.image else blocks
@@ -68,7 +69,7 @@ class Region:
         if self.image is None:
             return joined(blocks, size)
         result = self.blank(size)
-        for left, top, block in blocks:
+        for top, left, block in blocks:
             result.paste(block, (left, top))
         return result
 

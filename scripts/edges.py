@@ -138,7 +138,7 @@ def title_of(model):
 
 
 def band_names():
-    return [f'{low:g}–{high:g}' if high < math.inf else f'{low:g}–'
+    return [f'{low:g}–{high:g}' if high < math.inf else f'{low:g}+'
             for low, high in zip(BANDS, BANDS[1:], strict=False)]
 
 
@@ -176,7 +176,8 @@ def draw(rows):
                 axes.bar(np.arange(len(BANDS) - 1) + 0.2 * (i - (len(own) - 1) / 2),
                          np.array(row[key]) * (100 if key == 'ringing' else 1), 0.2, color=colours[row['model']])
             axes.set_xticks(range(len(BANDS) - 1), band_names())
-            axes.set(title=f'{title}: {key}', ylabel='% of pixels' if key == 'ringing' else 'levels')
+            axes.set(title=f'{title}: {key}', xlabel='distance from the nearest edge (px)',
+                     ylabel='% of pixels' if key == 'ringing' else 'levels')
     for axes in figure.axes:
         axes.spines[['top', 'right']].set_visible(False)
     lines = [whole.plot([], [], color=colours[name], label=title_of(name))[0] for name in names]

@@ -3,7 +3,7 @@
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
 photos: parts of three photos, by the demo's model. jpeg: parts of compressed photos, by that model and the one for
-pictures from the web. crops: parts of other photos at two scales, by every other model. weights: how A-LIIF mixes its
+pictures from the web. crops: small parts of others, by every model but that one. weights: how A-LIIF mixes its
 functions over a photo. If the photos are not in load/, a line says so.
 """
 
@@ -44,8 +44,7 @@ from scripts.results import choose, digests, load_models
 from utils import calc_psnr, luma, to_float
 
 PHOTOS, JPEG, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'jpeg', 'crops', 'weights'))
-SET14, B100 = 'load/benchmark/Set14/HR', 'load/benchmark/B100/HR'
-OPEN, PHOTOS2K = 'load/photos/valid_open', 'load/photos2k/valid_HR'
+SET14, OPEN, PHOTOS2K = 'load/benchmark/Set14/HR', 'load/photos/valid_open', 'load/photos2k/valid_HR'
 MIXED = SET14, 10, 3  # the photo whose mixing weights are shown, and the factor by which it is reduced first
 
 
@@ -65,9 +64,8 @@ class Part(NamedTuple):
 
 
 FEW = Part(SET14, 10, 330, 170, 128, 4), Part(OPEN, 2, 280, 80, 128, 4), Part(PHOTOS2K, 5, 200, 300, 512, 12)
-COMPRESSED = Part(OPEN, 2, 280, 80, 128, 3, 50), Part(OPEN, 8, 200, 150, 128, 3, 50)
-MANY = [Part(*part, 96, scale) for part in ((SET14, 6, 250, 150), (SET14, 13, 470, 240), (B100, 46, 120, 60))
-        for scale in (4, 3.7)]
+COMPRESSED = Part(OPEN, 2, 280, 80, 128, 3, 50), Part(OPEN, 0, 140, 20, 128, 3, 50)
+MANY = Part(SET14, 13, 440, 90, 64, 4), Part(SET14, 12, 60, 85, 64, 3), Part(SET14, 4, 80, 80, 64, 2.5)
 
 
 def sample(folder, i, scale, quality=None):
@@ -95,12 +93,12 @@ def crops(names, parts, side, device):
         batch = sample(part.folder, part.number, part.scale, part.quality)
         low = to_picture(to_float(batch['inp'][0]), 'RGB')
         jpeg = f', JPEG {part.quality}' if part.quality else ''
-        add(f'LR, x{part.scale:g}{jpeg}', low.resize((side, side), Image.NEAREST, [x / part.scale for x in box]))
+        add(f'reduced by x{part.scale:g}{jpeg}', low.resize((side, side), Image.NEAREST, [x / part.scale for x in box]))
         for name, net in nets.items():
             (pred, truth), = predictions([batch], net, net.data_norm)
             pred, truth = (image[:, box[1]:box[3], box[0]:box[2]].cpu() for image in (pred, truth))
             psnr = calc_psnr(luma(pred), luma(truth))
-            add(f'{name.removeprefix("edsr-baseline-")} {psnr:.2f}', to_picture(pred, 'RGB'))
+            add(f'{name.removeprefix("edsr-baseline-")} {psnr:.2f} dB', to_picture(pred, 'RGB'))
         add('truth', to_picture(truth, 'RGB'))
     return sheet(panels, len(nets) + 2)
 

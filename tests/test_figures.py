@@ -66,8 +66,8 @@ def test_psnr_below_a_crop_is_that_of_its_luma(work, monkeypatch):
     images = photo, photo.resize((15, 12), Image.BICUBIC).resize((60, 48), Image.BICUBIC)
     y = [np.asarray(image, float)[16:26, 24:34] @ [65.738, 129.057, 25.064] / 256 for image in images]
     psnr = 20 * np.log10(255) - 10 * np.log10(np.mean((y[0] - y[1]) ** 2))
-    assert captions[0] == 'LR, x4' and captions[3] == 'truth' and captions[4] == 'LR, x3.7'
-    assert captions[1] == f'bicubic {psnr:.2f}' and captions[2].startswith('small ')
+    assert captions[0] == 'reduced by x4' and captions[3] == 'truth' and captions[4] == 'reduced by x3.7'
+    assert captions[1] == f'bicubic {psnr:.2f} dB' and captions[2].startswith('small ')
 
 
 def test_mixing_weights_are_shown_at_the_size_of_the_reduced_photo(work, monkeypatch):

@@ -10,12 +10,14 @@ import yaml
 from projects import COMMAND, Project, forked
 from specs import a_liif, assert_equal, build, images, liif, lmliif, lmlte, lte, lte_fast, pixel, scattered
 
+from errors import UserError
 from models.a_liif import ALIIF
 from models.liif import LIIF
 from models.lmf import LMLIIF, LMLTE, ModulatedMLP
 from models.lte import LTE, LTEFast
-from models.mlp import MLPMixture
+from models.mlp import MLP, MLPMixture
 from models.predict import upscale_whole
+from models.registry import make, register
 from utils import make_coord
 
 SIZE = 40, 50
@@ -136,6 +138,18 @@ def test_each_image_of_a_batch_has_its_input_in_training(monkeypatch):
     model, inp, (coord, cell) = of_class(liif(), Tinted), images(4, 5, batch=3), scattered(40, batch=3)
     alone = [model(inp[i:i + 1], coord[i:i + 1], cell[i:i + 1]) for i in range(3)]
     assert_equal(model(inp, coord, cell), torch.cat(alone))
+
+
+@register('forward-only')
+class ForwardOnly(MLP):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize('spec', [liif, lte])
+def test_a_net_that_overrides_a_method_which_decoders_do_not_call_is_an_error(spec):
+    with pytest.raises(UserError, match='imnet_spec: forward-only must override after_first, which decoders call'):
+        make(spec(imnet_spec={'name': 'forward-only', 'args': {'hidden_list': [8]}}))
 
 
 # --- a model in LIIF's style: nothing but its three methods -----------------------------------------------------------

@@ -136,7 +136,7 @@ class Explore:
         result = photo.encoded.blank(size)
         if photo.wanted is not request:
             raise Stale
-        for left, top, block in photo.encoded.blocks(box, size):
+        for top, left, block in photo.encoded.blocks(box, size):
             if photo.wanted is not request:
                 raise Stale
             result.paste(block, (left, top))
