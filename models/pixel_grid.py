@@ -46,7 +46,7 @@ class Runs:
         self.slot = torch.arange(len(x)) - start[self.index]
 
     def to(self, device: torch.device) -> 'Runs':
-        """The same, its tensors on `device`."""
+        """Moves its tensors to `device`, and returns it."""
         for name in ('positions', 'rel', 'index', 'slot', 'rel_coord'):
             setattr(self, name, getattr(self, name).to(device, non_blocking=True))
         return self
