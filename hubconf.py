@@ -78,3 +78,8 @@ def aliif() -> object:
 def liif() -> object:
     """LIIF, with EDSR-baseline as encoder."""
     return load('edsr-baseline-liif')
+
+
+def lte() -> object:
+    """LTE, with EDSR-baseline as encoder."""
+    return load('edsr-baseline-lte')
