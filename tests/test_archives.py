@@ -1,6 +1,7 @@
 """Archives that are damaged, incomplete or malicious: prepare_data.py refuses them, and nothing leads outside."""
 
 import hashlib
+import re
 import tarfile
 
 import pytest
@@ -15,6 +16,13 @@ from archives import (
 )
 
 from scripts import prepare_data
+
+each_archive = pytest.mark.parametrize('name, make, files, place', [  # place: a folder, below load/, of what is in it
+    ('DIV2K_train_HR.zip', make_zip, images('DIV2K_train_HR', 800), 'div2k/DIV2K_train_HR'),
+    ('benchmark.tar', make_tar, benchmark_files(), 'benchmark/Set5/HR')], ids=['zip', 'tar'])
+EVIL = ('../evil.png', '../../../outside/evil.png', '{tmp}/outside/evil.png', '{folder}/..',
+        '{folder}/../../../../../outside/evil.png', '../../../outside/{folder}/evil.png',
+        '{tmp}/outside/{folder}/evil.png')
 
 
 def link(name, target, kind=tarfile.SYMTYPE):
@@ -34,18 +42,15 @@ def broken(data, kind):
 
 
 @pytest.mark.parametrize('kind', ['truncated', 'corrupt', 'other'])
-@pytest.mark.parametrize(('name', 'archive', 'image'), [
-    ('DIV2K_train_HR.zip', make_zip(images('DIV2K_train_HR', 800)), 'div2k/DIV2K_train_HR/0001.png'),
-    ('benchmark.tar', make_tar(benchmark_files()), 'benchmark/Set5/HR/0001.png'),
-], ids=['zip', 'tar'])
-def test_damaged_archive_leaves_nothing_and_is_fetched_anew(server, prepare, tmp_path, name, archive, image, kind):
-    set = image.split('/')[0]
+@each_archive
+def test_damaged_archive_leaves_nothing_and_is_fetched_anew(server, prepare, tmp_path, name, make, files, place, kind):
+    set, archive = place.split('/')[0], make(files)
     server.files = {name: broken(archive, kind)}
     assert f'{server.url}/{name}: is damaged' in error_line(prepare(set))
     assert list((tmp_path / 'load' / set).iterdir()) == []
     server.files = {name: archive}
     prepare(set)
-    assert (tmp_path / 'load' / image).read_bytes() == PNG
+    assert (tmp_path / 'load' / place / '0001.png').read_bytes() == PNG
 
 
 def test_archive_whose_checksum_is_not_the_published_one_is_refused(server, prepare, monkeypatch, tmp_path):
@@ -80,23 +85,16 @@ def everything_in(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob('*')}
 
 
-@pytest.mark.parametrize('name', [
-    '../evil.png', '../../../outside/evil.png', '{tmp}/outside/evil.png', '{folder}/../../../../../outside/evil.png',
-    '../../../outside/{folder}/evil.png', '{tmp}/outside/{folder}/evil.png', '{folder}/..'])
-@pytest.mark.parametrize(('archive', 'files', 'make'), [
-    ('div2k/DIV2K_train_HR.zip', images('DIV2K_train_HR', 800), make_zip),
-    ('benchmark/benchmark.tar', benchmark_files(), make_tar),
-], ids=['zip', 'tar'])
-def test_no_path_leads_outside(server, prepare, tmp_path, name, archive, files, make):
-    set, archive = archive.split('/')
-    folder = next(iter(files)).rpartition('/')[0].removeprefix('benchmark/')
+@each_archive
+def test_no_path_leads_outside(server, prepare, tmp_path, name, make, files, place):
+    set, _, folder = place.partition('/')
     (tmp_path / 'outside' / folder).mkdir(parents=True)
-    before = everything_in(tmp_path)
-    server.files = {archive: make({name.format(tmp=tmp_path, folder=folder): PNG, **files})}
-    prepare(set)
+    before = {*tmp_path.rglob('*')}
+    evil = {path.format(tmp=tmp_path, folder=folder): PNG for path in EVIL}
+    server.files = {name: make({**evil, **files})}
+    assert re.search(f'{folder} has .* images, not', error_line(prepare(set)))  # evil.png is one too many
     root = tmp_path / 'load' / set
-    assert {path: data for path, data in everything_in(tmp_path).items() if not path.is_relative_to(root)} == \
-        {**before, tmp_path / 'load': None}
+    assert {path for path in tmp_path.rglob('*') if not path.is_relative_to(root)} == {*before, tmp_path / 'load'}
     assert not list(root.rglob('evil.png'))
 
 
