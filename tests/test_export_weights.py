@@ -1,6 +1,8 @@
 """scripts/export_weights.py: finished weights for pretrained/, and unfinished ones to continue a run from."""
 
+import copy
 import json
+import shutil
 import sys
 
 import pytest
@@ -14,11 +16,19 @@ from errors import UserError
 from scripts import export_weights
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    project = Project(tmp_path, {'ema': 0.9, 'epoch_max': 2})
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp('trained'), {'ema': 0.9, 'epoch_max': 2})
     project.train()
-    monkeypatch.chdir(tmp_path)
+    return project
+
+
+@pytest.fixture
+def project(trained, tmp_path, monkeypatch):
+    """A copy of the run, in the current folder."""
+    monkeypatch.chdir(shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True))
+    project = copy.copy(trained)
+    project.folder, project.run = tmp_path, tmp_path / 'save/_tiny'
     return project
 
 
