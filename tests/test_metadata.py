@@ -57,8 +57,8 @@ SOURCES = {
 
 
 @pytest.mark.parametrize('target', ['jpg', 'png', 'webp', 'tif', 'avif'])
-@pytest.mark.parametrize('source', SOURCES)
-@pytest.mark.parametrize('orientation', [None, 3, 6])
+@pytest.mark.parametrize('source, orientation', [
+    *((source, orientation) for source in SOURCES for orientation in (None, 6)), ('jpg', 3)])
 def test_what_a_picture_says_arrives(cli, tmp_path, source, target, orientation):
     SOURCES[source](exif(orientation))(tmp_path / f'small.{source}')
     assert cli('--input', f'small.{source}', '--scale', 2, '--output', f'big.{target}')[0] == 0
