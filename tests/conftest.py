@@ -23,6 +23,20 @@ import utils
 from cli import run_cli
 from models import load_pretrained, predict, rdn
 
+WEB = 'tests/test_explore', 'tests/test_report', 'tests/test_web'  # files that share a server, Chromium or a report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With --dist loadfile one process runs all files of `WEB`, so that what they share is started once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return 'web' if nodeid.startswith(WEB) else super()._split_scope(nodeid)
+
+    return FileScheduling(config, log) if config.getoption('dist') == 'loadfile' else None
+
 
 def pytest_collection_finish():
     """Garbage is collected faster without a look at all that was imported."""

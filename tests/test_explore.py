@@ -186,8 +186,8 @@ def timed(call):
 def test_a_view_is_given_up_when_its_visitor_goes(web, url, web_photo, tmp_path):
     Image.effect_noise((900, 700), 60).convert('RGB').save(tmp_path / 'large.png')
     large, small = (opened(web, path)['id'] for path in (tmp_path / 'large.png', web_photo))
-    whole = timed(lambda: view(web, large, '0,0,900,700', '2000,1556').raise_for_status())
-    send_and_go(url, f'GET /explore/photos/{large}/view?box=0,0,900,700&size=2000,1556&by=model HTTP/1.1\r\n'
+    whole = timed(lambda: view(web, large, '0,0,900,700', '1000,778').raise_for_status())
+    send_and_go(url, f'GET /explore/photos/{large}/view?box=0,0,900,700&size=1000,778&by=model HTTP/1.1\r\n'
                      'Host: localhost\r\n\r\n'.encode(), 0.2)
     assert timed(lambda: view(web, small).raise_for_status()) < whole / 2
 
