@@ -70,7 +70,7 @@ def test_packages_of_the_same_names_stay_those_of_the_other_program_imported_bef
     assert np.array_equal(run(foreign, before=imported(FOREIGN[1::2]), after=imported(FOREIGN)), expected)
 
 
-@pytest.mark.parametrize('entry', ['aliif_pixel', 'aliif', 'liif'])
+@pytest.mark.parametrize('entry', ['aliif_pixel', 'aliif_pixel_web', 'aliif', 'liif', 'lte'])
 def test_every_entry_has_its_weights_in_the_repository(entry, monkeypatch):
     monkeypatch.setattr(hubconf, 'load', lambda name: REPOSITORY / f'pretrained/{name}.pth')
     assert getattr(hubconf, entry)().is_file()
