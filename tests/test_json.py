@@ -1,4 +1,4 @@
-"""The JSON file of test.py tells what its numbers depend on, so that two of them can be told apart."""
+"""The JSON file of test.py tells what its numbers depend on, so that two of them can be told apart; and they do."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ from upscaling import make_checkpoint
 import devices
 import test
 from errors import UserError
+from models import predict
 
 PLAIN = {'lr': 'pillow', 'jpeg': None, 'set': [], 'self_ensemble': False, 'tile': None, 'max_cell_scale': None,
          'precision': 'float32'}
@@ -21,7 +22,7 @@ PLAIN = {'lr': 'pillow', 'jpeg': None, 'set': [], 'self_ensemble': False, 'tile'
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """A function: what test.py's JSON tells beside its results, for a model and more arguments."""
+    """A function: what test.py's JSON tells beside its results, and the PSNR, for a model and more arguments."""
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / 'photos', 1)
     dataset = {'name': 'image-folder', 'args': {'root_path': 'photos'}}
@@ -36,8 +37,9 @@ def measured(tmp_path, monkeypatch):
                                           '--json', 'out.json', *args])
         test.main()
         found = json.loads(Path('out.json').read_text())
-        assert found.pop('model') == model and len(found.pop('results')) == 1
-        return found
+        result, = found.pop('results')
+        assert found.pop('model') == model
+        return found, result['psnr']
 
     return call
 
@@ -56,14 +58,23 @@ def test_a_json_file_that_cannot_be_written_is_told_before_anything_is_measured(
      {'lr': 'matlab', 'set': ['eval_type=benchmark-2', 'eval_bsize=100']}),
     ('swinir.pth', ('--tile', '16', '--self-ensemble'), {'tile': 16, 'self_ensemble': True})])
 def test_the_json_tells_the_options_that_change_the_numbers(measured, model, args, told):
-    assert measured(model, *args) == {**PLAIN, **told}
+    assert measured(model, *args)[0] == {**PLAIN, **told}
+
+
+@pytest.mark.parametrize('model, args', [
+    ('lte.pth', ('--self-ensemble',)), ('lte.pth', ('--max-cell-scale', '1.5')), ('swinir.pth', ('--tile', '16'))])
+def test_an_option_that_the_json_tells_changes_the_number(measured, monkeypatch, model, args):
+    monkeypatch.setattr(predict, 'OVERLAP', 0)  # so that tiles are seen in the result
+    assert measured(model, *args)[1] != measured(model)[1]
 
 
 @pytest.mark.parametrize('has, precision', [(True, 'bf16'), (False, 'float32')])
 def test_the_precision_is_the_one_that_was_computed_in(measured, monkeypatch, has, precision):
     for module in devices, test:
         monkeypatch.setattr(module, 'has_bf16', lambda device: has)
-    assert measured('lte.pth', '--amp', 'bf16')['precision'] == precision
+    told, psnr = measured('lte.pth', '--amp', 'bf16')
+    assert told['precision'] == precision
+    assert (psnr != measured('lte.pth')[1]) == has
 
 
 @pytest.mark.parametrize('model, args, message', [
