@@ -89,11 +89,11 @@ def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
     assert error < 1.5 * allowed < 0.1 * exact.std()
 
 
-@pytest.mark.parametrize('n', [1, 15, 16, 17, 32, 33, 100])
+@pytest.mark.parametrize('n', [4, 15, 16, 17, 33])  # a block holds 16
 @torch.no_grad()
 def test_queries_need_not_fill_the_last_block(n):
     model = build(specs.a_liif())
-    assert_equal(*both(model, model.encode(image(batch=1)), *queries(n + 4, batch=1)))
+    assert_equal(*both(model, model.encode(image(batch=1)), *queries(n, batch=1)))
 
 
 @torch.no_grad()
