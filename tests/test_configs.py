@@ -28,12 +28,8 @@ TEST = sorted({*CONFIGS.glob('test/*.yaml')} - {*CONFIGS.glob('test/test-celebAH
 CONVOLUTIONAL = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2', 'lte', 'lmliif', 'lmlte']
 DECODERS = {'edsr-baseline': [*CONVOLUTIONAL, 'lte-fast'], 'rdn': CONVOLUTIONAL,
             'swinir': ['A-liif', 'liif', 'metasr', 'lte', 'lmliif', 'lmlte']}
-HALVED = 200, 400, 600, 800
-SCHEDULES = {  # batch size, rate, epochs, epochs after which the rate is halved; of all others 16, 1e-4, 1000, HALVED
-    **{f'{encoder}-A-liif{space}': (8, 1e-4, 1000, HALVED) for encoder in DECODERS for space in ('', '-pixel')},
-    **{f'swinir-{decoder}': (32, 2e-4, 1000, (500, 800, 900, 950)) for decoder in ('lte', 'lmliif', 'lmlte')},
-    **{f'edsr-baseline-{decoder}': (16, 1e-4, 1200, (*HALVED, 1000)) for decoder in ('lmliif', 'lmlte')}}
 FAMILY = CONFIGS.parents[1] / 'shared/golden/family/family_keys.json'
+OF_FAMILY = [path for path in TRAIN if re.search('-l(te|te-fast|mliif|mlte)$|swinir-(liif|metasr)$', path.stem)]
 SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
         'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR', 'photos2k': 'photos2k/valid_HR'}
 SCALES = {'div2k': ('2', '3', '4', '6', '12', '18', '24', '30'), 'photos2k': ('6', '12', '18', '24', '30')}
@@ -48,8 +44,12 @@ def decoder(path):
     return re.sub('^train_(edsr-baseline|rdn|swinir)-', '', path.stem)
 
 
-def schedule(path):
-    return SCHEDULES.get(path.stem.removeprefix('train_'), (16, 1e-4, 1000, HALVED))
+@pytest.fixture(scope='module')
+def family():
+    """What the authors of LTE and LM-LTE published: {config: its spec, training and tensors}."""
+    if not FAMILY.is_file():
+        pytest.skip(f'{FAMILY} is absent')
+    return json.loads(FAMILY.read_text())
 
 
 @pytest.fixture(scope='module')
@@ -151,22 +151,29 @@ def test_one_photo_is_too_few_for_finetuning(tmp_path, monkeypatch):
         datasets.make(load_yaml(CONFIGS / 'finetune.yaml')['train_dataset']['dataset'])
 
 
-@each(TRAIN)
+@each([path for path in TRAIN if path not in OF_FAMILY])
 def test_optimizer_and_schedule_are_the_published_ones(path):
     config = load_yaml(path)
-    assert config['optimizer']['name'] == 'adam'
-    _, rate, epochs, halved = schedule(path)
-    assert float(config['optimizer']['args']['lr']) == rate
-    assert config['epoch_max'] == epochs
-    assert config['multi_step_lr'] == {'milestones': list(halved), 'gamma': 0.5}
-    assert (config['epoch_val'], config['epoch_save']) == (1, 50 if decoder(path).startswith('lm') else 100)
+    assert config['train_dataset']['batch_size'] == (8 if decoder(path).startswith('A-liif') else 16)
+    assert config['optimizer'] == {'name': 'adam', 'args': {'lr': 1e-4}}
+    assert config['epoch_max'] == 1000
+    assert config['multi_step_lr'] == {'milestones': [200, 400, 600, 800], 'gamma': 0.5}
+    assert (config['epoch_val'], config['epoch_save']) == (1, 100)
     assert config['data_norm'] == {k: {'sub': [0.5], 'div': [0.5]} for k in ('inp', 'gt')}
 
 
+@each(OF_FAMILY)
+def test_training_of_the_family_is_the_published_one(path, family):
+    config, published = load_yaml(path), family[path.stem.removeprefix('train_')]['training']
+    for key in 'optimizer', 'epoch_max', 'multi_step_lr', 'epoch_val', 'epoch_save', 'data_norm':
+        assert config[key] == published[key], key
+    assert config['train_dataset']['batch_size'] == published['batch_size']
+
+
 @each(TRAIN)
-def test_batches_are_of_the_published_size_and_shape(path, load):
-    batch_size = schedule(path)[0]
+def test_batches_are_of_the_published_shape(path, load):
     config = load_yaml(path)
+    batch_size = config['train_dataset']['batch_size']
     batch, loader = first_batch(config['train_dataset'])
     assert len(loader.dataset) == 20 and loader.batch_sampler.batch_size == batch_size
     samples, target = min(batch_size, 20), (3, 96, 96) if decoder(path) == 'x2' else (2304, 3)
@@ -238,13 +245,18 @@ def test_an_ablation_trains(path, load, tmp_path):
     train_two_steps(tmp_path, path, train_dataset__batch_size=10, val_dataset__batch_size=10)
 
 
-@pytest.mark.skipif(not FAMILY.is_file(), reason=f'{FAMILY} is absent')
-@each([path for path in TRAIN if decoder(path).startswith(('lte', 'lm')) or path.stem == 'train_swinir-liif'])
-def test_tensors_of_the_family_are_the_published_ones(path):
-    published = json.loads(FAMILY.read_text())[path.stem.removeprefix('train_')]
+def test_every_published_network_of_the_family_has_its_config(family):
+    assert {path.stem.removeprefix('train_') for path in OF_FAMILY} == family.keys()
+
+
+@each(OF_FAMILY)
+def test_tensors_of_the_family_are_the_published_ones(path, family):
+    computed = 'sub_mean|add_mean|attn_mask|relative_position_index'
+    published = family[path.stem.removeprefix('train_')]['tensors']
     with torch.device('meta'):
-        model = models.make(load_yaml(path)['model'])
-    assert sum(param.numel() for param in model.parameters()) == published['parameters']
+        ours = models.make(load_yaml(path)['model']).state_dict()
+    assert {name: list(tensor.shape) for name, tensor in ours.items()} == {
+        name: shape for name, shape in published.items() if not re.search(computed, name)}
 
 
 @each([path for path in TRAIN if path.stem.endswith('-pixel')])
