@@ -87,13 +87,16 @@ def hostile(private, photo):
 @pytest.mark.parametrize('rest', [{}, META, {'url': None}, {'url': 'http://127.0.0.1:9/x.png', **META},
                                   {'is_stream': True, **META}, {'orig_name': 'photo.png', 'size': 1, **META}])
 def test_a_photo_that_nobody_uploaded_is_refused_under_any_name(web, web_folder, private, rest):
-    for path in hostile(private, upload(web, web_folder / 'photo.png')):
+    photo = upload(web, web_folder / 'photo.png')
+    assert answer(web, {'path': photo, **rest})[0] == 'complete'
+    for path in hostile(private, photo):
         assert answer(web, {'path': path, **rest})[0] == 'error', path
     assert answer(web, {'path': None, **rest})[0] == 'error'
 
 
 def test_an_upload_that_became_a_link_is_refused(web, web_folder, private):
     photo = Path(upload(web, web_folder / 'photo.png', 'replaced.png'))
+    assert answer(web, {'path': str(photo), **META})[0] == 'complete'
     photo.unlink()
     photo.symlink_to(private)
     assert answer(web, {'path': str(photo), **META})[0] == 'error'
@@ -105,23 +108,33 @@ def test_a_photo_that_is_no_file_is_refused(web, private, data):
     assert answer(web, data)[0] == 'error'
 
 
-@pytest.mark.parametrize('endpoint', ['run/answer', 'api/answer', 'run/predict', 'queue/join', 'call/v2/answer'])
-def test_other_ways_to_ask_are_refused_too(web, private, endpoint):
-    data = [{'path': str(private)}, 'Scale', 2, None, None]
+def reply(web, endpoint, path):
+    """What the server says in the end to a program that asks at `endpoint` for the photo at `path`."""
+    fields = {'path': {'path': str(path)}, 'choice': 'Scale', 'scale': 2, 'height': None, 'width': None}
     config = web.get(str(web.base_url).replace('gradio_api/', 'config')).json()
     index, = (event['id'] for event in config['dependencies'] if event['api_name'] == 'answer')
-    body = {'data': data, 'fn_index': index, 'session_hash': 'hash', 'event_data': None, 'trigger_id': None}
-    response = web.post(endpoint, json=body)
-    text = response.text
-    if endpoint == 'queue/join' and response.is_success:
+    body = {'data': [*fields.values()], 'fn_index': index, 'session_hash': 'hash', 'event_data': None,
+            'trigger_id': None}
+    response = web.post(endpoint, json=fields if endpoint == 'call/v2/answer' else body)
+    if response.is_success and endpoint == 'queue/join':
         with web.stream('GET', 'queue/data', params={'session_hash': 'hash'}) as stream:
-            text = next(line for line in stream.iter_lines() if 'process_completed' in line)
-    assert 'image.png' not in text and 'secret' not in text, text
+            return next(line for line in stream.iter_lines() if 'process_completed' in line)
+    if response.is_success and endpoint == 'call/v2/answer':
+        return web.get(f'call/answer/{response.json()["event_id"]}').text
+    return response.text
+
+
+@pytest.mark.parametrize('endpoint', ['run/answer', 'api/answer', 'run/predict', 'queue/join', 'call/v2/answer'])
+def test_other_ways_to_ask_are_refused_too(web, web_folder, private, endpoint):
+    assert 'photo-120x88.png' in reply(web, endpoint, upload(web, web_folder / 'photo.png'))
+    text = reply(web, endpoint, private)
+    assert '120x88' not in text and 'secret' not in text, text
 
 
 @pytest.mark.parametrize('position', range(1, 5))
 def test_a_file_in_place_of_another_field_is_refused(web, web_folder, private, position):
     data = [{'path': upload(web, web_folder / 'photo.png'), **META}, 'Scale', 2, None, None]
+    assert answer(web, data[0])[0] == 'complete'
     for rest in ({}, META):
         data[position] = {'path': str(private), **rest}
         event = web.post('call/answer', json={'data': data}).json()['event_id']
