@@ -43,7 +43,9 @@ def test_a_row_is_reduced_by_the_cubic_kernel_widened_and_mirrored(length):
 @pytest.mark.skipif(not SET5.is_dir(), reason=f'{SET5} is absent')
 @pytest.mark.parametrize('scale, levels', [(2, 0), (3, 0), (4, 0)])
 def test_set5_is_reduced_to_the_files_that_come_with_it(scale, levels):
-    for path in sorted((SET5 / f'LR_bicubic/X{scale}').glob('*.png')):
+    paths = sorted((SET5 / f'LR_bicubic/X{scale}').glob('*.png'))
+    assert len(paths) == 5
+    for path in paths:
         lr = np.asarray(Image.open(path).convert('RGB')).astype(int)
         hr = np.asarray(Image.open(SET5 / 'HR' / path.name.replace(f'x{scale}', '')).convert('RGB'))
         h, w = lr.shape[:2]

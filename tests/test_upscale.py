@@ -83,11 +83,14 @@ def test_any_scale_and_any_aspect_ratio(bilinear, arguments, size):
     assert_close(big, interpolated(image, size))
 
 
-@pytest.mark.parametrize('arguments', [
-    {}, {'scale': 2, 'size': (20, 24)}, {'scale': 0.99}, {'scale': float('inf')}, {'size': (0, 24)}, {'size': (9, 24)},
-    {'size': (20, 11)}])
-def test_size_must_be_given_once_and_not_below_the_pictures(bilinear, arguments):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize('arguments, told', [
+    ({}, 'either a scale or a size is needed'), ({'scale': 2, 'size': (20, 24)}, 'either a scale or a size'),
+    ({'scale': 0.99}, 'at least 1 .*, not 0.99'), ({'scale': float('inf')}, 'at most .*, not inf'),
+    ({'size': (0, 24)}, 'size must be at least 1x1, not 24x0'),
+    ({'size': (9, 24)}, 'size 24x9 is smaller than the picture, 12x10'),
+    ({'size': (20, 11)}, 'size 11x20 is smaller than the picture, 12x10')], ids=str)
+def test_size_must_be_given_once_and_not_below_the_pictures(bilinear, arguments, told):
+    with pytest.raises(UserError, match=told):
         upscale_pil(bilinear, picture(), **arguments)
 
 
