@@ -17,6 +17,15 @@ import devices
 import models
 
 
+@pytest.fixture(autouse=True)
+def tf32_as_before():
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [part.allow_tf32 for part in parts]
+    yield
+    for part, allowed in zip(parts, before, strict=True):
+        part.allow_tf32 = allowed
+
+
 def autocast_in_step(project, *flags):
     """Whether the model ran under autocast, in training and in evaluation, and what the tf32 flags were."""
     seen = {}
@@ -37,7 +46,6 @@ def test_a_plain_run_is_plain_float32(project):
 
 def test_tf32_is_on_where_it_is_asked_for(project):
     assert autocast_in_step(project, '--tf32')['tf32'] == (True, True)
-    devices.set_precision(tf32=False)
 
 
 def test_a_device_picked_for_evaluation_computes_in_plain_float32():

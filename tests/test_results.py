@@ -53,7 +53,7 @@ def expected_table(rows):
 # --- what is committed -----------------------------------------------------------------------------------------------
 
 
-def test_readme_shows_the_committed_results():
+def test_the_page_shows_the_committed_results():
     assert read_table((ROOT / 'docs/results.md').read_text(encoding='utf-8')) == expected_table(COMMITTED)
 
 
@@ -161,7 +161,7 @@ def test_every_config_and_model_is_measured_as_by_test_py(made, monkeypatch):
     assert (row['psnr'], row['ssim']) == (round(expected['psnr'], 4), round(expected['ssim'], 4))
 
 
-def test_table_stands_between_the_markers_of_the_readme(made, monkeypatch):
+def test_table_stands_between_the_markers_of_the_page(made, monkeypatch):
     monkeypatch.chdir(made[0])
     text = Path('docs/results.md').read_text()
     assert read_table(text) == expected_table(read_rows())
