@@ -72,6 +72,9 @@ def train_epoch(trainer: Trainer, loader: DataLoader, progress: Progress) -> Non
     Raises Stopped after the iteration in which a signal arrived.
     """
     config, batches, losses, sizes = trainer.config, loader.batch_sampler, [], []
+    if config.minutes and trainer.iteration and trainer.schedule_time(len(loader)) == config.epoch_max:
+        trainer.ended = True  # a resumed run whose weights are final: only their validation is left
+        return
     batches.epoch, batches.start = trainer.epoch + 1, trainer.iteration
     trainer.model.train()
     for batch in progress.batches(loader):

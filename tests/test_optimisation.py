@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
-from projects import CONFIG, Project, assert_same, before_step, changed, kill, record, stop
+from projects import CONFIG, Killed, Project, assert_same, before_step, changed, kill, record, stop
 
 import datasets
 import models
@@ -179,6 +179,25 @@ def test_a_run_that_was_stopped_has_the_rest_of_its_minutes(tmp_path):
     torch.save({**state, 'seconds': 100 * 60 - 1.5}, project.run / 'epoch-last.pth')
     rates = record(project, lambda trainer: trainer.optimizer.param_groups[0]['lr'], '--minutes', '100', '--resume')
     assert max(rates) < 1e-9 and rates[-1] == 0
+
+
+def end_minutes(trainer):
+    """It is as if the run's minutes had passed."""
+    trainer.seconds = 60 * trainer.config.minutes
+
+
+@pytest.mark.parametrize('last', [2, 3], ids=['within-an-epoch', 'at-its-end'])
+def test_when_the_minutes_are_over_the_final_weights_are_saved_before_they_are_validated(tmp_path, last):
+    project = Project(tmp_path, {'cosine_lr': {}, 'ema': 0.9})
+    with before_step(last - 1, end_minutes), mock.patch.object(Trainer, 'validate', kill), pytest.raises(Killed):
+        project.train('--minutes', '100')
+    saved = project.checkpoint()
+    assert saved['iteration'] == last and saved['optimizer']['sd']['param_groups'][0]['lr'] == 0
+    with mock.patch.object(Trainer, 'step', kill):
+        project.train('--resume')
+    ended = project.checkpoint()
+    assert_same([dict(ended['model']['sd']), ended['ema']], [dict(saved['model']['sd']), saved['ema']])
+    assert ended['epoch'] == 1 and 'val: psnr=' in project.log()[-1]
 
 
 @pytest.mark.parametrize('minutes', ['0', '-1', 'nan'])
