@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from upscaling import picture
+
+from models import load_pretrained, upscale_pil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -36,6 +39,14 @@ def test_the_folder_one_is_in_becomes_one_beside_it(cli, monkeypatch):
     monkeypatch.chdir('photos')
     assert cli('.', '--scale', 2)[0] == 0
     assert os.listdir('../photos-x2') == ['a.jpg']
+
+
+def test_self_ensemble_averages_the_flips_and_transposes(cli, weights):
+    picture().save('photo.png')
+    assert cli('photo.png', '--scale', 2, '--float32', '--self-ensemble', model='random.pth')[0] == 0
+    model = load_pretrained(weights / 'random.pth')
+    once, averaged = (np.asarray(upscale_pil(model, picture(), 2, self_ensemble=each)) for each in (False, True))
+    assert (np.asarray(Image.open('photo-x2.png')) == averaged).all() and (averaged != once).any()
 
 
 @pytest.mark.parametrize('text, name, size', [

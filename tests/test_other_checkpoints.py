@@ -7,8 +7,9 @@ from unittest import mock
 
 import pytest
 import torch
-from projects import CONFIG, Project, assert_same, before_step
+from projects import CONFIG, Project, assert_same, before_step, error
 
+import models
 from errors import UserError
 from training.trainer import Trainer
 
@@ -137,3 +138,30 @@ def test_the_key_encoder_from_begins_with_the_encoder_of_a_model_with_another_de
     project.change({'epoch_max': 2, 'encoder_from': 'other.pth', 'model': liif, 'ema': 0.5})
     project.train('--resume')
     assert project.checkpoint()['epoch'] == 2
+
+
+@pytest.fixture
+def trained(project, undisturbed, monkeypatch):
+    """A checkpoint that is called 'trained' in pretrained/."""
+    checkpoint = undisturbed({'epoch_max': 1})['epoch-last.pth']
+    (project.folder / 'pretrained').mkdir()
+    torch.save(checkpoint, project.folder / 'pretrained/trained.pth')
+    monkeypatch.setattr(models.pretrained, 'FOLDER', project.folder / 'pretrained')
+    return checkpoint
+
+
+@pytest.mark.parametrize('key, part', [('weights_from', ''), ('encoder_from', 'encoder.')])
+def test_weights_to_begin_with_may_be_a_name_in_pretrained(project, trained, key, part):
+    project.change({key: 'trained', 'epoch_max': 1})
+    started = {}
+    with before_step(1, lambda trainer: started.update(copy.deepcopy(trainer.model.state_dict()))):
+        project.train()
+    found, expected = ({name: tensor for name, tensor in weights.items() if name.startswith(part)}
+                       for weights in (started, trained['model']['sd']))
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize('key', ['weights_from', 'encoder_from'])
+def test_of_an_unknown_name_the_known_ones_are_told(project, trained, key):
+    project.change({key: 'trainet'})
+    assert error(project) == f"{key}: unknown pretrained model 'trainet', did you mean 'trained'? (known: trained)"
