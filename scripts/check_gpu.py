@@ -35,7 +35,7 @@ def steps(output: Path, gpu: str) -> dict[str, list[str]]:
     test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-rs']
     return {
         'kernel': [*test, 'tests/test_fused.py', 'tests/test_fused_pixel.py'],
-        'tests': [*test, 'tests/test_distributed.py', 'tests/test_gpu.py', '-k', 'gpu'],
+        'tests': [*test, 'tests/test_data_parallel.py', 'tests/test_distributed.py', 'tests/test_gpu.py', '-k', 'gpu'],
         'training': ['scripts/benchmark_training.py', '--gpu', gpu, '--batch-sizes', '32', '128', '--json',
                      str(output / 'training.json')],
         'benchmark': ['scripts/benchmark.py', '--gpu', gpu, '--repeats', '5', '--json', str(output / 'benchmark.json')],
