@@ -3,10 +3,7 @@
 import errno
 import io
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -15,8 +12,6 @@ from PIL import Image
 from upscaling import picture
 
 from demos import upscaling
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def make_folder(*names):
@@ -256,54 +251,3 @@ def test_a_comparison_that_is_missing_is_made_and_the_result_stays(cli):
     before = times()
     code, _, _, files = upscale(cli, '--compare')
     assert (code, files) == (0, ['a.png', 'a.png-compare.png']) and before.items() < times().items()
-
-
-def start(command, number, **options):
-    """A process that does not ignore the signal `number`, as some are by a shell's &."""
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL), **options)
-
-
-def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, weights):
-    os.mkdir('small')
-    names = [f'{i}.png' for i in range(6)]
-    for name in names:
-        picture(width=60, height=60).save(f'small/{name}')
-    command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
-               'small', '--output', 'big', '--scale', '4']
-    run = start(command, signal.SIGINT)
-    while run.poll() is None and not os.path.exists('big/0.png'):
-        time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
-    _, err = run.communicate()
-    assert (run.returncode, err) == (128 + signal.SIGINT, 'interrupted\n')
-    done = os.listdir('big')
-    assert 0 < len(done) < len(names)
-    for name in done:
-        with Image.open(f'big/{name}') as image:
-            image.load()
-            assert image.size == (240, 240)
-    assert upscale(cli, scale=4, model='random.pth')[::3] == (0, names)
-
-
-WRITER = '''
-import time
-from cli import run_cli
-from files import atomic_write
-
-def main():
-    with atomic_write('a.png'):
-        print('writing', flush=True)
-        time.sleep(60)
-
-run_cli(main)
-'''
-
-
-def test_a_terminal_that_is_closed_ends_a_command_without_a_word_or_a_part_of_a_file(tmp_path):
-    run = start([sys.executable, '-c', WRITER], signal.SIGHUP, cwd=tmp_path,
-                env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
-    assert run.stdout.readline() == 'writing\n' and len(os.listdir(tmp_path)) == 1
-    run.send_signal(signal.SIGHUP)
-    _, err = run.communicate()
-    assert (run.returncode, err, os.listdir(tmp_path)) == (128 + signal.SIGHUP, '', [])
