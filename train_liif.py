@@ -218,6 +218,7 @@ def main() -> None:
     set_precision(config.tf32)
     with located(args.config):
         train_loader = make_loader(config, 'train_dataset', parallel, config.seed, shuffle=True)
+        # seed 0: the same validation samples for every seed
         val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False) if config.epoch_val else None
         samples = train_loader.dataset
         trainer = Trainer(config, parallel, folder, samples.n_colors, samples.scale_max)

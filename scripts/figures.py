@@ -3,7 +3,7 @@
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
 photos: parts of three photos, by the demo's model. jpeg: parts of compressed photos, by that model and the one for
-pictures from the web. crops: small parts of others, by every model but that one. weights: how A-LIIF mixes its
+pictures from the web. crops: small parts of others, by all models but the latter. weights: how A-LIIF mixes its
 functions over a photo. If the photos are not in load/, a line says so.
 """
 
