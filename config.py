@@ -192,12 +192,12 @@ class Registry:
 
     def make(self, spec: dict, args: dict | None = None) -> typing.Any:
         """The object that `spec` describes; `args` are added to the spec's own arguments and override them."""
-        name, own = (spec.get('name'), spec.get('args') or {}) if isinstance(spec, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(own, dict):
+        name, own = (spec.get('name'), spec.get('args')) if isinstance(spec, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(own, dict | None):
             raise UserError(f'a {self.kind} must be given as name and args, not {shown(spec)}')
         if name not in self.classes:
             raise UserError(f'{unknown(self.kind, name, self.classes)}; import one of your own with --import MODULE')
         with located(f'{self.kind} {name}'):
             for key in spec.keys() - {'name', 'args', 'sd'}:
                 raise unknown('key', key, ('name', 'args'))
-            return self.classes[name](**check_args(self.classes[name], {**own, **(args or {})}))
+            return self.classes[name](**check_args(self.classes[name], {**(own or {}), **(args or {})}))

@@ -1,6 +1,6 @@
 """Where a model runs: the CPU, one GPU, several GPUs in one process (DataParallel), or one process each (torchrun).
 
-Only this module deals with ranks and devices.
+`Parallel` is what the rest of the code knows of ranks and devices.
 """
 
 import os

@@ -18,6 +18,7 @@ import datasets
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
 from files import writing
+from metrics import TooSmall, metrics, parse_eval_type
 from models import Bicubic, load
 from models.decoder import Decoder
 from models.geometry import all_queries
@@ -25,7 +26,7 @@ from models.normalisation import check_norm, norm_of, normalisations
 from models.predict import check_channels, upscale_ensemble, upscale_whole
 from models.pretrained import find
 from pictures.modes import to_picture
-from utils import TooSmall, calc_psnr, calc_ssim, parse_eval_type, to_float
+from utils import to_float
 
 
 def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor,
@@ -38,17 +39,21 @@ def batched_predict(model: nn.Module, inp: torch.Tensor, coord: torch.Tensor, ce
 
 
 class Scored(NamedTuple):
-    """One evaluated image: PSNR in dB, SSIM, prediction and truth in [0, 1].
+    """One evaluated image: its `values` by the names of the metrics, prediction and truth in [0, 1].
 
-    PSNR is nan for an image too small for the border that is ignored. SSIM is None unless it is asked for, and nan for
-    samples and for images with too few pixels for its window.
+    A value is nan for an image too small for the border that is ignored, and where the metric is not defined: SSIM for
+    samples and for images smaller than its window.
 
     The images are (C, H, W) if the whole grid was queried, otherwise samples (Q, C).
     """
-    psnr: float
-    ssim: float | None
+    values: dict[str, float]
     pred: torch.Tensor
     gt: torch.Tensor
+
+    @property
+    def psnr(self) -> float:
+        """PSNR in dB."""
+        return self.values['psnr']
 
 
 def numbered(i: int) -> str:
@@ -88,36 +93,42 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
             yield pred, truth
 
 
-def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None, ssim: bool = False) -> Scored:
-    """The `Scored` of one image, by the convention of `eval_type`."""
+def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None,
+          names: Iterable[str] = ('psnr',)) -> Scored:
+    """The `Scored` of one image by the metrics `names`, PSNR among them, and the convention of `eval_type`.
+
+    TooSmall if the convention leaves nothing to compare.
+    """
     if eval_type is not None and gt.dim() != 3:
         raise UserError(f'eval_type {eval_type} needs whole images: remove sample_q')
     convention = parse_eval_type(eval_type)
+
+    def value(name):
+        try:
+            return metrics.classes[name](pred, gt, **convention).item()
+        except TooSmall:
+            if name == 'psnr':
+                raise
+            return math.nan
+
     with torch.autocast(gt.device.type, enabled=False):  # the model may run in bf16, the metrics never
-        psnr = calc_psnr(pred, gt, **convention).item()
-        similarity = None
-        if ssim:
-            try:
-                similarity = calc_ssim(pred[None], gt[None], **convention).item() if gt.dim() == 3 else math.nan
-            except UserError:  # too few pixels
-                similarity = math.nan
-    return Scored(psnr, similarity, pred, gt)
+        return Scored({name: value(name) for name in names}, pred, gt)
 
 
-def eval_images(pairs: Iterable[tuple], eval_type: str | None = None, ssim: bool = False,
+def eval_images(pairs: Iterable[tuple], eval_type: str | None = None, names: Iterable[str] = ('psnr',),
                 where: Callable[[int], str] = numbered) -> Iterator[Scored]:
-    """Yields the `Scored` of each image of which `predictions` gives the pair; `where` as there.
+    """Yields the `Scored` by the metrics `names` of each image of which `predictions` gives the pair; `where` as there.
 
-    An image too small for the border of `eval_type` gets nan for PSNR and SSIM, with a line on stderr; if all are,
+    An image too small for the border of `eval_type` gets nan for all metrics, with a line on stderr; if all are,
     TooSmall is raised after the last.
     """
     scored, reason = False, None
     for i, (pred, gt) in enumerate(pairs):
         with located(where(i)):
             try:
-                image, scored = score(pred, gt, eval_type, ssim), True
+                image, scored = score(pred, gt, eval_type, names), True
             except TooSmall as error:
-                image, reason = Scored(math.nan, math.nan, pred, gt), f'{where(i)}: {error}'
+                image, reason = Scored(dict.fromkeys(names, math.nan), pred, gt), f'{where(i)}: {error}'
                 leave_out(reason)
         yield image
     if reason and not scored:
@@ -155,6 +166,21 @@ def load_model(name: str | Path) -> nn.Module:
     return Bicubic() if name == 'bicubic' else load(find(name))
 
 
+def wrapper_scales(spec: dict) -> set[float]:
+    """The bounds between which the data set's wrapper draws its scales, or its list of them; none for pairs."""
+    args = spec['wrapper'].get('args') or {}
+    values = [args.get('scale_min', 1 if 'scale_max' in args else None), args.get('scale_max'), args.get('scales')]
+    return {float(n) for value in values for n in (value if isinstance(value, list) else [value]) if n is not None}
+
+
+def check_border(spec: dict, eval_type: str | None) -> None:
+    """Raises a UserError if `eval_type` ignores the border for another scale than the one of the data set `spec`."""
+    scales, border = wrapper_scales(spec), parse_eval_type(eval_type).get('scale')
+    if border and len(scales) == 1 and scales != {border}:
+        raise UserError(f'eval_type {eval_type} is for x{border:g}, but the images are reduced by x{scales.pop():g}: '
+                        'change both')
+
+
 @dataclasses.dataclass
 class EvalConfig:
     """A test config, read once: what is measured does not change with its file."""
@@ -182,28 +208,27 @@ class EvalConfig:
     def loader(self) -> DataLoader:
         """The loader of its images."""
         with located(self.path):
-            return datasets.make_loader(self.test_dataset, seed=0)
+            loader = datasets.make_loader(self.test_dataset, seed=0)
+            check_border(self.test_dataset, self.eval_type)
+            return loader
 
     @property
     def scale(self) -> float | None:
-        """The scale of the convention, otherwise that of the wrapper.
+        """The scale of all images: the wrapper's, or if it has none (pairs of images), that of the convention.
 
-        None if neither has one, or if height and width have different ones.
+        None if there are several, as where height and width have different ones, or if neither has one.
         """
-        scale = (self.test_dataset['wrapper'].get('args') or {}).get('scale_min')
-        scales = {float(n) for n in (scale if isinstance(scale, list) else [scale]) if n is not None}
-        if len(scales) > 1:
-            return None
-        return parse_eval_type(self.eval_type)['scale'] if self.eval_type else next(iter(scales), None)
+        scales = wrapper_scales(self.test_dataset) or {parse_eval_type(self.eval_type).get('scale')}
+        return scales.pop() if len(scales) == 1 else None
 
 
 def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | Path | None = None,
              keep: Callable[[Scored], None] | None = None, name: str | None = None,
              self_ensemble: bool = False) -> dict:
-    """The results on a test `config`, or the one at this path: mean PSNR and SSIM, and those of each image.
+    """The results on a test `config`, or the one at this path: each metric's mean, and its value for each image.
 
     If the model has the `data_norm` of its training, that is used instead of the config's. An image too small for the
-    convention's border gets nan for both and is left out of the means, with a line on stderr; UserError if all are.
+    convention's border gets nan and is left out of the means, with a line on stderr; UserError if all are.
 
     `keep` is called with the `Scored` of each image, reduced to the channels that pictures show. `name`: the name of
     the config and of the folder with its pictures in `save_dir` (default: the config's stem). `self_ensemble`: predict
@@ -212,6 +237,8 @@ def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | 
     config = config if isinstance(config, EvalConfig) else EvalConfig.read(config)
     loader, path = config.loader(), config.path
     dataset, images, name = loader.dataset, loaded_names(loader), name or Path(path).stem
+    if self_ensemble and dataset.sample_q:
+        raise UserError(f'{path}: self-ensemble needs whole images: remove sample_q')
     with located(f'{path}: test_dataset'):
         check_channels(model, dataset.n_colors)
     data_norm = norm_of(model, config.data_norm)
@@ -223,15 +250,15 @@ def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | 
     pairs = predictions(loader, model, data_norm, config.eval_bsize, verbose=True, where=where,
                         upscale=upscale_ensemble if self_ensemble else upscale_whole)
     rows = []
-    for image, scored in zip(images, eval_images(pairs, config.eval_type, True, where), strict=True):
-        rows.append({'image': image, 'psnr': scored.psnr, 'ssim': scored.ssim})
+    for image, scored in zip(images, eval_images(pairs, config.eval_type, metrics.classes, where), strict=True):
+        rows.append({'image': image, **scored.values})
         if (save_dir or keep) and scored.pred.dim() != 3:
             raise UserError(f'{path}: {image}: pictures need whole images: remove sample_q')
         if save_dir is not None:
             save_image(scored.pred[dataset.shown], Path(save_dir) / name / f'{Path(image).stem}.png')
         if keep is not None:
             keep(scored._replace(pred=scored.pred[dataset.shown], gt=scored.gt[dataset.shown]))
-    means = {key: mean(row[key] for row in rows) for key in ('psnr', 'ssim')}
+    means = {key: mean(row[key] for row in rows) for key in metrics.classes}
     return {'config': str(path), 'name': name, 'scale': config.scale, 'keys': config.keys, **means, 'images': rows}
 
 

@@ -1,4 +1,4 @@
-"""Measures a model's PSNR and SSIM on the datasets of test configs.
+"""Measures a model's PSNR, SSIM and other metrics on the datasets of test configs.
 
     python test.py --config configs/test/test-set5-2.yaml --model save/_train_edsr-baseline-A-liif/epoch-last.pth
     python test.py --config configs/test/test-set5-*.yaml --model bicubic --gpu cpu --json set5.json
@@ -63,6 +63,7 @@ from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
 from evaluation import EvalConfig, batched_predict, eval_psnr, evaluate, load_model  # noqa: F401  also for those who import them
 from files import make_place
+from metrics import metrics
 from models.decoder import Decoder
 from models.predict import set_tile
 from utils import number_text, write_json
@@ -120,6 +121,14 @@ def low_resolution(lr: str, jpeg: int | None) -> list[str]:
     return [f'test_dataset.wrapper.{change}' for change in changes]
 
 
+def check_options(args: argparse.Namespace, config: EvalConfig) -> None:
+    """Raises a UserError if `config` cannot be measured, or ignores an option of test.py."""
+    dataset = config.loader().dataset
+    whole = {'--self-ensemble': args.self_ensemble, '--tile': args.tile, '--max-cell-scale': 'max_cell_scale' in args}
+    if given := [option for option, value in whole.items() if value and dataset.sample_q]:
+        raise UserError(f'{config.path}: {given[0]} is for whole images: remove sample_q')
+
+
 def main() -> None:
     args = parse_args()
     device = pick_device(args.gpu)
@@ -131,8 +140,8 @@ def main() -> None:
         paths = supplied(paths)
     assignments = [*low_resolution(args.lr, args.jpeg), *args.set]
     configs = [EvalConfig.read(path, assignments) for path in paths]
-    for config in configs:
-        config.loader()  # what is wrong with the last is told before the first takes its hours
+    for config in configs:  # what is wrong with the last is told before the first takes its hours
+        check_options(args, config)
     if args.json:
         make_place(args.json)
     if args.report:
@@ -146,12 +155,13 @@ def main() -> None:
             report.add(results[-1], evaluate(config, models.Bicubic(), keep=report.keep_bicubic, name=name))
         if args.json:
             write_json(args.json, {**conditions(args, model, device), 'results': results})
-        psnr, ssim = (number_text(results[-1][key]) for key in ('psnr', 'ssim'))
+        values = {metric.upper(): number_text(results[-1][metric]) for metric in metrics.classes}
         if len(paths) > 1:
-            print(f'{name:24s} PSNR {psnr:>8s}   SSIM {ssim}')
+            print(f'{name:24s}', '   '.join(f'{metric} {value:>{8 if metric == "PSNR" else 0}s}'
+                                            for metric, value in values.items()))
     if len(results) == 1:
-        print(f'result: {psnr}')
-        print(f'SSIM: {ssim}')
+        print('result:', values.pop('PSNR'))
+        print(*(f'{metric}: {value}' for metric, value in values.items()), sep='\n')
     if report:
         print(f'report: {report.write(model, args.model, device)}')
 

@@ -55,7 +55,7 @@ from torch.utils.data import DataLoader
 import datasets
 from devices import Parallel, peak_memory, set_precision
 from errors import UserError, located
-from evaluation import eval_images, predictions
+from evaluation import check_border, eval_images, predictions
 from models.predict import check_channels
 from training.log import Log
 from training.preview import make_previews, strip
@@ -200,6 +200,7 @@ def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> N
     if val_loader is not None:
         with located(f'{path}: val_dataset'):
             check_channels(trainer.model, val_loader.dataset.n_colors)
+            check_border(config.val_dataset, config.eval_type)
         if config.eval_type and getattr(val_loader.dataset, 'sample_q', None):
             raise UserError(f'{path}: eval_type {config.eval_type} needs whole images: take it out, or sample_q of '
                             'val_dataset')
@@ -221,12 +222,12 @@ def main() -> None:
         # seed 0: the same validation samples for every seed
         val_loader = make_loader(config, 'val_dataset', parallel, 0, shuffle=False) if config.epoch_val else None
         samples = train_loader.dataset
-        trainer = Trainer(config, parallel, folder, samples.n_colors, samples.scale_max)
+        trainer = Trainer(config, parallel, folder, samples.n_colors, samples.scale_max, len(samples))
     start_run(trainer, source)
     check_start(trainer, val_loader, args.config)
     if parallel.rank == 0:
         held = prepare_folder(folder, config, args.overwrite, held)  # noqa: F841  to the end
-    log = Log(folder, active=parallel.rank == 0)
+    log = Log(folder, active=parallel.rank == 0, new_run=source is None)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     begin = f'iteration {trainer.iteration + 1}' if trainer.iteration < len(train_loader) else 'validation'
     log.line(f'{folder}: {"continues" if source else "starts"} with {trainer.epoch_text()}, {begin}; '

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.deep_colour import deep_pixels, has_deep_colour
 from datasets.image_file import grey_16_bits, header, image_size, read_image, reading
-from errors import UserError
+from errors import UserError, shown
 from utils import white
 
 Channels = Literal['rgb', 'grey', 'all']
@@ -73,9 +73,9 @@ class Reader:
             return image_size(path)
         with reading(path):
             if path.suffix.lower() == '.npy':
-                return np.load(path, mmap_mode='r', allow_pickle=False).shape[:2]
+                return check_shape(np.load(path, mmap_mode='r', allow_pickle=False).shape)[:2]
             with tifffile.TiffFile(path) as tiff:
-                shape = tiff.series[0].shape
+                shape = check_shape(tiff.series[0].shape)
                 return shape[1:] if channels_first(tiff.series[0]) else shape[:2]
 
 
@@ -115,15 +115,28 @@ def picture(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
+def check_shape(shape: tuple) -> tuple:
+    """`shape`; UserError unless it is that of an image."""
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise UserError(f'its array has the shape {shape}, and must be (H, W) or (H, W, C)')
+    return shape
+
+
 def checked(array: np.ndarray) -> np.ndarray:
     """`array` as (H, W, C) in the machine's byte order; UserError for another shape or type."""
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise UserError(f'its array has the shape {array.shape}, and must be (H, W) or (H, W, C)')
+    check_shape(array.shape)
     dtype = array.dtype.newbyteorder('=')
     if dtype not in TYPES:
         raise UserError(f'its array is of {dtype}, and must be of uint8, uint16 or float32')
     array = array.astype(dtype, copy=False)
     return array if array.ndim == 3 else array[..., None]
+
+
+def check_pixels(image: object) -> np.ndarray:
+    """`image`, which a dataset gives; UserError unless it is an array (H, W, C) of TYPES, float32 from 0 to 1."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3:
+        raise UserError(f'an image is {shown(getattr(image, "shape", image))}, and must be a NumPy array (H, W, C)')
+    return Reader('all').in_range(checked(image))
 
 
 def rounded(values: np.ndarray, dtype: np.dtype, data_range: float | None = None) -> np.ndarray:

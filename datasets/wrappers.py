@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from config import check_positive
+from datasets.arrays import check_pixels
 from datasets.matlab import imresize
 from datasets.registry import register
 from datasets.scales import Scale, Scales
@@ -91,7 +92,8 @@ class ImplicitWrapper(Dataset):
                                                   'image-folder, or another with single images'))
         check_positive(sample_q=sample_q)
         self.dataset, self.augment, self.sample_q = dataset, augment, sample_q
-        first = dataset[0][1] if self.paired else dataset[0]
+        with located('dataset'):
+            first = check_pixels(dataset[0][1] if self.paired else dataset[0])
         self.n_colors, self.dtype = first.shape[2], first.dtype
         self.shown = shown_channels(getattr(dataset, 'shown', None), self.n_colors)
 
@@ -232,11 +234,11 @@ class SRImplicitPaired(ImplicitWrapper):
     def __init__(self, dataset, inp_size: int | None = None, augment: bool = False, sample_q: int | None = None):
         super().__init__(dataset, augment, sample_q)
         check_positive(inp_size=inp_size)
-        self.inp_size = inp_size
+        self.inp_size, self.scale_max = inp_size, 1
         for i, files in enumerate(dataset.files):
             with located(files):
                 lr, hr = dataset.size(i)
-                paired_scale(lr, hr)
+                self.scale_max = max(self.scale_max, paired_scale(lr, hr))
                 if inp_size and inp_size > min(lr):
                     raise UserError(f'LR is {size_text(lr)}, but inp_size takes {inp_size}x{inp_size}')
 
@@ -270,6 +272,7 @@ class SRImplicitUniformVaried(ImplicitWrapper):
         size_max = size_min if size_max is None else size_max
         check_positive(size_min=size_min, size_max=size_max, gt_resize=gt_resize)
         self.size_min, self.size_max, self.gt_resize = size_min, size_max, gt_resize
+        self.scale_max = (gt_resize or max(size_min, size_max)) / min(dataset.size(0)[0])  # LR is all of one size
 
     def cut(self, images, i, rng, batch_rng):
         lr, hr = images

@@ -1,11 +1,12 @@
-r"""An encoder, a decoder, a dataset and a loss of your own, in one file: copy it and replace them.
+r"""An encoder, a decoder, a dataset, a loss and a metric of your own, in one file: copy it and replace them.
 
     python train_liif.py --config examples/own_model.yaml --import examples.own_model
     python test.py --config configs/test/test-set5-2.yaml --model save/_own_model/epoch-last.pth \
         --import examples.own_model
 
 `--import` reads this file, which registers the classes; from then on configs and checkpoints may name them. A config's
-`args` are checked against the annotations of the class's parameters (`: int = 32`).
+`args` are checked against the annotations of the class's parameters (`: int = 32`). test.py measures every metric that
+is registered.
 """
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 import datasets
 import models
+from metrics import metrics, scored_pixels
 from models.decoder import Decoder, Residual, ensemble
 from training.losses import losses
 
@@ -84,3 +86,10 @@ class Worst(nn.Module):
     def forward(self, pred, gt):
         error = (pred - gt).abs().mean(dim=-1).flatten(1)  # (B, Q), of whole targets (B, H*W)
         return error.topk(max(1, round(self.share * error.shape[1]))).values.mean()
+
+
+@metrics.register('own-metric')
+def worst_error(sr, hr, dataset=None, scale=1):
+    """The largest absolute error, of white, of the pixels that the benchmark's convention compares."""
+    sr, hr = scored_pixels(sr, hr, dataset, scale)
+    return (sr - hr).abs().max()

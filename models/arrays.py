@@ -19,11 +19,11 @@ def upscale(model: Decoder, image: np.ndarray, scale: float | None = None, size:
     UserError for sizes below the image's, another type, values outside of the range, and another number of channels
     than the model's.
     """
-    array = checked(image)
+    array = checked(np.asarray(image))
     reader = Reader('all', data_range)
     size = target_size(array.shape[:2], scale, size)
     colours = torch.from_numpy(reader.in_range(array).transpose(2, 0, 1).copy())
     enlarge = upscale_ensemble if self_ensemble else upscale_whole
     result = enlarge(model, colours, size, model.data_norm, clip=True).float().permute(1, 2, 0).numpy()
     result = rounded(result * (data_range or white(array.dtype)), array.dtype, data_range)
-    return result if image.ndim == 3 else result[..., 0]
+    return result if np.ndim(image) == 3 else result[..., 0]

@@ -229,10 +229,14 @@ def model_of(checkpoint: dict) -> nn.Module:
     if 'data_norm' in checkpoint:
         check_norm(checkpoint['data_norm'], getattr(model, 'n_colors', None))
         model.data_norm = checkpoint['data_norm']
-    scale = checkpoint.get('scale_max')
+    set_scale_max(model, checkpoint.get('scale_max'))
+    return model
+
+
+def set_scale_max(model: nn.Module, scale: object) -> None:
+    """Sets the largest scale of the `model`'s training, if `scale` is a scale and the model bounds its cells by one."""
     if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):
         model.scale_max = scale
-    return model
 
 
 def load(path: str | Path) -> nn.Module:

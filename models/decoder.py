@@ -150,7 +150,7 @@ class Decoder(nn.Module):
         cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
         return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
-    latest: Features | None = None  # of `gen_feat`
+    latest: Features | None = None  # of `gen_feat`: the one state that LIIF's interface needs
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""
@@ -172,8 +172,8 @@ class Decoder(nn.Module):
     def hoist_cell(self, features: Features, cell: torch.Tensor | None) -> Features:
         """`features` plus what is computed once per latent pixel for one `cell`; by default nothing.
 
-        cell: (B, Q, 2), the same for all queries of an image. Compute each pixel on its own: on grids `features` is a
-        row of pixels that are no neighbours, which `hoist` alone sees in their places.
+        cell: (B, Q, 2), the same for all queries of an image. Compute each pixel on its own: on grids, `features` holds
+        any pixels in one row, so that pixels side by side there are no neighbours in the image.
         """
         return features
 

@@ -40,10 +40,11 @@ from matplotlib.figure import Figure
 from datasets.image_file import read_image
 from datasets.transforms import resize, to_tensor
 from devices import pick_device
+from metrics import calc_psnr
 from models import load_pretrained, predict
 from models.predict import upscale_whole
 from scripts.output import write_figure, write_rows
-from utils import calc_psnr, to_float
+from utils import to_float
 
 RESULTS, FIGURE = Path('results/consistency.json'), Path('results/consistency.png')
 SCALES = np.linspace(1, 8, 29).tolist()

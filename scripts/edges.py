@@ -44,8 +44,8 @@ import datasets
 from datasets.wrappers import SRImplicitDownsampled
 from devices import pick_device
 from evaluation import load_model, predictions
+from metrics import scored_pixels
 from scripts.output import markdown, write_figure, write_rows
-from utils import scored_pixels
 
 RESULTS, FIGURE = Path('results/edges.json'), Path('results/edges.png')
 BANDS = 0, 1, 2, 4, 8, math.inf  # distances from an edge, in pixels of the target; an edge's own pixels are at 0

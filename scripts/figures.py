@@ -37,11 +37,12 @@ from demos.compare import weights_map
 from devices import pick_device
 from evaluation import predictions
 from files import atomic_write
+from metrics import calc_psnr, luma
 from models.pretrained import load_pretrained
 from pictures.modes import to_picture
 from pictures.sheets import sheet
 from scripts.results import choose, digests, load_models
-from utils import calc_psnr, luma, to_float
+from utils import to_float
 
 PHOTOS, JPEG, CROPS, WEIGHTS = (Path(f'results/{name}.png') for name in ('photos', 'jpeg', 'crops', 'weights'))
 SET14, OPEN, PHOTOS2K = 'load/benchmark/Set14/HR', 'load/photos/valid_open', 'load/photos2k/valid_HR'

@@ -37,9 +37,9 @@ from torch import nn
 
 from devices import pick_device
 from evaluation import EvalConfig, load_model, mean, predictions
+from metrics import calc_psnr, luma
 from models.normalisation import norm_of
 from scripts.output import markdown
-from utils import calc_psnr, luma
 
 SCALES = 2, 4
 SOURCES = {'Pillow': ('', ()), 'MATLAB': ('', ('test_dataset.wrapper.args.reduction=matlab',)),

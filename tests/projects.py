@@ -23,7 +23,7 @@ import torch
 import torch._dynamo  # the first optimizer would import it, which takes seconds
 import yaml
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train_liif
 from cli import run_cli
@@ -159,6 +159,9 @@ class Project:
             while content:  # a record: its length in 8 bytes, a checksum in 4, the event, a checksum in 4
                 length, = struct.unpack('<Q', content[:8])
                 event = Event.FromString(content[12:12 + length])
+                if event.session_log.status == SessionLog.START:  # what came before is not shown from that step on
+                    tags = {tag: {n: value for n, value in values.items() if n < event.step}
+                            for tag, values in tags.items()}
                 for value in event.summary.value:
                     shown = value.image if value.HasField('image') else value.simple_value
                     tags.setdefault(value.tag, {})[event.step] = shown

@@ -1,12 +1,16 @@
 """Beyond the scales of training: the cell that the network sees; and the mean over flips and transposes."""
 
+import contextlib
+import re
+
 import pytest
 import torch
 from PIL import Image
-from projects import Project
+from projects import CONFIG, Project
 from specs import a_liif, build, lmliif, lte, metasr, pixel
 
 import models
+from evaluation import EvalConfig, evaluate
 from models.pictures import upscale_pil
 from models.predict import upscale_ensemble, upscale_whole
 from test import scale_or_none
@@ -98,6 +102,17 @@ def test_a_picture_by_the_self_ensemble_does_not_depend_on_how_it_is_turned():
     difference = (torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8).int()
                   - torch.frombuffer(bytearray(other.transpose(Image.ROTATE_270).tobytes()), dtype=torch.uint8).int())
     assert difference.abs().max() <= 1
+
+
+def test_validation_bounds_cells_by_the_scale_of_training_as_evaluation_does(tmp_path):
+    whole = {'name': 'sr-implicit-downsampled', 'args': {'scale_min': 6}}
+    project = Project(tmp_path, {'epoch_max': 1, 'model': lte(), 'train_dataset.wrapper.args.scale_max': 3,
+                                 'val_dataset.wrapper': whole})
+    project.train()
+    told = float(re.search(r'val: psnr=([\d.]+)', (project.run / 'log.txt').read_text())[1])
+    config = EvalConfig({'dataset': CONFIG['val_dataset']['dataset'], 'wrapper': whole, 'batch_size': 1})
+    with contextlib.chdir(tmp_path):
+        assert evaluate(config, models.load(project.run / 'epoch-last.pth'))['psnr'] == pytest.approx(told, abs=1e-4)
 
 
 def test_a_checkpoint_records_the_largest_scale_of_its_training(tmp_path):

@@ -131,6 +131,12 @@ def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
         ImageFolder(root, **{'channels': 'all', **args})[0]
 
 
+def test_among_images_an_array_of_one_axis_is_an_error_with_the_path(tmp_path):
+    root = folder_of(tmp_path / 'a', noise(20, 20, 3), np.zeros(10, np.uint8))
+    with pytest.raises(UserError, match=r'a/1\.npy: its array has the shape \(10,\), and must be \(H, W\)'):
+        SRImplicitDownsampled(ImageFolder(root, channels='all'), inp_size=8)
+
+
 @pytest.mark.parametrize('channels', ['rgb', 'grey', 'all'])
 def test_a_picture_that_cannot_be_read_is_named_once(tmp_path, channels):
     (tmp_path / 'a.png').write_bytes(b'no picture')

@@ -35,6 +35,7 @@ from projects import error, error_of_process
     ({'train_dataset.dataset.args.root_path': [1]}, 'root_path must be a folder or a list of folders, not [1]'),
     ({'train_dataset.dataset.args': 'photos'}, 'train_dataset: a dataset must be given as name and args, not {'),
     ({'model.args': 'large'}, 'tiny.yaml: a model must be given as name and args, not {'),
+    ({'model.args': 0}, 'tiny.yaml: a model must be given as name and args, not {'),
     ({'model.args.imnet_spec.args.K': 'ten'}, "model mlp-mixture: K must be int, not 'ten'"),
     ({'optimizer.args.lr': 'high'}, "tiny.yaml: optimizer adam: lr must be float, not 'high'"),
     ({'optimizer.args.betas': [0.9, 'x']}, "tiny.yaml: optimizer adam: betas[1] must be float, not 'x'"),

@@ -14,7 +14,7 @@ import datasets
 import models
 from errors import UserError
 from evaluation import batched_predict, eval_psnr, loaded_names, score
-from utils import calc_psnr
+from metrics import calc_psnr
 
 BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
 needs_benchmark = pytest.mark.skipif(not BENCHMARK.is_dir(), reason=f'{BENCHMARK} is absent')
@@ -56,7 +56,7 @@ def psnr(pred, gt, shave=0):
 
 
 def test_samples_of_many_channels_have_no_ssim():
-    assert np.isnan(score(torch.rand(20, 16), torch.rand(20, 16), ssim=True).ssim)
+    assert np.isnan(score(torch.rand(20, 16), torch.rand(20, 16), names=('psnr', 'ssim')).values['ssim'])
 
 
 @pytest.mark.parametrize('bsize', [1, 10, 100, 1000])
@@ -147,10 +147,10 @@ def test_whole_images_may_come_as_8_bit():
 @pytest.mark.parametrize('eval_type', [None, 'benchmark-2', 'div2k-2'])
 def test_psnr_and_ssim_are_the_same_where_models_run_in_bf16(eval_type):
     pred, gt = torch.rand(2, 3, 40, 44, generator=torch.Generator().manual_seed(0))
-    expected = score(pred, gt, eval_type, ssim=True)
+    expected = score(pred, gt, eval_type, ('psnr', 'ssim'))
     with torch.autocast('cpu', torch.bfloat16):
-        scored = score(pred, gt, eval_type, ssim=True)
-    assert (scored.psnr, scored.ssim) == (expected.psnr, expected.ssim)
+        scored = score(pred, gt, eval_type, ('psnr', 'ssim'))
+    assert scored.values == expected.values
 
 
 @pytest.mark.parametrize('eval_bsize', [1, 37, 30000])

@@ -53,7 +53,7 @@ def test_own_models_are_trained_on_an_own_dataset(folder, trained):
 
 def test_an_own_model_is_evaluated(folder, trained):
     command, = (command for command in readme.commands('own_model') if 'test.py' in command)
-    assert re.search(r'result: \d\d\.\d{4}', run(folder, *command).stdout)
+    assert re.search(r'result: \d\d\.\d{4}\nSSIM: 0\.\d{4}\nOWN-METRIC: 0\.\d{4}\n', run(folder, *command).stdout)
 
 
 def test_an_own_model_upscales_pictures(folder, trained):

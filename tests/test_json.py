@@ -85,3 +85,17 @@ def test_an_option_that_a_model_has_no_use_for_is_an_error(measured, model, args
     make_checkpoint('metasr.pth', metasr())
     with pytest.raises(UserError, match=message):
         measured(model, *args)
+
+
+@pytest.mark.parametrize('model, args', [
+    ('lte.pth', ['--self-ensemble']), ('lte.pth', ['--max-cell-scale', '2']), ('swinir.pth', ['--tile', '16'])])
+def test_an_option_for_whole_images_is_an_error_for_samples(measured, model, args):
+    with pytest.raises(UserError, match=f'two.yaml: {args[0]} is for whole images: remove sample_q'):
+        measured(model, *args, '--set', 'test_dataset.wrapper.args.sample_q=4')
+
+
+@pytest.mark.parametrize('change', ['args.scale_min=4', 'args={scales: [4]}'])
+def test_a_border_for_another_scale_than_the_images_have_is_an_error(measured, change):
+    changes = f'test_dataset.wrapper.{change}', 'eval_type=benchmark-2'
+    with pytest.raises(UserError, match='eval_type benchmark-2 is for x2, but the images are reduced by x4'):
+        measured('bicubic', *(word for change in changes for word in ('--set', change)))

@@ -37,6 +37,11 @@ def test_the_gradient_of_equal_colours_is_finite():
     assert torch.equal(pred.grad, torch.zeros(1, 2, 3))
 
 
+def test_colours_of_another_shape_than_the_targets_are_an_error():
+    with pytest.raises(UserError, match=r'gives colours \(1, 4, 1\) where the targets are \(1, 4, 3\)'):
+        Losses({'name': 'charbonnier'})(torch.zeros(1, 4, 1), torch.zeros(1, 4, 3))
+
+
 @pytest.mark.parametrize('spec, told', [
     ([], 'loss is empty'), ({'name': 'l2'}, "unknown loss 'l2'"), ({'name': 'l1', 'weight': 0}, 'above 0, not 0'),
     ({'name': 'l1', 'weight': 'much'}, "must be float, not 'much'"), ([{'name': 'l1', 'weight': math.inf}], 'not inf'),

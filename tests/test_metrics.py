@@ -8,9 +8,10 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-import utils
+import metrics
 from errors import UserError
-from utils import calc_psnr, calc_ssim, make_coord, to_pixel_samples
+from metrics import calc_psnr, calc_ssim
+from utils import make_coord, to_pixel_samples
 
 
 @pytest.fixture
@@ -155,9 +156,15 @@ def test_div2k_ssim_is_of_rgb_shaved_by_scale_and_6(pair):
     assert calc_ssim(*pair, dataset='div2k', scale=4).item() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize('metric', [calc_psnr, calc_ssim])
+def test_images_of_two_shapes_are_an_error(metric):
+    with pytest.raises(UserError, match=r'\(1, 12, 12\) and \(3, 12, 12\)'):
+        metric(torch.rand(1, 12, 12), torch.rand(3, 12, 12))
+
+
 @pytest.mark.parametrize('rows', [1, 7, 36, 37, 1000])
 def test_ssim_does_not_depend_on_how_many_rows_are_computed_at_a_time(pair, monkeypatch, rows):
-    monkeypatch.setattr(utils, 'SSIM_ROWS', rows)
+    monkeypatch.setattr(metrics, 'SSIM_ROWS', rows)
     assert calc_ssim(*pair).item() == pytest.approx(ssim(*map(pixels, pair), channel_axis=2), abs=1e-9)
 
 
@@ -167,5 +174,5 @@ def test_ssim_of_equal_images_is_1(pair):
 
 def test_ssim_of_less_than_one_window_is_an_error():
     img = torch.zeros(1, 3, 10, 40)
-    with pytest.raises(UserError, match='40x10'):
+    with pytest.raises(UserError, match=r'11x11 pixels, not \(1, 3, 10, 40\)'):
         calc_ssim(img, img)

@@ -244,15 +244,25 @@ def test_overwrite_leaves_nothing_of_the_run_before(tmp_path, undisturbed):
     assert len(list((project.run / 'tensorboard').iterdir())) == 1
 
 
-def test_what_a_run_logged_that_left_no_checkpoint_does_not_go_on_in_the_next(project, undisturbed):
-    project.change({'optimizer': {'name': 'sgd', 'args': {'lr': 1e30}}})
-    with pytest.raises(UserError, match='the loss is'):
-        project.train()
-    project.change({})
+def test_a_new_run_keeps_the_log_of_one_whose_checkpoints_are_gone_but_not_its_curves(project, undisturbed):
+    project.change({'epoch_max': 4})
     project.train()
+    log = project.log()
+    for path in project.run.glob('epoch-*.pth'):
+        path.unlink()
+    project.change({})
+    project.train('--resume')
     assert_same(project.checkpoints(), undisturbed({}))
-    assert len(project.log()) == 4
-    assert len(list((project.run / 'tensorboard').iterdir())) == 1
+    assert len(log) == 5 and project.log()[:5] == log and len(project.log()) == 9
+    assert project.events()['loss'].keys() == {1, 2, 3}
+
+
+@pytest.mark.parametrize('iteration', [0, 1])
+def test_a_run_is_not_resumed_with_other_images(project, iteration):
+    stop(project, 3 + iteration)
+    (project.folder / 'photos/4.png').unlink()
+    with pytest.raises(UserError, match='has 5 samples in an epoch, and train_dataset now has 4: restore the images'):
+        project.train('--resume')
 
 
 @pytest.mark.parametrize('mistake', [{'model.name': 'b-liif'}, {'val_dataset.dataset.args.root_path': 'nowhere'}])

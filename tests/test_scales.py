@@ -14,7 +14,7 @@ from datasets.loader import collate
 from datasets.scales import Scales
 from datasets.wrappers import Draw, SRImplicitDownsampled
 from errors import UserError
-from utils import calc_psnr
+from metrics import calc_psnr
 
 DRAWS = 400
 

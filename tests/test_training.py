@@ -94,7 +94,7 @@ def test_pictures_are_upscaled_with_the_normalisation_of_the_training(tmp_path, 
 @pytest.mark.parametrize('flags', [
     ['--name', '../evil'], ['--name', '/tmp/evil'], ['--name', '..'], ['--tag', '/../../a']])
 def test_a_run_stays_in_the_folder_save(tmp_path, flags):
-    with pytest.raises(UserError, match='leads out of it'):
+    with pytest.raises(UserError, match='which .* is not'):
         Project(tmp_path).train(*flags)
 
 

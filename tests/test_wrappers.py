@@ -197,6 +197,28 @@ def test_pairs_may_come_from_a_dataset_of_ones_own():
     assert torch.equal(item['inp'], plain_bytes(plain_tensor(pairs[1][0]))) and item['gt'].shape == (3, 8, 10)
 
 
+@pytest.mark.parametrize('image, told', [
+    (np.full((8, 8, 3), 200, np.float32), 'from 200 to 200, and must be from 0 to 1'),
+    (np.full((8, 8, 3), -1, np.float32), 'from -1 to -1'), (np.zeros((8, 8, 3)), 'is of float64'),
+    (np.zeros((8, 8), np.uint8), r'is \(8, 8\), and must be a NumPy array \(H, W, C\)'),
+    (torch.zeros(3, 8, 8), 'must be a NumPy array')])
+def test_a_dataset_of_ones_own_that_gives_no_image_is_an_error(image, told):
+    class Own(list):
+        files = ['a']
+
+    with pytest.raises(UserError, match=f'dataset: .*{told}'):
+        SRImplicitDownsampled(Own([image]), inp_size=4)
+
+
+def test_the_largest_scale_of_pairs_is_known(tmp_path):
+    save_photos(tmp_path / 'lr', a=(5, 6), b=(5, 6))
+    save_photos(tmp_path / 'hr', a=(10, 12), b=(20, 24))
+    pairs = PairedImageFolders(str(tmp_path / 'lr'), str(tmp_path / 'hr'))
+    varied = SRImplicitUniformVaried
+    wrappers = [SRImplicitPaired(pairs), varied(pairs, 5, 15), varied(pairs, 5, 9, gt_resize=15)]
+    assert [wrapper.scale_max for wrapper in wrappers] == [4, 3, 3]
+
+
 def test_downsampling_a_pair_is_an_error(pair):
     with pytest.raises(UserError, match='dataset must be image-folder'):
         SRImplicitDownsampled(PairedImageFolders(*map(str, pair)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from files import writing
 
@@ -17,11 +17,13 @@ class Log:
     It does not use tensorboardX's SummaryWriter, whose thread would end unnoticed if the disk is full.
     """
 
-    def __init__(self, folder: Path, active: bool):
+    def __init__(self, folder: Path, active: bool, new_run: bool = False):
         self.folder, self.active = folder, active
         if active:
             (folder / 'tensorboard').mkdir(exist_ok=True)
             self.events = EventsWriter(str(folder / 'tensorboard/events'))
+            if new_run:  # TensorBoard does not show what an earlier one, which left no checkpoint, has written here
+                self.write(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def line(self, text: str) -> None:
         """Prints a line and adds it to log.txt."""
@@ -41,7 +43,10 @@ class Log:
 
     def add(self, summaries: list, step: int) -> None:
         if self.active:
-            with writing(self.folder / 'tensorboard'):
-                for item in summaries:
-                    self.events.write_event(Event(wall_time=time.time(), step=step, summary=item))
-                self.events.flush()
+            self.write(*(Event(wall_time=time.time(), step=step, summary=item) for item in summaries))
+
+    def write(self, *events: Event) -> None:
+        with writing(self.folder / 'tensorboard'):
+            for event in events:
+                self.events.write_event(event)
+            self.events.flush()

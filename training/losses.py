@@ -6,9 +6,9 @@
       - {name: l1}
       - {name: own-loss, weight: 0.5}
 
-A loss is an `nn.Module` that compares prediction and truth, both (B, Q, C) or, where the targets are whole, (B, H, W,
-C), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean over the B samples:
-each process of a job sees a part of the batch, and their shares are added up.
+A loss is an `nn.Module` that compares prediction and truth, both (B, Q, C) or, where a `Decoder` is trained on whole
+targets, (B, H, W, C), in float32 and in the model's normalised colours, and returns a 0-d tensor. It must be a mean
+over the B samples: each process of a job sees a part of the batch, and their shares are added up.
 """
 
 import math
@@ -75,6 +75,8 @@ class Losses(nn.Module):
 
     def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """The value of each loss, without its weight: (number of losses,)."""
+        if pred.shape != gt.shape:  # which would be broadcast
+            raise UserError(f'the model gives colours {tuple(pred.shape)} where the targets are {tuple(gt.shape)}')
         return torch.stack([part(pred, gt) for part in self.parts])
 
     def total(self, values: Iterable) -> torch.Tensor | float:

@@ -14,12 +14,13 @@ from torch import nn
 
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
+from evaluation import EvalConfig
 from files import sweep, write_text
+from metrics import parse_eval_type
 from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.normalisation import check_norm
 from training.optim import make_schedule
-from utils import parse_eval_type
 
 # config keys with a command line option
 FLAGS = 'seed', 'minutes', 'amp', 'tf32', 'channels_last', 'compile', 'cuda_graphs'
@@ -43,7 +44,7 @@ class Config:
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the learning rate by gamma after these
     cosine_lr: dict | None = None  # {warmup, hold: epochs}: rises from zero, stays, falls to zero at epoch_max
-    epoch_val: int | None = None  # epochs between validations
+    epoch_val: int | None = None  # epochs between validations; None: the val_dataset is not used
     epoch_save: int | None = None  # epochs between files epoch-N.pth
     resume: str | None = None  # a checkpoint of another run to continue from
     weights_from: str | None = None  # a checkpoint whose weights the model starts from in a new run (fine-tuning)
@@ -115,8 +116,8 @@ def run_folder(args: argparse.Namespace) -> Path:
     UserError for names that lead out of save/, and for links whose target is missing, such as an unmounted disk.
     """
     name = (args.name or '_' + Path(args.config).stem) + (f'_{args.tag}' if args.tag else '')
-    if Path(name).is_absolute() or '..' in Path(name).parts:
-        raise UserError(f'--name and --tag name a folder in save/, and {name} leads out of it')
+    if Path(name).is_absolute() or not Path(name).parts or '..' in Path(name).parts:
+        raise UserError(f'--name and --tag name a folder in save/, which {name} is not')
     folder = Path('save') / name
     for path in (folder, *folder.parents):
         if path.is_symlink() and not path.exists():
@@ -186,12 +187,12 @@ def lock_run(folder: Path) -> object:
 def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
     """Makes the run's folder, and writes its config.yaml.
 
-    Empties it if `overwrite`, or if it has no checkpoint, so that the logs of a run that left none do not go on.
-    Returns its lock (`lock_run`): `held`, or a new one.
+    With `overwrite`, deletes an earlier run's checkpoints and logs before. Returns the folder's lock (`lock_run`):
+    `held`, or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = held or lock_run(folder)
-    if overwrite or not any(folder.glob('epoch-*.pth')):
+    if overwrite:
         shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
         for path in (*folder.glob('epoch-*.pth'), folder / 'log.txt'):
             path.unlink(missing_ok=True)
@@ -227,5 +228,8 @@ def next_step(folder: Path, config: Config, model: nn.Module, args: argparse.Nam
 
 
 def has_images(path: Path) -> bool:
-    """Whether there is a test config at `path`, and the folder of its images."""
-    return path.exists() and Path(load_yaml(path)['test_dataset']['dataset']['args']['root_path']).is_dir()
+    """Whether there is a test config at `path` that works, and its images."""
+    try:
+        return bool(EvalConfig.read(path).loader())
+    except UserError:
+        return False

@@ -58,6 +58,10 @@ def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
                       state.get('optimizer'))
     if same_run:
         check_progress(state, len(trainer.loss.names))
+        if trainer.samples and state.get('samples', trainer.samples) != trainer.samples:
+            raise UserError(f"its run has {shown(state['samples'])} samples in an epoch, and train_dataset now has "
+                            f'{trainer.samples}: restore the images, or train into another folder (--name, --tag) with '
+                            'weights_from')
         for key in PROGRESS:
             setattr(trainer, key, state[key])
         trainer.seconds, trainer.start_psnr = state.get('seconds', 0.), state.get('start_psnr')

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from devices import Parallel, mixed_precision
 from errors import UserError
 from evaluation import eval_images, loaded_names, predictions
+from metrics import TooSmall
 from models import checkpoint as checkpoints
 from models.decoder import Decoder
 from models.geometry import all_queries
@@ -25,7 +26,7 @@ from training.losses import Losses
 from training.optim import make_optimizer
 from training.resume import PROGRESS
 from training.run import Config
-from utils import TooSmall, to_float
+from utils import to_float
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])
 MOST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
@@ -40,15 +41,18 @@ class Trainer:
 
     `config`: see `training.run.Config`. `n_colors`: the number of channels of the images, for which the model is made;
     by default that of the config's model. `scale_max`: the largest scale of the training samples, if it is known.
+    `samples`: their number in an epoch.
     """
 
     def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None,
-                 scale_max: float | None = None):
+                 scale_max: float | None = None, samples: int | None = None):
         self.config, self.parallel, self.folder, self.scale_max = config, parallel, folder, scale_max
+        self.samples = samples
         torch.manual_seed(config.seed)
         self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
         self.model = make_model(self.spec).to(parallel.device)
         self.n_colors = getattr(self.model, 'n_colors', n_colors or 3)  # a model of one's own may not say it
+        checkpoints.set_scale_max(self.model, scale_max)  # validation sees what those will who load the checkpoint
         check_channels(self.model, n_colors or self.n_colors)
         check_norm(config.data_norm, self.n_colors)
         if config.channels_last:
@@ -229,6 +233,8 @@ class Trainer:
                  'epoch': self.epoch, **{key: getattr(self, key) for key in PROGRESS}}
         if self.scale_max:
             state['scale_max'] = self.scale_max
+        if self.samples:
+            state['samples'] = self.samples
         if self.config.minutes:
             state['seconds'] = self.elapsed()
         if self.start_psnr is not None:
