@@ -2,9 +2,9 @@
 
 import re
 import shlex
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT
+
 README, DOCS = ROOT / 'README.md', sorted(ROOT.glob('docs/*.md'))
 
 

@@ -1,16 +1,15 @@
 """A small repository: the configs, a small model, a few images of Set5 and Set14, and a page for the table."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from PIL import Image
 from specs import a_liif
 
 import models
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = '# Title\n\nbefore\n\n<!-- results -->\nold\n<!-- /results -->\n\nafter \\1\n'
 
 

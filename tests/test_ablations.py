@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from projects import CONFIG, REPOSITORY, Project, run_training
+from paths import ROOT
+from projects import CONFIG, Project, run_training
 
 import models
 from config import load_yaml
@@ -39,7 +40,7 @@ def project(folder):
 def trained(tmp_path_factory):
     """A folder in which one variant is trained, by this process in place of others, and measured."""
     def train(command):
-        assert command[1] == REPOSITORY / 'train_liif.py'
+        assert command[1] == ROOT / 'train_liif.py'
         run_training('.', *map(str, command[2:]))
         return SimpleNamespace(returncode=0)
 
@@ -89,8 +90,8 @@ def test_bicubic_is_measured_on_the_same_crops(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_the_committed_results():
-    rows = json.loads((REPOSITORY / ablations.RESULTS).read_text())
-    assert ablations.table(rows) in (REPOSITORY / 'docs/results.md').read_text()
+    rows = json.loads((ROOT / ablations.RESULTS).read_text())
+    assert ablations.table(rows) in (ROOT / 'docs/results.md').read_text()
 
 
 def lines(*psnr):

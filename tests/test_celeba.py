@@ -2,10 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import CONFIGS
 from PIL import Image
 from projects import train_two_steps
 
@@ -15,7 +15,6 @@ from errors import UserError
 from evaluation import evaluate
 from scripts import resize
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TASKS = {'32-256': (32, 256), '64-128': (64, 128)}
 each_task = pytest.mark.parametrize('task', TASKS)
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from projects import REPOSITORY
+from paths import ROOT
 
 from scripts import check_gpu
 
@@ -12,7 +12,7 @@ STEPS = check_gpu.steps(Path(), '0')
 
 def test_it_runs_the_files_that_have_tests_for_a_gpu():
     for_gpu = r'skipif\(not torch.cuda.is_available|@needs_(two_)?gpus?\n|= kernel_module\('
-    expected = {f'tests/{path.name}' for path in REPOSITORY.glob('tests/test_*.py')
+    expected = {f'tests/{path.name}' for path in ROOT.glob('tests/test_*.py')
                 if re.search(for_gpu, path.read_text(encoding='utf-8'))}
     run = [arg for command in STEPS.values() for arg in command if arg.startswith('tests/')]
     assert sorted(run) == sorted(expected)
@@ -20,7 +20,7 @@ def test_it_runs_the_files_that_have_tests_for_a_gpu():
 
 def test_of_these_files_it_leaves_out_no_test_that_needs_a_gpu():
     command = STEPS['tests']
-    files = [REPOSITORY / arg for arg in command if arg.startswith('tests/')]
+    files = [ROOT / arg for arg in command if arg.startswith('tests/')]
     names = [name for path in files for name in re.findall(
         r'@needs_(?:two_)?gpus?\n(?:@.*\n)*def (\w+)', path.read_text(encoding='utf-8'))]
     assert len(names) > 5 and all(command[command.index('-k') + 1] in name for name in names)

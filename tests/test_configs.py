@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import readme
 import torch
+from paths import CONFIGS, ROOT, SHARED
 from PIL import Image
 from projects import train_two_steps
 
@@ -21,14 +22,13 @@ from errors import UserError
 from evaluation import EvalConfig
 from training.run import Config, read_config
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TRAIN = sorted(CONFIGS.glob('train-div2k/*.yaml'))
 ABLATION = sorted(CONFIGS.glob('train-div2k/ablation/*.yaml'))
 TEST = sorted({*CONFIGS.glob('test/*.yaml')} - {*CONFIGS.glob('test/test-celebAHQ-*.yaml')})
 CONVOLUTIONAL = ['A-liif', 'A-liif-pixel', 'liif', 'metasr', 'x2', 'lte', 'lmliif', 'lmlte']
 DECODERS = {'edsr-baseline': [*CONVOLUTIONAL, 'lte-fast'], 'rdn': CONVOLUTIONAL,
             'swinir': ['A-liif', 'liif', 'metasr', 'lte', 'lmliif', 'lmlte']}
-FAMILY = CONFIGS.parents[1] / 'shared/golden/family/family_keys.json'
+FAMILY = SHARED / 'golden/family/family_keys.json'
 OF_FAMILY = [path for path in TRAIN if re.search('-l(te|te-fast|mliif|mlte)$|swinir-(liif|metasr)$', path.stem)]
 SETS = {'div2k': 'div2k/DIV2K_valid_HR', 'set5': 'benchmark/Set5/HR', 'set14': 'benchmark/Set14/HR',
         'b100': 'benchmark/B100/HR', 'urban100': 'benchmark/Urban100/HR', 'photos2k': 'photos2k/valid_HR'}
@@ -117,7 +117,7 @@ def test_train_config_has_known_keys_and_makes_its_model(path):
 def test_finetuning_goes_on_from_the_demos_weights(path):
     config = load_yaml(path)
     assert config['weights_from'] == f'pretrained/{DEFAULT}.pth'
-    weights = models.checkpoint.read(CONFIGS.parent / config['weights_from'])['model']
+    weights = models.checkpoint.read(ROOT / config['weights_from'])['model']
     assert (weights['name'], weights['args']) == (config['model']['name'], config['model']['args'])
 
 
@@ -284,10 +284,10 @@ def test_test_config_measures_whole_images_at_its_scale(path, load):
     assert batch['gt'].shape == (1, 3, height, width)
 
 
-@pytest.mark.parametrize('command', readme.commands('train_liif.py', [CONFIGS.parent / 'pretrained/README.md']))
+@pytest.mark.parametrize('command', readme.commands('train_liif.py', [ROOT / 'pretrained/README.md']))
 def test_recipe_of_the_pretrained_weights_is_a_command_that_train_liif_takes(command, monkeypatch):
     monkeypatch.setattr(sys, 'argv', command[1:])
-    monkeypatch.chdir(CONFIGS.parent)
+    monkeypatch.chdir(ROOT)
     args = train_liif.parse_args()
     assert args.gpu == 'cpu' or args.minutes
     read_config(args.config, assignments=args.set)

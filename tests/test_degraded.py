@@ -1,11 +1,11 @@
 """Inputs as the web has them: sr-implicit-degraded, and what is measured on JPEGs."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import CONFIGS
 from photos import photo, same_items, save_photos
 from PIL import Image
 from projects import train_two_steps
@@ -18,7 +18,7 @@ from datasets.wrappers import Draw, SRImplicitDownsampled
 from errors import UserError
 from training.preview import make_previews
 
-CONFIG = Path(__file__).resolve().parents[1] / 'configs/train-photos/train_edsr-baseline-A-liif-pixel-web.yaml'
+CONFIG = CONFIGS / 'train-photos/train_edsr-baseline-A-liif-pixel-web.yaml'
 ALWAYS = {'blur': 1, 'filters': 1, 'noise': 1, 'jpeg': 1}
 CROPS = {'inp_size': 16, 'scale_max': 4, 'augment': True}
 KINDS = {'queries': {**CROPS, 'sample_q': 50}, 'dense': CROPS, 'whole': {'scale_min': 2.5},

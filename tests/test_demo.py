@@ -12,8 +12,6 @@ from upscaling import SRGB, assert_as_written, assert_close, interpolated, pictu
 import devices
 from demos import upscaling
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 # --- files ----------------------------------------------------------------------------------------------------------
 
 

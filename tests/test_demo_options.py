@@ -3,16 +3,14 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 from upscaling import picture
 
 from models import load_pretrained, upscale_pil
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_a_picture_alone_is_made_four_times_as_large_beside_it(cli):
@@ -104,11 +102,11 @@ def test_a_path_that_cannot_be_meant_is_told_in_a_line(cli, args, message):
 
 
 def run(*args, **kwargs):
-    return subprocess.run([sys.executable, *args], cwd=REPOSITORY, capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, **kwargs)
 
 
-COMMANDS = sorted(str(path.relative_to(REPOSITORY)) for folder in ('.', 'scripts')
-                  for path in (REPOSITORY / folder).glob('*.py') if '    run_cli(main)' in path.read_text('utf-8'))
+COMMANDS = sorted(str(path.relative_to(ROOT)) for folder in ('.', 'scripts')
+                  for path in (ROOT / folder).glob('*.py') if '    run_cli(main)' in path.read_text('utf-8'))
 
 
 @pytest.mark.parametrize('command', COMMANDS)
@@ -141,6 +139,6 @@ def test_a_full_disk_little_memory_and_closed_streams_end_without_a_traceback(st
     program = f'import sys; import numpy as np; from cli import run_cli; run_cli(lambda: {statement})'
     closed = '2>&-' if told is None else ''
     result = subprocess.run(['bash', '-c', f'exec "{sys.executable}" -c "$1" >/dev/full {closed}', '-', program],
-                            cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+                            cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert result.returncode == code
     assert told is None or (len(result.stderr.splitlines()), result.stderr.startswith(told)) == (1, True)

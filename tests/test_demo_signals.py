@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 
+from paths import ROOT
 from PIL import Image
-from projects import REPOSITORY
 from upscaling import picture
 
 
@@ -22,7 +22,7 @@ def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, wei
     names = [f'{i}.png' for i in range(6)]
     for name in names:
         picture(width=60, height=60).save(f'small/{name}')
-    command = [sys.executable, REPOSITORY / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
+    command = [sys.executable, ROOT / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
                'small', '--output', 'big', '--scale', '4']
     run = start(command, signal.SIGINT)
     while run.poll() is None and not os.path.exists('big/0.png'):
@@ -56,7 +56,7 @@ run_cli(main)
 
 def test_a_terminal_that_is_closed_ends_a_command_without_a_word_or_a_part_of_a_file(tmp_path):
     run = start([sys.executable, '-c', WRITER], signal.SIGHUP, cwd=tmp_path,
-                env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
+                env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert run.stdout.readline() == 'writing\n' and len(os.listdir(tmp_path)) == 1
     run.send_signal(signal.SIGHUP)
     _, err = run.communicate()

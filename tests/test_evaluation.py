@@ -1,11 +1,11 @@
 """PSNR of predictions, whole images at any scale, against scikit-image."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from painter import Painter
+from paths import SHARED
 from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
@@ -16,7 +16,7 @@ from errors import UserError
 from evaluation import batched_predict, eval_psnr, loaded_names, score
 from metrics import calc_psnr
 
-BENCHMARK = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'benchmark'
+BENCHMARK = SHARED / 'data' / 'benchmark'
 needs_benchmark = pytest.mark.skipif(not BENCHMARK.is_dir(), reason=f'{BENCHMARK} is absent')
 HALF = {'sub': [0.5], 'div': [0.5]}
 DATA_NORM = {'inp': HALF, 'gt': HALF}

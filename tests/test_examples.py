@@ -7,7 +7,8 @@ import pytest
 import readme
 import torch
 import yaml
-from projects import REPOSITORY, changed, forked, write_photos
+from paths import ROOT
+from projects import changed, forked, write_photos
 
 from cli import import_module
 from config import Registry, check_args, load_yaml
@@ -22,9 +23,9 @@ def folder(tmp_path_factory):
     """A working directory with the example's config, shortened, the test configs, and Set5's folder of images."""
     folder = tmp_path_factory.mktemp('own')
     (folder / 'examples').mkdir()
-    config = changed(load_yaml(REPOSITORY / 'examples/own_model.yaml'), SHORT)
+    config = changed(load_yaml(ROOT / 'examples/own_model.yaml'), SHORT)
     (folder / 'examples/own_model.yaml').write_text(yaml.safe_dump(config))
-    (folder / 'configs').symlink_to(REPOSITORY / 'configs')
+    (folder / 'configs').symlink_to(ROOT / 'configs')
     write_photos(folder / 'load/benchmark/Set5/HR', 2)
     return folder
 

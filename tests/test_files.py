@@ -5,14 +5,12 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from errors import UserError
 from files import NAME_BYTES, atomic_write, cgroup_memory, file_name, sweep
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def write(path, content=b'new'):
@@ -49,7 +47,7 @@ def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path):
 
 def test_a_pipe_is_written_to():
     code = 'from files import atomic_write\nwith atomic_write("/dev/stdout") as file: file.write(b"text")'
-    assert subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, stdout=subprocess.PIPE).stdout == b'text'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE).stdout == b'text'
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -69,7 +67,7 @@ def test_what_a_killed_writer_has_left_is_swept_and_what_a_living_one_writes_is_
     code = ('import sys, time; import numpy as np; from files import atomic_write\n'
             'with atomic_write(sys.argv[1]) as file: np.save(file, np.zeros(9)); print(flush=True); time.sleep(600)')
     command = [sys.executable, '-c', code, tmp_path / 'a']
-    writers = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(2)]
+    writers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)]
     try:
         for writer in writers:
             writer.stdout.readline()

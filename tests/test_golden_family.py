@@ -2,15 +2,15 @@
 
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import SHARED
 
 import models
 
-FAMILY = Path(__file__).resolve().parents[2] / 'shared' / 'golden' / 'family'
+FAMILY = SHARED / 'golden' / 'family'
 if not FAMILY.is_dir():
     pytest.skip(f'{FAMILY} is absent', allow_module_level=True)
 

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
-from projects import REPOSITORY
 
 import hubconf
 from models import load_pretrained, upscale_pil
@@ -27,7 +27,7 @@ def run(folder, before='', after=''):
     """The picture that a program in `folder` makes by torch.hub; it runs `before` and `after` around the loading."""
     Image.linear_gradient('L').resize((24, 20)).convert('RGB').save(folder / 'photo.png')
     (folder / 'program.py').write_text(PROGRAM.format(before=before, after=after))
-    done = subprocess.run([sys.executable, 'program.py', REPOSITORY], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, 'program.py', ROOT], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return np.asarray(Image.open(folder / 'big.png'))
 
@@ -72,7 +72,7 @@ def test_packages_of_the_same_names_stay_those_of_the_other_program_imported_bef
 
 @pytest.mark.parametrize('entry', ['aliif_pixel', 'aliif_pixel_web', 'aliif', 'liif', 'lte'])
 def test_every_entry_has_its_weights_in_the_repository(entry, monkeypatch):
-    monkeypatch.setattr(hubconf, 'load', lambda name: REPOSITORY / f'pretrained/{name}.pth')
+    monkeypatch.setattr(hubconf, 'load', lambda name: ROOT / f'pretrained/{name}.pth')
     assert getattr(hubconf, entry)().is_file()
 
 

@@ -10,9 +10,9 @@ import image_fuzz
 import numpy as np
 import pytest
 import tifffile
+from paths import ROOT
 from photos import photo, write_png16
 from PIL import Image, ImageCms, PngImagePlugin
-from projects import REPOSITORY
 
 from datasets import image_file
 from datasets.image_file import image_size, read_image
@@ -214,7 +214,7 @@ def test_a_header_that_claims_more_than_the_memory_is_told_before_decoding(tmp_p
 def test_the_limit_of_a_process_counts_as_its_memory(tmp_path):
     code = ('import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); sys.path.insert(0, ".")\n'
             'from files import free_memory; print(free_memory())')
-    free = float(subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True,
+    free = float(subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
                                 check=True).stdout)
     assert 2**29 < free < 2**30
 

@@ -1,11 +1,10 @@
 """Data flows one way: no package imports from one that is built on it."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 'datasets', 'pictures', 'models', 'training', 'demos', 'web', 'scripts'  # each may use those before it
 
 

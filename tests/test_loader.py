@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from PIL import Image
-from projects import REPOSITORY, forked
+from projects import forked
 
 from datasets import GlobalBatches, make_loader
 from errors import UserError
@@ -45,7 +46,7 @@ def epoch_of(loader, epoch):
 
 def run_python(script):
     """Runs `script` in a process of its own, in the repository; a minute at most."""
-    return subprocess.run([sys.executable, '-c', textwrap.dedent(script)], cwd=REPOSITORY, timeout=60,
+    return subprocess.run([sys.executable, '-c', textwrap.dedent(script)], cwd=ROOT, timeout=60,
                           capture_output=True, text=True)
 
 

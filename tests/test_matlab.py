@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from paths import SHARED
 from photos import photo, save_photos
 from PIL import Image
 
@@ -15,7 +16,7 @@ from datasets.matlab import imresize
 from datasets.wrappers import SRImplicitDownsampled
 from errors import UserError
 
-SET5 = Path(__file__).resolve().parents[2] / 'shared/data/benchmark/Set5'
+SET5 = SHARED / 'data/benchmark/Set5'
 
 
 def by_hand(row, length):

@@ -2,18 +2,18 @@
 
 import copy
 import signal
-from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
+from paths import SHARED
 from projects import CONFIG, Project, assert_same, before_step, error
 
 import models
 from errors import UserError
 from training.trainer import Trainer
 
-GOLDEN = Path(__file__).resolve().parents[2] / 'shared/golden'
+GOLDEN = SHARED / 'golden'
 
 
 

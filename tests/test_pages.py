@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from projects import REPOSITORY
+from paths import ROOT
 
 from scripts.edges import band_names
 
@@ -13,12 +13,12 @@ TOLD = {'x2 twice': 'x2 of x2'}  # what docs/edges.md calls the pairs in consist
 
 
 def read(name):
-    return json.loads((REPOSITORY / f'results/{name}.json').read_text(encoding='utf-8'))
+    return json.loads((ROOT / f'results/{name}.json').read_text(encoding='utf-8'))
 
 
 def cells(page):
     """The numbers in the tables of a page of docs/: what heads the table, the column and the row, and the number."""
-    text = (REPOSITORY / f'docs/{page}.md').read_text(encoding='utf-8')
+    text = (ROOT / f'docs/{page}.md').read_text(encoding='utf-8')
     for table in re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines())
         for row in rows:
@@ -71,7 +71,7 @@ def test_the_page_on_edges_shows_what_was_measured():
 
 
 def test_the_page_on_protocols_agrees_with_the_results_where_both_have_a_number():
-    text = (REPOSITORY / 'docs/protocols.md').read_text(encoding='utf-8')
+    text = (ROOT / 'docs/protocols.md').read_text(encoding='utf-8')
     model, = re.findall('one model, `(.+?)`, measured on Set5', text)
     results = {row['config']: row['psnr'] for row in read('results') if row['model'] == model}
     both = {column: cell for _, column, row, cell in cells('protocols')

@@ -2,12 +2,12 @@
 
 import inspect
 import re
-from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from paths import ROOT
 
-PAGE = (Path(__file__).resolve().parents[1] / 'docs/paper.md').read_text(encoding='utf-8')
+PAGE = (ROOT / 'docs/paper.md').read_text(encoding='utf-8')
 NAMES = sorted(set(re.findall(r'`((?:datasets|models|utils)\.[\w.]+)`', PAGE)))
 
 

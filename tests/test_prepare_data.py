@@ -17,6 +17,7 @@ from archives import (
     make_tar,
     make_zip,
 )
+from paths import ROOT
 from PIL import Image
 
 from scripts import download, prepare_data
@@ -195,4 +196,4 @@ def test_it_ends_with_the_next_step(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize('name', prepare_data.NEXT)
 def test_the_next_step_names_files_that_are_there(name):
     words = prepare_data.NEXT[name].split()
-    assert all((prepare_data.Path(__file__).parents[1] / word).exists() for word in words if '/' in word)
+    assert all((ROOT / word).exists() for word in words if '/' in word)

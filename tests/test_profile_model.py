@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from projects import CONFIG, REPOSITORY, Project, changed
+from paths import ROOT
+from projects import CONFIG, Project, changed
 from specs import a_liif, fixed_scale
 
 import models
@@ -20,7 +21,7 @@ PIXELS, QUERIES = H * W, H * W * SCALE ** 2
 
 @pytest.fixture(scope='module')
 def shipped():
-    spec = load_yaml(REPOSITORY / 'configs/train-div2k/train_edsr-baseline-A-liif.yaml')['model']
+    spec = load_yaml(ROOT / 'configs/train-div2k/train_edsr-baseline-A-liif.yaml')['model']
     return models.make(spec).eval()
 
 

@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 import specs
+from paths import ROOT
 from PIL import Image
-from projects import REPOSITORY, Project, before_step, forked, write_photos
+from projects import Project, before_step, forked, write_photos
 
 import models
 from errors import UserError
@@ -153,7 +154,7 @@ WAYS = {  # what a user has trained, with what options, and which scripts the hi
 @pytest.mark.parametrize('changes, flags, scripts', WAYS.values(), ids=WAYS)
 def test_a_run_ends_with_commands_that_work_as_they_are(tmp_path, capsys, changes, flags, scripts):
     project = Project(tmp_path, {**changes, 'epoch_max': 1})
-    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     write_photos(tmp_path / 'photo', 1)
     (tmp_path / 'examples').mkdir()
     (tmp_path / 'photo/0.png').rename(tmp_path / 'examples/lighthouse.png')
@@ -171,7 +172,7 @@ def test_a_run_ends_with_commands_that_work_as_they_are(tmp_path, capsys, change
 
 def test_fine_tuning_ends_with_the_demo(tmp_path, capsys):
     project = Project(tmp_path, {'epoch_max': 1})
-    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     write_photos(tmp_path / 'load/sample/valid', 1)
     project.train()
     project.change({'epoch_max': 1, 'weights_from': 'save/_tiny/epoch-last.pth'})
@@ -182,8 +183,8 @@ def test_fine_tuning_ends_with_the_demo(tmp_path, capsys):
 
 
 def test_the_commands_after_training_name_files_of_the_repository():
-    assert (REPOSITORY / 'examples/lighthouse.png').exists()
-    assert all((REPOSITORY / path).exists() for path in run.TESTS)
+    assert (ROOT / 'examples/lighthouse.png').exists()
+    assert all((ROOT / path).exists() for path in run.TESTS)
 
 
 @pytest.mark.parametrize('argv, gpu, command', [

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY
+from paths import ROOT
 
 import demo
 import test
@@ -30,11 +30,11 @@ def folder(tmp_path, monkeypatch):
     for path in ('.venv/bin', 'scripts'):
         (tmp_path / path).mkdir(parents=True)
     for name in ('quickstart.sh', 'make_venv.sh'):
-        shutil.copy(REPOSITORY / 'scripts' / name, tmp_path / 'scripts')
+        shutil.copy(ROOT / 'scripts' / name, tmp_path / 'scripts')
     for name in ('python', 'pip'):
         (tmp_path / '.venv/bin' / name).write_text(PYTHON)
         (tmp_path / '.venv/bin' / name).chmod(0o755)
-    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

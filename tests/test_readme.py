@@ -14,6 +14,7 @@ import readme
 import torch
 import torch.nn.functional as F
 import yaml
+from paths import ROOT
 from PIL import Image
 from projects import forked
 from specs import a_liif
@@ -26,7 +27,6 @@ from models import load_pretrained, upscale_pil
 from training.run import read_config
 from utils import make_coord
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [command for word in ('python ', 'bash ', 'torchrun ', 'pip ') for command in readme.commands(word)]
 RUN_ELSEWHERE = {'scripts/test-div2k.sh': 'test_scripts', 'scripts/test-benchmark.sh': 'test_scripts',
                  'scripts/prepare_data.py': 'test_prepare_data', 'scripts/export_onnx.py': 'test_onnx',

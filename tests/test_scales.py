@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from photos import save_photos
 from PIL import Image
-from projects import REPOSITORY, Project
+from projects import Project
 
 import evaluation
 import models
@@ -131,6 +132,6 @@ def test_the_shipped_test_config_of_two_scales_measures_at_both(tmp_path, monkey
     pair = [np.array(image) / 255 for image in (small.resize(photo.size, Image.BICUBIC), photo)]
     pred, truth = (torch.from_numpy(image).permute(2, 0, 1) for image in pair)
     monkeypatch.chdir(tmp_path)
-    found = evaluation.evaluate(REPOSITORY / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
+    found = evaluation.evaluate(ROOT / 'configs/test/two-scales/test-set5-1.5x3.yaml', models.Bicubic())
     assert found['scale'] is None
     assert found['psnr'] == pytest.approx(calc_psnr(pred, truth, 'benchmark', 3).item(), abs=1e-3)

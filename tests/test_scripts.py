@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from PIL import Image
-from projects import REPOSITORY, forked
+from projects import forked
 from specs import a_liif
 
 import models
 from errors import UserError
 from scripts import compare
 
-SCRIPTS = REPOSITORY / 'scripts'
+SCRIPTS = ROOT / 'scripts'
 
 
 def write_photo(path, height, width):
@@ -59,7 +60,7 @@ def run(script, *args, folder):
 def evaluate(call, folder):
     """Runs the `call` of test.py in `folder`."""
     script, *args = call
-    assert Path(script).samefile(REPOSITORY / 'test.py')
+    assert Path(script).samefile(ROOT / 'test.py')
     return forked(folder, 'test.py', *args)
 
 

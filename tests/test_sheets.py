@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from PIL import Image, ImageFilter
 from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
 
@@ -13,7 +14,6 @@ from demos import compare
 from models.pretrained import load_pretrained
 from pictures import sheets
 
-ROOT = Path(__file__).resolve().parents[1]
 # Panels are 640 pixels long, above a caption of 28, 8 apart.
 
 

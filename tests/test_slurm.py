@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / 'scripts/slurm.sh'
+SCRIPT = ROOT / 'scripts/slurm.sh'
 COMMANDS = {
     'scontrol': 'echo "scontrol $*" >> calls; [ $1 != show ] || printf "node7\\nnode8\\n"',
     'srun': 'echo "srun $*" >> calls; exec "$@"',

@@ -1,13 +1,13 @@
 """examples/tour.ipynb runs from its first cell to its last, and shows what it promises."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from paths import ROOT
 
-EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
+EXAMPLES = ROOT / 'examples'
 
 
 @pytest.fixture(scope='module')

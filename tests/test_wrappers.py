@@ -1,11 +1,11 @@
 """The wrappers that make samples of images: bit for bit, by chance, and their errors."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import SHARED
 from photos import photo, same_items, save_photos
 from PIL import Image
 from plain_samples import plain_bytes, plain_downsampled, plain_item, plain_paired, plain_resize, plain_tensor
@@ -15,7 +15,6 @@ from datasets.image_folder import ImageFolder, PairedImageFolders
 from datasets.wrappers import Draw, SRImplicitDownsampled, SRImplicitPaired, SRImplicitUniformVaried
 from errors import UserError
 
-SHARED = Path(__file__).resolve().parents[2] / 'shared'
 CACHES = ['none', 'bin', 'in_memory']
 
 

@@ -7,10 +7,10 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 
@@ -70,6 +70,6 @@ def compiled(program, cache, *args):
     """The JSON that the Python `program` prints, in a process without the interpreter, with `args` and a `cache`."""
     environment = {'PATH': '/usr/bin:/bin', 'TRITON_CACHE_DIR': str(cache), 'OMP_NUM_THREADS': '1'}
     run = subprocess.run([sys.executable, '-c', program, *args], env=environment, capture_output=True, text=True,
-                         cwd=Path(__file__).resolve().parents[1])
+                         cwd=ROOT)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import specs
 import torch
+from paths import ROOT
 from photos import write_images
 
 import models
 
-SCRIPT = Path(__file__).resolve().parents[1] / 'web_demo.py'
+SCRIPT = ROOT / 'web_demo.py'
 SIZE = 60, 44  # width and height of the photo
 # A company's proxies, none of which reaches this machine's own ports; for the last one httpx would need a package.
 PROXIES = {'http_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:9', 'ALL_PROXY': 'socks5://127.0.0.1:9',
