@@ -15,7 +15,7 @@ from PIL import Image
 from projects import Project
 from reports import report_folder  # noqa: F401  (a fixture)
 from small_repository import work  # noqa: F401  (a fixture)
-from upscaling import RANDOM, make_checkpoint, silence
+from upscaling import RANDOM, silence
 from web_server import chromium, url, web_folder, web_model, web_photo  # noqa: F401  (fixtures)
 
 import demo
@@ -105,10 +105,10 @@ def pair(tmp_path):
 def weights(tmp_path_factory):
     """A folder: random.pth; bilinear.pth, which interpolates; brighter.pth, which also adds 0.2; liif.pth."""
     folder = tmp_path_factory.mktemp('weights')
-    make_checkpoint(folder / 'random.pth', RANDOM)
-    make_checkpoint(folder / 'bilinear.pth', RANDOM, silence)
-    make_checkpoint(folder / 'brighter.pth', RANDOM, lambda model: silence(model, 0.2))
-    make_checkpoint(folder / 'liif.pth', specs.liif())
+    specs.make_checkpoint(folder / 'random.pth', RANDOM)
+    specs.make_checkpoint(folder / 'bilinear.pth', RANDOM, silence)
+    specs.make_checkpoint(folder / 'brighter.pth', RANDOM, lambda model: silence(model, 0.2))
+    specs.make_checkpoint(folder / 'liif.pth', specs.liif())
     return folder
 
 

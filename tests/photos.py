@@ -14,8 +14,8 @@ def photo(h, w, seed=0):
     """A uint8 image (h, w, 3), smooth with some noise."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
-    smooth = np.asarray(small.resize((w, h), Image.BICUBIC)).astype(int)
-    return np.clip(smooth + rng.integers(-20, 21, (h, w, 3)), 0, 255).astype(np.uint8)
+    blurred = np.asarray(small.resize((w, h), Image.BICUBIC)).astype(int)
+    return np.clip(blurred + rng.integers(-20, 21, (h, w, 3)), 0, 255).astype(np.uint8)
 
 
 def save_photos(folder, **sizes):
@@ -26,12 +26,17 @@ def save_photos(folder, **sizes):
     return folder
 
 
+def smooth(size, seed=0, cells=(8, 8)):
+    """A picture of smooth noise, of `size` (w, h), from that many `cells` (h, w) of colour."""
+    noise = np.random.default_rng(seed).integers(0, 256, (*cells, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.BICUBIC)
+
+
 def write_images(root, names, size):
-    """Writes pictures of smooth noise, of `size` (w, h), under these `names`."""
-    root.mkdir(exist_ok=True)
-    for i, name in enumerate(names):
-        noise = Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8))
-        noise.resize(size, Image.BICUBIC).save(root / name)
+    """Writes `smooth` pictures of `size` (w, h) under these `names`."""
+    root.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        smooth(size, seed).save(root / name)
 
 
 def same_items(one, other):
@@ -46,15 +51,23 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
+def png_of(chunks):
+    """A PNG (bytes) of chunks (kind, content)."""
+    return b'\x89PNG\r\n\x1a\n' + b''.join(struct.pack('>I', len(data)) + kind + data + struct.pack(
+        '>I', zlib.crc32(kind + data)) for kind, data in chunks)
+
+
+def png(size, depth, colour_type, rows, transparent=None, interlaced=False):
+    """A PNG (bytes) of `size` (w, h) and any depth; `rows` with their filters; `transparent`: its tRNS chunk."""
+    header = struct.pack('>IIBBBBB', *size, depth, colour_type, 0, 0, interlaced)
+    return png_of([(b'IHDR', header), *([(b'tRNS', transparent)] if transparent else []),
+                   (b'IDAT', zlib.compress(rows)), (b'IEND', b'')])
+
+
 def write_png16(path, image):
     """A 16-bit PNG of a uint16 image, grey (H, W) or RGB (H, W, 3); PIL itself writes no 16-bit RGB."""
-    def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    h, w = image.shape[:2]
-    header = struct.pack('>IIBBBBB', w, h, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in image)
-    chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunks)
+    path.write_bytes(png(image.shape[1::-1], 16, 2 if image.ndim == 3 else 0, rows))
 
 
 def noise(*shape, dtype=np.uint16, seed=0):

@@ -13,23 +13,21 @@ import signal
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 import torch._dynamo  # the first optimizer would import it, which takes seconds
 import yaml
-from PIL import Image
+from paths import ROOT
+from photos import smooth
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train_liif
 from cli import run_cli
 from training.trainer import Trainer
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --config or --gpu wins
 
 # Of five photos in batches of 2 an epoch has 3 iterations, the last one with a short batch.
@@ -63,8 +61,7 @@ def write_photos(folder, count, height=40, width=50):
     """Writes smooth colour images 0.png, 1.png, ..."""
     folder.mkdir(parents=True)
     for i in range(count):
-        small = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((width, height), Image.BICUBIC).save(folder / f'{i}.png')
+        smooth((width, height), i, cells=(5, 6)).save(folder / f'{i}.png')
 
 
 def changed(config, changes):
@@ -134,7 +131,7 @@ class Project:
 
     def start(self, *flags, launcher=()):
         """Starts train_liif.py by a Python of its own, or by a `launcher` module, without waiting for it."""
-        command = [sys.executable, *launcher, str(REPOSITORY / 'train_liif.py'), *COMMAND, *flags]
+        command = [sys.executable, *launcher, str(ROOT / 'train_liif.py'), *COMMAND, *flags]
         with (self.folder / 'output').open('w') as output:
             return subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output)
 
@@ -232,31 +229,45 @@ def assert_same(a, b, where='checkpoint'):
 # --- processes -------------------------------------------------------------------------------------
 
 
+def fork(folder, script, *args, streams=('stdout', 'stderr'), environment=None, largest_file=None):
+    """Starts `python SCRIPT ARGS` in `folder`, its stdout and stderr appended to files there; see `forked`."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['projects', 'test'])
+    process = context.Process(target=run_script, args=(folder, script, args, streams, environment or {}, largest_file))
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # for the server, which starts here
+        process.start()
+    return process
+
+
+def ended(process):
+    """The exit code of a forked process, which has 100 seconds to end."""
+    process.join(100)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
 def forked(folder, script, *args, largest_file=None):
     """What `python SCRIPT ARGS` in `folder` gives: returncode, stdout, stderr; files may have `largest_file` bytes.
 
     A real process, but forked from a server that has imported PyTorch, which spares each of them seconds.
     """
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['projects', 'test'])
-    process = context.Process(target=run_script, args=(folder, script, args, largest_file))
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # for the server, which starts here
-        process.start()
-    process.join(100)
-    process.kill()
-    process.join()
-    return SimpleNamespace(returncode=process.exitcode, stdout=(folder / 'stdout').read_text(),
+    for name in ('stdout', 'stderr'):
+        (folder / name).write_text('')
+    code = ended(fork(folder, script, *args, largest_file=largest_file))
+    return SimpleNamespace(returncode=code, stdout=(folder / 'stdout').read_text(),
                            stderr=(folder / 'stderr').read_text())
 
 
-def run_script(folder, script, args, largest_file):
+def run_script(folder, script, args, streams, environment, largest_file):
     os.chdir(folder)
-    for name, descriptor in (('stdout', 1), ('stderr', 2)):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.environ.update(environment)
+    for name, descriptor in zip(streams, (1, 2), strict=True):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     sys.argv = [script, *args]
-    runpy.run_path(str(REPOSITORY / script), run_name='__main__')
+    runpy.run_path(str(ROOT / script), run_name='__main__')
 
 
 def only_line(stderr):

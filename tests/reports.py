@@ -3,12 +3,10 @@
 import sys
 
 import pytest
-import torch
 import yaml
 from photos import write_images
-from specs import a_liif
+from specs import a_liif, make_checkpoint
 
-import models
 import test
 
 SCALES, NAMES = (2, 3), ('a.png', '<b>&"c.png')
@@ -38,9 +36,7 @@ def report_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
     write_images(folder / 'images', NAMES, SIZE)
     configs = write_configs(folder, folder / 'images', SCALES)
-    torch.manual_seed(0)
-    spec = a_liif()
-    models.checkpoint.write({'model': {**spec, 'sd': models.make(spec).state_dict()}}, folder / 'model.pth')
+    make_checkpoint(folder / 'model.pth', a_liif())
     evaluate = '--config', *configs, '--model'
     run(*evaluate, folder / 'model.pth', '--json', folder / 'ours.json', '--report', folder / 'out')
     run(*evaluate, 'bicubic', '--json', folder / 'bicubic.json')

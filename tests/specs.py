@@ -31,8 +31,8 @@ def pixel(net_args=None, **args):
     return a_liif(net_args={'space': 'pixel', **(net_args or {})}, **args)
 
 
-def metasr():
-    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER}}
+def metasr(**args):
+    return {'name': 'metasr', 'args': {'encoder_spec': ENCODER, **args}}
 
 
 def fixed_scale(scale=2, **args):
@@ -104,6 +104,14 @@ def build(spec):
     if spec['name'] == 'metasr':  # whose layers are wider than those of the other specs
         torch.nn.init.normal_(model.imnet.layers[-1].weight, std=0.05)
     return model
+
+
+def make_checkpoint(path, spec, change=lambda model: None, seed=0):
+    """Writes a model of a spec as it is when training starts, but for `change(model)`."""
+    torch.manual_seed(seed)
+    model = models.make(spec)
+    change(model)
+    models.checkpoint.write({'model': {**spec, 'sd': model.state_dict()}}, path)
 
 
 def parameters(model):

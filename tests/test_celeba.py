@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from paths import CONFIGS
+from photos import write_images
 from PIL import Image
 from projects import train_two_steps
 
@@ -28,10 +29,7 @@ def run_resize(monkeypatch, folder):
 def photos(tmp_path_factory):
     """A working directory with five photos of 1024x1024 in load/celebAHQ/data1024x1024, as JPEGs, and a split."""
     folder = tmp_path_factory.mktemp('celeba') / 'load/celebAHQ/data1024x1024'
-    folder.mkdir(parents=True)
-    for i in range(5):
-        small = np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)
-        Image.fromarray(small).resize((1024, 1024), Image.BICUBIC).save(folder / f'0000{i}.jpg')
+    write_images(folder, [f'0000{i}.jpg' for i in range(5)], (1024, 1024))
     names = [f'0000{i}.png' for i in range(5)]
     (folder.parent / 'split.json').write_text(json.dumps({'train': names[:4], 'val': names[4:]}))
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +66,10 @@ def test_two_photos_of_one_name_are_an_error(tmp_path, monkeypatch):
 def test_a_config_trains_and_its_model_is_measured(photos, task, kind, monkeypatch):
     monkeypatch.chdir(photos.parents[2])
     path = CONFIGS / f'train-celebAHQ/train_celebAHQ-{task}_{kind}.yaml'
-    checkpoint = train_two_steps(photos.parents[2], path, train_dataset__batch_size=2, val_dataset__batch_size=1)
+    small = {'train_dataset__batch_size': 2, 'val_dataset__batch_size': 1}
+    if kind == 'liif':
+        small['model__args__imnet_spec__args__hidden_list'] = [8]
+    checkpoint = train_two_steps(photos.parents[2], path, **small)
     result = evaluate(CONFIGS / f'test/test-celebAHQ-{task}.yaml', models.load(checkpoint))
     image, = result['images']
     assert image['image'].startswith('00004') and 5 < image['psnr'] < 60

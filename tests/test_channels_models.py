@@ -12,7 +12,7 @@ import yaml
 from photos import TOPS, noise, photo
 from PIL import Image
 from projects import changed, command_line, error
-from upscaling import RANDOM, assert_close, interpolated, make_checkpoint, picture, silence
+from upscaling import RANDOM, assert_close, interpolated, picture, silence
 
 import models
 import test
@@ -37,7 +37,7 @@ def interpolating(tmp_path_factory):
 
     def model(n_colors):
         path = folder / f'{n_colors}.pth'
-        make_checkpoint(path, with_n_colors(RANDOM, n_colors), silence)
+        specs.make_checkpoint(path, with_n_colors(RANDOM, n_colors), silence)
         return load_pretrained(path)
     return model
 
@@ -254,7 +254,7 @@ def test_a_region_of_an_array_is_that_part_of_the_whole():
 def test_the_lines_of_the_docs(tmp_path, monkeypatch):
     code, = readme.blocks('np.load(')
     (tmp_path / 'save/_fields').mkdir(parents=True)
-    make_checkpoint(tmp_path / 'save/_fields/epoch-last.pth', with_n_colors(RANDOM, 5), silence)
+    specs.make_checkpoint(tmp_path / 'save/_fields/epoch-last.pth', with_n_colors(RANDOM, 5), silence)
     np.save(tmp_path / 'field.npy', noise(7, 9, 5))
     monkeypatch.chdir(tmp_path)
     lines = {}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from photos import photo
 from PIL import Image
-from upscaling import RANDOM, make_checkpoint, silence
+from specs import make_checkpoint
+from upscaling import RANDOM, silence
 
 from errors import UserError
 from models import load_pretrained

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from films import ffmpeg
+from photos import png, png_of
 from PIL import Image
 from upscaling import SRGB, assert_close, interpolated, picture
 
@@ -182,11 +183,6 @@ def chunks(data):
     return result
 
 
-def png_of(parts):
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data)) for kind, data in parts)
-
-
 def change_pixels(data, change):
     """A PNG whose compressed pixels are changed, with right checksums of its chunks."""
     parts = chunks(data)
@@ -225,8 +221,7 @@ def interlaced(values):
     parts = [values[top::down, left::right] for top, left, down, right in passes]
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for part in parts if part.size for row in part)
     height, width, channels = values.shape
-    header = struct.pack('>IIBBBBB', width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 1)
-    return png_of([(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')])
+    return png((width, height), 16, {2: 4, 3: 2, 4: 6}[channels], rows, interlaced=True)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (21, 18)])

@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from upscaling import RANDOM, make_checkpoint, silence
+from specs import make_checkpoint
+from upscaling import RANDOM, silence
 
 from scripts import edges
 

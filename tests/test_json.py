@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from projects import write_photos
-from specs import liif, lte, metasr
+from specs import liif, lte, make_checkpoint, metasr
 from test_tile import SWINIR
-from upscaling import make_checkpoint
 
 import devices
 import test

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from paths import ROOT
 from projects import CONFIG, Project, changed
-from specs import a_liif, fixed_scale
+from specs import a_liif, fixed_scale, make_checkpoint
 
 import models
 from config import load_yaml
@@ -65,7 +64,7 @@ def test_the_model_has_its_encoder_afterwards(shipped):
 def script(tmp_path, monkeypatch, capsys):
     """Calls the script in a project with photos: the lines that it prints."""
     project = Project(tmp_path)
-    torch.save({'model': {**a_liif(), 'sd': models.make(a_liif()).state_dict()}}, tmp_path / 'small.pth')
+    make_checkpoint(tmp_path / 'small.pth', a_liif())
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(benchmark_training, 'SECONDS', 0.05)
 

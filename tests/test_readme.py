@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 from paths import ROOT
+from photos import smooth
 from PIL import Image
 from projects import forked
-from specs import a_liif
+from specs import a_liif, make_checkpoint
 from torch.distributed.run import get_args_parser
 
 import models
@@ -46,14 +47,12 @@ def of(script):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with the pictures that commands name, one image of Set5, and checkpoints where training puts them."""
-    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)).resize((36, 27))
     for path in ('photo.jpg', 'photos/1.png', 'examples/lighthouse.png', 'load/benchmark/Set5/HR/1.png'):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        small.save(tmp_path / path)
+        smooth((36, 27)).save(tmp_path / path)
     for name in ('_train_edsr-baseline-A-liif', '_finetune'):
         (tmp_path / 'save' / name).mkdir(parents=True)
-        torch.save({'model': {**a_liif(), 'sd': models.make(a_liif()).state_dict()}},
-                   tmp_path / 'save' / name / ('epoch-best.pth' if 'fine' in name else 'epoch-last.pth'))
+        make_checkpoint(tmp_path / 'save' / name / ('epoch-best.pth' if 'fine' in name else 'epoch-last.pth'), a_liif())
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.figure import Figure
+from paths import ROOT, SHARED
 from PIL import Image
-from small_repository import PAGE, ROOT, fill, write_weights
+from small_repository import PAGE, fill
+from specs import a_liif, make_checkpoint
 
 import models
 from errors import UserError
 from evaluation import evaluate
 from scripts import output, results
 
-BENCHMARK = ROOT.parent / 'shared' / 'data' / 'benchmark'
+BENCHMARK = SHARED / 'data' / 'benchmark'
 COMMITTED = json.loads((ROOT / 'results/results.json').read_text())
 SCALES = ['2', '2.5', '3', '3.7', '4', '6', '8']
 TITLES = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'urban100': 'Urban100', 'div2k': 'DIV2K',
@@ -133,7 +135,7 @@ SET5 = [f'test-set5-{scale}' for scale in SCALES]
 
 
 def test_weights_may_be_safetensors(work, monkeypatch):
-    write_weights(work / 'pretrained/other.safetensors', seed=1)
+    make_checkpoint(work / 'pretrained/other.safetensors', a_liif())
     run(monkeypatch, '--models', 'other', '--sets', 'set5')
     sha256 = hashlib.sha256((work / 'pretrained/other.safetensors').read_bytes()).hexdigest()
     assert [(row['model'], row['sha256']) for row in read_rows()] == [('other', sha256)] * len(SET5)
@@ -248,7 +250,7 @@ def test_outside_the_repository_there_are_no_configs(tmp_path, monkeypatch):
 
 def test_new_weights_are_measured_and_bicubic_stays(work, monkeypatch):
     run(monkeypatch, psnr=20.)
-    write_weights(work / 'pretrained/small.pth', seed=1)
+    make_checkpoint(work / 'pretrained/small.pth', a_liif(), seed=1)
     assert run(monkeypatch, psnr=30.) == [(stem, 'ALIIF') for stem in SET5]
     assert {(row['model'], row['psnr']) for row in read_rows()} == {('bicubic', 20), ('small', 30)}
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from paths import ROOT
+from photos import smooth
 from PIL import Image
 from projects import forked
-from specs import a_liif
+from specs import a_liif, make_checkpoint
 
-import models
 from errors import UserError
 from scripts import compare
 
@@ -24,10 +23,8 @@ SCRIPTS = ROOT / 'scripts'
 
 def write_photo(path, height, width):
     """A smooth colour image, different for each path."""
-    rng = np.random.default_rng(list('/'.join(path.parts[-3:]).encode()))
-    small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
-    small.resize((width, height), Image.BICUBIC).save(path)
+    smooth((width, height), seed=list('/'.join(path.parts[-3:]).encode())).save(path)
 
 
 @pytest.fixture(scope='module')
@@ -37,9 +34,7 @@ def folder(tmp_path_factory):
     for name in ('Set5', 'Set14', 'B100'):
         write_photo(folder / 'load/benchmark' / name / 'HR/1.png', 64, 80)
     write_photo(folder / 'load/div2k/DIV2K_valid_HR/0801.png', 120, 150)
-    torch.manual_seed(0)
-    spec = a_liif()
-    torch.save({'model': {**spec, 'sd': models.make(spec).state_dict()}}, folder / 'model.pth')
+    make_checkpoint(folder / 'model.pth', a_liif())
     return folder
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from paths import ROOT
 from PIL import Image, ImageFilter
-from upscaling import RANDOM, assert_close, make_checkpoint, picture, set_weights
+from specs import make_checkpoint
+from upscaling import RANDOM, assert_close, picture, set_weights
 
 from cli import DEFAULT
 from demos import compare

@@ -10,6 +10,7 @@ import specs
 import torch
 import yaml
 from painter import Painter
+from photos import smooth
 from PIL import Image
 
 import models
@@ -35,8 +36,7 @@ def roots(tmp_path):
     """Two folders, each with an image of 40x50 called 1.png."""
     for i, name in enumerate(('a', 'b')):
         (tmp_path / name).mkdir()
-        small = Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 5, 3), np.uint8))
-        small.resize((50, 40), Image.BICUBIC).save(tmp_path / name / '1.png')
+        smooth((50, 40), i).save(tmp_path / name / '1.png')
     return tmp_path / 'a', tmp_path / 'b'
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from specs import liif
-from upscaling import make_checkpoint, picture
+from specs import liif, make_checkpoint
+from upscaling import picture
 
 import models
 from errors import UserError

@@ -1,13 +1,12 @@
 """Pictures with alpha: rims are clean on any background, whatever lies under pixels of little alpha."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import skimage.data
 import tifffile
-from image_fuzz import mend_png
+from photos import png
 from PIL import Image
 from upscaling import picture
 
@@ -129,19 +128,11 @@ def test_alpha_is_resized_by_bicubic_interpolation(bilinear, mode):
 # --- transparency as files have it -----------------------------------------------------------------------------------
 
 
-def png(path, depth, colour_type, row, transparent):
-    """A PNG of one row (bytes), 8 pixels wide, with a tRNS chunk; Pillow writes no such depths."""
-    chunks = [(b'IHDR', struct.pack('>IIBBBBB', 8, 1, depth, colour_type, 0, 0, 0)), (b'tRNS', transparent),
-              (b'IDAT', zlib.compress(b'\0' + row)), (b'IEND', b'')]
-    path.write_bytes(mend_png(b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + bytes(4) for kind, data in chunks)))
-
-
 @pytest.mark.parametrize('depth', [1, 2, 4, 8, 16])
 def test_the_transparent_grey_of_a_png_has_the_depth_of_its_pixels(tmp_path, depth):
     values = [0, 1, 0, 1, 0, 1, 1, 0]
     row = int(''.join(f'{value:0{depth}b}' for value in values), 2).to_bytes(depth, 'big')
-    png(tmp_path / 'a.png', depth, 0, row, struct.pack('>H', 1))
+    (tmp_path / 'a.png').write_bytes(png((8, 1), depth, 0, b'\0' + row, struct.pack('>H', 1)))
     image = read(tmp_path / 'a.png')
     assert image.mode == ('LA;16' if depth == 16 else 'LA')
     assert (np.asarray(image)[0, :, 1] > 0).tolist() == [not value for value in values]
@@ -151,7 +142,8 @@ def test_the_transparent_grey_of_a_png_has_the_depth_of_its_pixels(tmp_path, dep
 def test_the_transparent_colour_of_a_png_has_the_depth_of_its_pixels(tmp_path, depth, dtype):
     colours = np.array([[10, 200, 30], [250, 20, 9]] * 4)
     colours = colours * 256 + 77 if depth == 16 else colours
-    png(tmp_path / 'a.png', depth, 2, colours.astype(dtype).tobytes(), struct.pack('>3H', *colours[0]))
+    row = b'\0' + colours.astype(dtype).tobytes()
+    (tmp_path / 'a.png').write_bytes(png((8, 1), depth, 2, row, struct.pack('>3H', *colours[0])))
     image = np.asarray(read(tmp_path / 'a.png'))
     assert np.array_equal(image[0, :, :3], colours) and image[0, :, 3].tolist() == [0, np.iinfo(image.dtype).max] * 4
 

@@ -6,20 +6,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageCms
 
-import models
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 # its red is sRGB's blue, and the other way round
 SWAPPED = SRGB.replace(b'rXYZ', b'....').replace(b'bXYZ', b'rXYZ').replace(b'....', b'bXYZ')
 RANDOM = specs.pixel(residual='bilinear')
-
-
-def make_checkpoint(path, spec, change=lambda model: None):
-    torch.manual_seed(0)
-    model = models.make(spec)
-    change(model)
-    torch.save({'model': {**spec, 'sd': model.state_dict()}}, path)
-    return path
 
 
 def silence(model, offset=0.0):

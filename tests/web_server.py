@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import specs
-import torch
 from paths import ROOT
 from photos import write_images
 
@@ -28,9 +27,7 @@ PROXIES = {'http_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:
 def web_folder(tmp_path_factory):
     """A folder with model.pth, a small A-LIIF, and photo.png, in which the server runs."""
     folder = tmp_path_factory.mktemp('web')
-    torch.manual_seed(0)
-    spec = specs.pixel(residual='bilinear')
-    models.checkpoint.write({'model': {**spec, 'sd': models.make(spec).state_dict()}}, folder / 'model.pth')
+    specs.make_checkpoint(folder / 'model.pth', specs.pixel(residual='bilinear'))
     write_images(folder, ['photo.png'], SIZE)
     return folder
 
