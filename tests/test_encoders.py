@@ -1,8 +1,9 @@
-"""The encoders: sizes, and their forward against the papers' networks written as plain functions (`reference`)."""
+"""The encoders against the papers' networks, written as plain functions (`reference`)."""
 
 import pytest
 import reference
 import torch
+from specs import assert_equal
 
 import models
 from errors import UserError
@@ -16,8 +17,7 @@ SMALL = {
 WIDTHS = {'edsr-baseline': 6, 'edsr': 5, 'rdn': 7, 'rcan': 8}
 SCALES = [(name, scale) for name in SMALL for scale in (2, 3, 4, 8) if (name, scale) != ('rdn', 8)]
 
-each_encoder = pytest.mark.parametrize('name', SMALL)
-each_upsampler = pytest.mark.parametrize('name, scale', SCALES, ids=[f'{name}-x{scale}' for name, scale in SCALES])
+pytestmark = pytest.mark.usefixtures('small_rdn')
 
 
 def build(name, **args):
@@ -29,45 +29,36 @@ def image(batch=2, h=5, w=7):
     return torch.rand(batch, 3, h, w, dtype=torch.float64) * 2 - 1
 
 
-def assert_equals_the_plain_function(name, **args):
+def both(name, **args):
+    """An encoder, what it makes of an image, and what the plain function makes of it."""
     encoder, x = build(name, **args), image()
-    expected = reference.encode(name, dict(encoder.named_parameters()), x, **SMALL[name], **args)
-    torch.testing.assert_close(encoder(x), expected, rtol=1e-9, atol=1e-12)
+    return encoder, encoder(x), reference.encode(name, dict(encoder.named_parameters()), x, **SMALL[name], **args)
 
 
-@each_encoder
-def test_without_upsampler_features_keep_the_size(name):
-    encoder = build(name, no_upsampling=True)
-    assert encoder.out_dim == WIDTHS[name]
-    assert encoder(image()).shape == (2, WIDTHS[name], 5, 7)
-
-
-@each_upsampler
-def test_with_upsampler_an_image_comes_out(name, scale):
-    encoder = build(name, scale=scale)
-    assert encoder.out_dim == 3
-    assert encoder(image()).shape == (2, 3, 5 * scale, 7 * scale)
-
-
-@each_encoder
+@pytest.mark.parametrize('name', SMALL)
 def test_features_equal_the_plain_function(name):
-    assert_equals_the_plain_function(name, no_upsampling=True)
+    encoder, features, expected = both(name, no_upsampling=True)
+    assert_equal(features, expected)
+    assert encoder.out_dim == WIDTHS[name] and features.shape == (2, WIDTHS[name], 5, 7)
 
 
-@each_upsampler
+@pytest.mark.parametrize('name, scale', SCALES, ids=[f'{name}-x{scale}' for name, scale in SCALES])
 def test_upsampled_image_equals_the_plain_function(name, scale):
-    assert_equals_the_plain_function(name, scale=scale)
+    encoder, pixels, expected = both(name, scale=scale)
+    assert_equal(pixels, expected)
+    assert encoder.out_dim == 3 and pixels.shape == (2, 3, 5 * scale, 7 * scale)
 
 
 @pytest.mark.parametrize('name', ['edsr-baseline', 'edsr'])
 def test_residual_scaling_follows_res_scale(name):
-    assert_equals_the_plain_function(name, no_upsampling=True, res_scale=0.3)
+    _, features, expected = both(name, no_upsampling=True, res_scale=0.3)
+    assert_equal(features, expected)
 
 
 def test_rdn_config_b_equals_the_plain_function():
     encoder, x = models.make({'name': 'rdn', 'args': {'G0': 4, 'no_upsampling': True}}).double(), image(h=3, w=4)
     expected = reference.rdn(dict(encoder.named_parameters()), x, no_upsampling=True)
-    torch.testing.assert_close(encoder(x), expected, rtol=1e-9, atol=1e-12)
+    assert_equal(encoder(x), expected)
 
 
 def test_rdn_kernel_size_keeps_the_image_size():
@@ -136,7 +127,7 @@ def test_swinir_is_the_published_network_window_by_window_and_keeps_the_images_s
     model, x = swinir(), image(h=h, w=w)
     expected = reference.encode('swinir', dict(model.named_parameters()), x, num_heads=[3, 2], window=4)
     assert expected.shape == (2, 64, h, w) and expected.std() > 0.01
-    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-12)
+    assert_equal(model(x), expected)
 
 
 def test_swinir_leaves_branches_out_by_chance_in_training_alone():
