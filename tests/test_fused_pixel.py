@@ -29,9 +29,9 @@ def results(model, inp, size, monkeypatch, kernels):
 
 
 @pytest.mark.parametrize('args, size', [
-    *(({}, size) for size in ((4, 5), (7, 9), (13, 17))),  # at x4 there are several blocks of queries
-    *((args, (13, 17)) for args in ({'width': 32}, {'K': 16}, {'local_ensemble': False}, {'cell_decode': False}))],
-    ids=['x1', 'x2', 'x4', 'wide', 'sixteen-functions', 'no-ensemble', 'no-cell'])
+    ({}, (4, 5)), ({}, (13, 21)),  # several blocks of queries, and other numbers of rows than of columns
+    *((args, (7, 9)) for args in ({'width': 32}, {'K': 16}, {'local_ensemble': False}, {'cell_decode': False}))],
+    ids=['small', 'large', 'wide', 'sixteen-functions', 'no-ensemble', 'no-cell'])
 def test_in_float32_colours_and_gradients_equal_those_of_single_layers(args, size, monkeypatch):
     model, inp = build(**args), images(3, 4, batch=1).float().to(DEVICE)
     expected, ours = (results(model, inp, size, monkeypatch, kernels) for kernels in (False, True))
