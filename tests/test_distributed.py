@@ -1,4 +1,4 @@
-"""Several processes by torchrun: what comes out does not depend on their number."""
+"""Several processes, as torchrun starts them: what comes out does not depend on their number."""
 
 import os
 import re
