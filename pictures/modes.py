@@ -57,6 +57,10 @@ def plain(image: Image.Image) -> Image.Image | Deep:
     else:
         grey = image.mode in ('1', 'L', 'LA', 'La')
         alpha = image.has_transparency_data and not opaque
+        if image.mode == 'CMYK':
+            image = in_srgb(image)
+        if image.mode == 'CMYK':
+            note('CMYK without a colour profile is converted to RGB roughly: colours may be wrong')
         result = image.convert(('L' if grey else 'RGB') + 'A' * alpha)
     if orientation in TURNS:
         result = result.transpose(TURNS[orientation])
@@ -113,14 +117,17 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An 8-bit `plain` picture in sRGB instead of the colours of its ICC profile: where no profile is kept."""
+    """An 8-bit `plain` picture in sRGB instead of the colours of its ICC profile: where no profile is kept.
+
+    CMYK with a profile becomes RGB.
+    """
     profile = image.info.get('icc_profile')
     if not profile:
         return image
-    grey = not image.mode.startswith('RGB')
+    grey, as_before = image.mode in ('L', 'LA'), image.mode.startswith('RGB')
     try:
         result = ImageCms.profileToProfile(image.convert('L') if grey else image, io.BytesIO(profile),
-                                           ImageCms.createProfile('sRGB'), outputMode='RGB' if grey else None)
+                                           ImageCms.createProfile('sRGB'), outputMode=None if as_before else 'RGB')
     except ImageCms.PyCMSError:  # a damaged profile, which viewers ignore, too
         return image
     if grey:

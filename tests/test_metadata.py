@@ -135,19 +135,50 @@ def test_in_a_format_without_profiles_colours_are_those_of_srgb(cli, target):
     assert np.abs(np.asarray(Image.open(target).convert('RGB')) - swapped).mean() < 4
 
 
-def grey_profile():
-    """An ICC profile of grey whose gamma is 1: its brightness is linear."""
-    tags = {b'wtpt': b'XYZ \0\0\0\0' + struct.pack('>3i', 63190, 65536, 54061),
-            b'kTRC': b'curv\0\0\0\0' + struct.pack('>I', 0),
+def icc_profile(head, name, value):
+    """An ICC profile: class, colour space and that it leads to (`head`), and a tag of this name and value."""
+    tags = {b'wtpt': b'XYZ \0\0\0\0' + struct.pack('>3i', 63190, 65536, 54061), name: value,
             b'desc': b'desc\0\0\0\0' + struct.pack('>I', 2) + b'g\0' + bytes(78),
             b'cprt': b'text\0\0\0\0none\0\0\0\0'}
     table, data, start = struct.pack('>I', len(tags)), b'', 132 + 12 * len(tags)
     for tag, value in tags.items():
         table += tag + struct.pack('>II', start + len(data), len(value))
         data += value + bytes(-len(value) % 4)
-    head = struct.pack('>I4sI4s4s4s', 0, b'none', 0x02100000, b'mntr', b'GRAY', b'XYZ ') + bytes(12) + b'acsp'
+    head = struct.pack('>I4sI12s', 0, b'none', 0x02100000, head) + bytes(12) + b'acsp'
     head += bytes(28) + struct.pack('>3i', 63190, 65536, 54061) + bytes(48)
     return struct.pack('>I', len(head + table + data)) + (head + table + data)[4:]
+
+
+def grey_profile():
+    """One of grey whose gamma is 1: its brightness is linear."""
+    return icc_profile(b'mntrGRAYXYZ ', b'kTRC', b'curv' + bytes(8))
+
+
+def red_ink_profile():
+    """One of CMYK whose first ink is sRGB's red, and only the last one is visible besides: a table to CIELAB."""
+    line, black, white, red = bytes(range(256)), bytes([0, 128, 128]), bytes([255, 128, 128]), bytes([138, 209, 198])
+    matrix = struct.pack('>9i', 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    colours = 4 * (white + black) + 4 * (red + black)
+    table = b'mft1' + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * line + colours + 3 * line
+    return icc_profile(b'prtrCMYKLab ', b'A2B0', table)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'tif'])
+def test_cmyk_becomes_srgb_by_its_profile(cli, suffix):
+    Image.new('CMYK', (16, 16), (255, 0, 0, 0)).save(f'small.{suffix}', icc_profile=red_ink_profile())
+    code, out, _ = cli(f'small.{suffix}', '--scale', 2, '--output', 'big.png')
+    assert code == 0 and not any('CMYK' in line for line in out)
+    with Image.open('big.png') as big:
+        assert big.mode == 'RGB' and 'icc_profile' not in big.info
+        np.testing.assert_allclose(big.getpixel((9, 9)), (255, 0, 0), atol=5)
+
+
+@pytest.mark.parametrize('profile', [None, SRGB, b'damaged'])
+def test_of_cmyk_without_a_profile_for_it_a_note_says_that_colours_may_be_wrong(cli, profile):
+    Image.new('CMYK', (16, 16), (255, 0, 0, 0)).save('small.jpg', icc_profile=profile)
+    code, out, _ = cli('small.jpg', '--scale', 2, '--output', 'big.png')
+    assert code == 0 and any(line.startswith('note: CMYK without a colour profile') for line in out)
+    np.testing.assert_allclose(Image.open('big.png').getpixel((9, 9)), (0, 255, 255), atol=5)
 
 
 @pytest.mark.parametrize('mode', ['L', 'LA', 'I;16'])
