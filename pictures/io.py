@@ -11,7 +11,7 @@ from errors import UserError, size_text
 from files import atomic_write, free_memory, writing
 from pictures.deep import Deep, write_png, write_tiff
 from pictures.metadata import save_options
-from pictures.modes import as_mode, in_srgb, on_white, plain
+from pictures.modes import as_mode, cut_out, in_srgb, on_white, plain
 from utils import note
 
 
@@ -115,7 +115,8 @@ def tell_losses(image: Image.Image | Deep, name: str, mode: str) -> None:
     if 'A' not in mode:
         note(f'{name} cannot hold alpha: the background becomes white (PNG, TIFF, WebP and AVIF hold alpha)')
     elif name == 'GIF' and any(as_mode(image, 'RGBA').getchannel('A').histogram()[1:255]):
-        note('GIF holds no half-transparent pixels: they become opaque (PNG, TIFF, WebP and AVIF hold them)')
+        note('GIF holds no half-transparent pixels: they become opaque, or below half invisible (PNG, TIFF, WebP and '
+             'AVIF hold them)')
 
 
 def save(image: Image.Image | Deep, path: Path) -> None:
@@ -132,13 +133,17 @@ def save(image: Image.Image | Deep, path: Path) -> None:
 
 
 def prepared(image: Image.Image | Deep, name: str, mode: str) -> Image.Image | Deep:
-    """A `plain` picture in `mode` for the format `name`: in sRGB if that holds no profile, on white if no alpha."""
+    """A `plain` picture in `mode` for the format `name`: in sRGB if that holds no profile, on white if no alpha.
+
+    For GIF, alpha becomes a transparent colour of a palette.
+    """
     colours, alpha = 'RGB' if image.mode.startswith('RGB') else 'L', 'A' * ('A' in image.getbands())
     if name in SRGB_ONLY:
         image = in_srgb(as_mode(image, colours + alpha))
     if alpha and 'A' not in mode:
         image = on_white(as_mode(image, colours + alpha))
-    return as_mode(image, mode)
+    image = as_mode(image, mode)
+    return cut_out(image) if (name, mode) == ('GIF', 'RGBA') else image
 
 
 def write(image: Image.Image | Deep, file: BinaryIO, name: str, kept: dict) -> None:

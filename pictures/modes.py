@@ -143,6 +143,18 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.composite(colours, Image.new(colours.mode, image.size, 'white'), image.getchannel('A'))
 
 
+def cut_out(image: Image.Image) -> Image.Image:
+    """An RGBA picture with a palette of 255 colours, and pixels of less than half alpha in a transparent one.
+
+    Pillow's own way would make all pixels opaque but those without any alpha, and choose worse colours.
+    """
+    clear = image.getchannel('A').point(lambda alpha: 255 * (alpha < 128))
+    result = image.convert('RGB').quantize(255)
+    result.paste(255, mask=clear)
+    result.info['transparency'] = 255
+    return result
+
+
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
     """A `plain` picture converted to `mode`: an 8-bit mode, its own, or RGBA;16 from LA;16.
 

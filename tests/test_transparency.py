@@ -182,6 +182,30 @@ def test_that_a_gif_holds_no_half_transparent_pixels_is_said(cli, alpha, told):
     assert code == 0 and any('half-transparent' in line for line in out) == told
 
 
+def test_in_a_gif_pixels_of_half_alpha_or_more_are_the_visible_ones(cli, tmp_path):
+    alpha = disc(edge=8)
+    Image.fromarray(np.dstack([0 * alpha + 90] * 3 + [alpha]).astype(np.uint8)).save('a.png')
+    for source, target in ('a.png', 'b.gif'), ('b.gif', 'c.gif'):
+        assert cli(source, '--scale', 1, '--output', target)[0] == 0
+        big = np.asarray(Image.open(target).convert('RGBA'))
+        assert np.array_equal(big[..., 3], np.where(alpha.astype(np.uint8) < 128, 0, 255))
+        assert (big[big[..., 3] > 0, :3] == 90).all()
+
+
+def test_a_gif_with_transparency_has_the_colours_of_one_without(cli):
+    photo = Image.fromarray(skimage.data.astronaut()[:64, 200:264])
+    photo.save('opaque.png')
+    photo.putalpha(Image.fromarray(disc(radius=30).astype(np.uint8)))
+    photo.save('disc.png')
+    errors = []
+    for name in 'opaque', 'disc':
+        assert cli(f'{name}.png', '--scale', 1, '--output', f'{name}.gif')[0] == 0
+        inside = disc(radius=26) == 255
+        big = np.asarray(Image.open(f'{name}.gif').convert('RGB'), dtype=float)
+        errors.append(np.abs(big - skimage.data.astronaut()[:64, 200:264])[inside].mean())
+    assert errors[1] < 1.2 * errors[0]
+
+
 # --- to look at ------------------------------------------------------------------------------------------------------
 
 
