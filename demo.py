@@ -8,7 +8,7 @@
     python demo.py photo.jpg --zoom zoom.mp4 --at 620,410     a film that zooms into a point; or zoom.webp, zoom.gif
 
 Reads JPEG, PNG, WebP, TIFF, AVIF, GIF, BMP and more, and HEIF if pillow-heif is installed; writes PNG, JPEG, WebP,
-AVIF, GIF, BMP and TIFF, with all frames or pages if the format can hold several. `--compare` adds big-compare.png,
+AVIF, GIF, BMP and TIFF, with all frames or pages if the format can hold them. `--compare` adds big-compare.png,
 bicubic interpolation and the model side by side; `--weights-map` adds big-weights.png, which shows how A-LIIF mixes its
 functions. In a folder, pictures that are done already are skipped.
 """

@@ -23,7 +23,7 @@ from models.decoder import Decoder
 from models.pictures import target_size, upscale_pil
 from models.predict import set_tile
 from models.pretrained import load_pretrained
-from pictures.frames import count_frames, holds_frames, read_frames, save_frames
+from pictures.frames import count_frames, keeps_frames, read_frames, save_frames
 from pictures.io import check_fits, check_room, format_name, read, save, written_mode
 from pictures.video import check_video, check_video_fits, describe, is_video, upscale_video
 from utils import note, time_text
@@ -178,9 +178,10 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     # before it is decoded
     check_room(job.target, math.prod(asked_size(job.source, args)), 'L', extra=ensemble_bytes(args))
     count = count_frames(job.source)
-    several = count > 1 and holds_frames(job.target)
+    several = count > 1 and keeps_frames(job.source, job.target)
     if count > 1 and not several:
-        note('only the first of several frames or pages is read (.gif, .webp, .png, .avif and .tif hold them all)')
+        note('only the first of several frames or pages is read (.tif holds them all; .gif, .webp, .png and .avif hold '
+             'frames)')
     image = read(job.source)
     shape = image.height, image.width
     with located(job.source):

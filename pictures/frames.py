@@ -3,12 +3,13 @@
 import math
 import struct
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-from datasets.image_file import opened
+from datasets.image_file import is_tiff, opened
 from errors import UserError
 from files import atomic_write, writing
 from pictures.deep import Deep
@@ -18,6 +19,7 @@ from pictures.modes import plain
 from utils import note
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
+SHORTEST = {'GIF': 20}  # ms for which a format can show a frame: browsers show 10 as 100
 LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # ms for which a format can show a frame
 MOST_PLAYS = 65535  # that GIF and WebP can count
 REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
@@ -59,6 +61,11 @@ def holds_frames(path: Path) -> bool:
     return path.suffix.lower() in written_suffixes() and format_name(path) in (*ANIMATED, 'TIFF')
 
 
+def keeps_frames(source: Path, target: Path) -> bool:
+    """Whether all frames or pages of the file `source` get into a result `target`: pages become no animation."""
+    return holds_frames(target) and (format_name(target) == 'TIFF' or not is_tiff(source))
+
+
 def read_frames(path: Path) -> Iterator[Image.Image | Deep]:
     """Yields the frames or pages of the file `path`, each `plain`."""
     with opened(path) as image:
@@ -68,7 +75,7 @@ def read_frames(path: Path) -> Iterator[Image.Image | Deep]:
 
 
 def read_timing(path: Path) -> Timing:
-    """The `Timing` of the file `path`; frames without a duration are shown for 100 ms, as in browsers."""
+    """The `Timing` of the file `path`; frames of up to 10 ms, or of none, are shown for 100 ms, as in browsers."""
     durations, alpha = [], False
     with opened(path) as image:
         still = getattr(image, 'default_image', False)  # only a PNG has it
@@ -78,7 +85,8 @@ def read_timing(path: Path) -> Timing:
         for i in indices(image):
             image.seek(i)
             image.load()
-            durations.append(image.info.get('duration', 0) or 100)
+            duration = image.info.get('duration', 0)
+            durations.append(duration if duration > 10 else 100)
             alpha = alpha or image.has_transparency_data
     return Timing(durations[still:], plays, alpha, still)
 
@@ -120,6 +128,21 @@ def loop_option(name: str, plays: int) -> dict:
     return {'loop': plays}
 
 
+def held_durations(name: str, durations: list[float]) -> list[float]:
+    """The `durations` (ms) that the format `name` can hold; what is lost by rounding one is added to the next."""
+    shortest, longest = SHORTEST.get(name, 0), LONGEST.get(name, math.inf)
+    if min(durations) < shortest:
+        note(f'{name} shows a frame for {shortest / 1000:g} seconds at least: shorter durations become longer')
+    if max(durations) > longest:
+        note(f'{name} shows a frame for {longest / 1000:g} seconds at most: longer durations are cut')
+    durations = [min(max(duration, shortest), longest) for duration in durations]
+    if name == 'PNG':  # the only one that holds fractions of a millisecond
+        return durations
+    unit = 10 if name == 'GIF' else 1
+    times = [unit * math.floor(time / unit + 0.5) for time in accumulate(durations, initial=0)]
+    return [end - start for start, end in pairwise(times)]
+
+
 def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: Path, **options) -> None:
     """Writes an animation; UserError if frames differ in size. `options`: further options for Pillow's `save`."""
     name = format_name(path)
@@ -129,12 +152,7 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
         next(frames)
     first = next(frames)
     mode = written_mode(name, 'RGBA' if timing.alpha else 'RGB')
-    longest = LONGEST.get(name, math.inf)
-    if max(timing.durations) > longest:
-        note(f'{name} shows a frame for {longest / 1000:g} seconds at most: longer durations are cut')
-    durations = [min(duration, longest) for duration in timing.durations]
-    if name != 'PNG':  # the only one that holds fractions of a millisecond
-        durations = [max(1, round(duration)) for duration in durations]
+    durations = held_durations(name, timing.durations)
 
     def alike(frame):
         if frame.size != first.size:

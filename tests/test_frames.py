@@ -63,11 +63,21 @@ def test_more_times_than_a_format_counts_are_as_many_as_it_can(cli, target, loop
     assert Image.open(f'big{target}').info['loop'] == loop
 
 
-@pytest.mark.parametrize('target, shown', [('.png', 41.6), ('.webp', 42), ('.avif', 42)])
-def test_fractions_of_a_millisecond_are_kept_or_rounded(cli, target, shown):
+@pytest.mark.parametrize('target, shown', [
+    ('.png', [41.6, 41.6, 41.6]), ('.webp', [42, 41, 42]), ('.avif', [42, 41, 42]), ('.gif', [40, 40, 40])])
+def test_durations_are_kept_or_rounded_but_not_their_sum(cli, target, shown):
     save('small.png', duration=41.6)
     assert cli('small.png', '--scale', 2, '--output', f'big{target}')[0] == 0
-    assert [duration for _, duration in frames_of(f'big{target}')] == pytest.approx([shown] * 3)
+    assert [duration for _, duration in frames_of(f'big{target}')] == pytest.approx(shown)
+
+
+@pytest.mark.parametrize('asked, shown', [
+    ([33] * 6, [30, 40, 30, 30, 40, 30]), ([25, 25, 50], [30, 20, 50]), ([0, 10, 11], [100, 100, 20])])
+def test_a_gif_counts_hundredths_of_a_second_and_shows_no_frame_for_less_than_two(cli, asked, shown):
+    save('small.webp', [picture(seed=seed) for seed in range(len(asked))], duration=asked, lossless=True)
+    code, out, _ = cli('small.webp', '--scale', 2, '--output', 'big.gif')
+    assert code == 0 and any('for 0.02 seconds at least' in line for line in out) == (11 in asked)
+    assert [duration for _, duration in frames_of('big.gif')] == shown
 
 
 def test_an_animation_that_is_shown_once_stays_so(cli):
@@ -180,8 +190,21 @@ def test_smaller_versions_of_a_page_are_no_pages(cli):
     assert Image.open('small-x2.png').size == (24, 20)
 
 
-def test_pages_of_different_sizes_are_no_animation(cli):
+def test_frames_of_different_sizes_are_no_animation(tmp_path):
+    with pytest.raises(UserError, match='big.gif: frames that differ in size'):
+        save_animation(iter([picture(), picture(width=20)]), Timing([80] * 2, 0, alpha=False), tmp_path / 'big.gif')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('target', ['big.gif', 'big.png', 'big.jpg'])
+def test_pages_do_not_become_an_animation(cli, target):
     save('small.tif', [picture(), picture(width=20, height=16)])
-    code, _, err = cli('small.tif', '--scale', 2, '--output', 'big.gif')
-    assert code == 2 and len(err) == 1 and 'differ in size' in err[0]
-    assert os.listdir() == ['small.tif']
+    code, out, _ = cli('small.tif', '--scale', 2, '--output', target)
+    assert code == 0 and any('only the first of several frames or pages is read' in line for line in out)
+    assert len(frames_of(target)) == 1 and Image.open(target).size == (24, 20)
+
+
+def test_frames_become_pages(cli):
+    save('small.gif')
+    assert cli('small.gif', '--scale', 2, '--output', 'big.tif')[0] == 0
+    assert len(frames_of('big.tif')) == 3
