@@ -118,8 +118,6 @@ def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
         raise UserError(f'{job.target}: exists already, with {size_text(size)} pixels; --overwrite replaces it')
     if job.source.stat().st_mtime > job.target.stat().st_mtime:
         raise UserError(f'{job.target}: exists already, but is older than {job.source}; --overwrite replaces it')
-    if holds_frames(job.target) and count_frames(job.target) == 1 < count_frames(job.source):
-        raise UserError(f'{job.target}: exists already, with one frame only; --overwrite replaces it')
     return there
 
 

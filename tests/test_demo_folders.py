@@ -188,11 +188,15 @@ def test_a_picture_that_has_changed_since_is_not_taken_for_done(cli):
                                    'replaces it'
 
 
-def test_a_still_is_not_taken_for_an_animation(cli):
-    os.mkdir('small')
-    picture().save('small/a.webp', save_all=True, append_images=[picture().transpose(Image.Transpose.ROTATE_180)])
-    os.mkdir('big')
-    picture().resize([2 * n for n in picture().size]).save('big/a.webp')
+def test_an_animation_is_done_even_if_its_frames_were_equal_and_became_one(cli):
+    make_folder('a.gif')
+    content = Path('small/a.gif').read_bytes()
+    frame = content[13 + 6 * 2 ** (content[10] & 7):-1]  # it follows the palette
+    Path('small/a.gif').write_bytes(content[:-1] + 2 * frame + content[-1:])
+    assert Image.open('small/a.gif').n_frames == 3
+    upscale(cli)
+    assert Image.open('big/a.gif').n_frames == 1
+    before = times()
     code, _, err, _ = upscale(cli)
     assert code == 2 and 'big/a.webp: exists already, with one frame only' in err[0]
 
