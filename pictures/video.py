@@ -1,4 +1,4 @@
-"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with the sound copied."""
+"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with its sound."""
 
 import logging
 import math
@@ -24,8 +24,9 @@ from utils import note
 logging.getLogger('imageio_ffmpeg').addHandler(logging.NullHandler())  # it warns of frames that are turned upright
 
 MUXERS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # by suffix, for writing
-COPIED = {'.mov': {'aac', 'mp3', 'ac3', 'eac3', 'alac'}}  # audio codecs that a format can hold, by suffix
-COPIED['.mp4'] = COPIED['.m4v'] = COPIED['.mov'] | {'opus', 'flac'}
+USUAL = {'aac', 'mp3', 'ac3', 'eac3', 'alac'}
+COPIED = {'.mp4': USUAL | {'opus', 'flac'}, '.m4v': USUAL | {'opus', 'flac'},  # audio codecs that a format can hold
+          '.mov': USUAL | {'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'}}
 SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
 ENCODING = 240  # bytes per pixel that x264 takes at least, for some 50 frames that it looks ahead: measured
 QUALITY = '-crf', '16', '-preset', 'medium'
@@ -33,6 +34,7 @@ FILTER = ('scale=out_color_matrix=bt709:out_range=tv,setsar={},'
           'setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709')  # without these, players guess
 MATRIX = r'\((?:\w+, )?(?:bt|fcc|smpte|gbr|ycgco|chroma|ictcp|ipt)[^()]*\)'  # in ffmpeg's description of a stream
 HDR = r'smpte2084|arib-std-b67'
+ALPHA = r'(?:yuva|ya\d|argb|rgba|abgr|bgra|gbrap|ayuv|vuya)'  # how the names of pixel formats with alpha begin
 FASTEST = 240  # frames per second; what is said to be faster was recorded without a rate
 SLACK = 0.25  # seconds by which sound is often longer than the frames
 
@@ -144,16 +146,16 @@ def stream_log(path: Path) -> str:
 
 
 def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, int], rate: Fraction | int,
-                pixel: Fraction | int = 1, second: tuple = ()) -> None:
+                pixel: Fraction | int = 1, second: tuple = (), kept: tuple = ()) -> None:
     """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `second`: arguments of ffmpeg that
-    name a second input and what is taken from it.
+    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `second`: arguments of ffmpeg
+    that name a second input, and `kept` what is taken from it; its sound follows the video, which players expect first.
     """
     (height, width), stopped = size, UserError(f'{target}: cannot be written; ffmpeg says why above')
     with atomic_write(target) as file:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', '-f', 'rawvideo', '-pix_fmt', 'rgb24',
-                   '-s', f'{width}x{height}', '-r', str(Fraction(rate)), '-i', '-', *second, '-map', '0:v',
+                   '-s', f'{width}x{height}', '-r', str(Fraction(rate)), '-i', '-', *second, '-map', '0:v', *kept,
                    '-c:v', 'libx264', '-pix_fmt', 'yuv420p', *QUALITY, '-vf', FILTER.format(pixel),
                    '-f', MUXERS[target.suffix.lower()], os.path.abspath(file.name)]
         count, encoder = 0, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # no Ctrl-C there
@@ -171,15 +173,25 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
             raise stopped
 
 
-def sound_options(codecs: list[str], target: Path) -> list[str]:
-    """ffmpeg's options for audio tracks: they are copied if the format of `target` holds their codec, else encoded."""
+def is_copied(codec: str, target: Path) -> bool:
+    """Whether sound of `codec` is copied, because the format of `target` holds it; it is encoded as AAC otherwise."""
     held = COPIED.get(target.suffix.lower())  # None: Matroska, which holds all
-    codes = ['copy' if held is None or codec in held else 'aac' for codec in codecs]
+    return held is None or codec in held
+
+
+def sound_options(codecs: list[str], target: Path) -> list[str]:
+    """ffmpeg's options for audio tracks of these `codecs` in `target`."""
+    codes = ['copy' if is_copied(codec, target) else 'aac' for codec in codecs]
     return [word for i, code in enumerate(codes) for word in (f'-c:a:{i}', code)]
 
 
-def tell_video_losses(source: Path, video: Video) -> None:
-    """Notes what the result will not have of the `video` in the file `source`."""
+def tell_video_losses(source: Path, video: Video, target: Path) -> None:
+    """Notes what the result `target` will not have of the `video` in the file `source`."""
+    for codec in video.sounds:
+        if not is_copied(codec, target):
+            note(f'{source}: its sound, {codec}, is encoded anew as AAC: {target.suffix} does not hold it (.mkv does)')
+    if re.search(f' Video: .*, {ALPHA}(?!.*attached pic)|alpha_mode +: 1', video.log):
+        note(f'{source}: its transparency is left out: H.264 holds none')
     if ' Subtitle: ' in video.log:
         note(f'{source}: subtitles are left out')
     if re.search(f' Video: .*(?:{HDR})', video.log):
@@ -192,8 +204,9 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
 
     Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Notes if frames are missing at the end.
     """
-    tell_video_losses(source, video)
-    kept = '-i', str(source.absolute()), '-map', '1:a?', '-map_metadata', '1', *sound_options(video.sounds, target)
+    tell_video_losses(source, video, target)
+    second = '-i', str(source.absolute())
+    kept = '-map', '1:a?', '-map_metadata', '1', *sound_options(video.sounds, target)
     matrix = ('-vf', 'scale=in_color_matrix=bt709') if video.untagged_hd else ()
     frames = read_video(source, ('-fps_mode', 'cfr', '-r', str(video.rate), *matrix))
     shape = next(frames)['size']
@@ -209,6 +222,6 @@ def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int
             note(f'{source}: its frames end after {float(end):.1f} of {video.seconds:.1f} seconds; it may be cut off')
 
     try:
-        write_video(target, enlarged(), size, video.rate, video.pixel, kept)
+        write_video(target, enlarged(), size, video.rate, video.pixel, second, kept)
     finally:
         frames.close()

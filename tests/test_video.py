@@ -64,8 +64,16 @@ def test_without_output_the_result_is_put_beside_the_video(cli):
 @pytest.mark.parametrize('target, codec', [('big.mov', 'aac'), ('big.mp4', 'opus'), ('big.mkv', 'opus')])
 def test_sound_that_a_format_does_not_hold_is_encoded_anew(cli, target, codec):
     make('small.webm', '-c:a', 'libopus')
-    assert cli('small.webm', '--scale', 2, '--output', target)[0] == 0
-    assert frames_of(target)[0]['audio_codec'].rstrip(',') == codec
+    code, out, _ = cli('small.webm', '--scale', 2, '--output', target)
+    assert code == 0 and frames_of(target)[0]['audio_codec'].rstrip(',') == codec
+    assert any('its sound, opus, is encoded anew as AAC' in line for line in out) == (codec == 'aac')
+
+
+@pytest.mark.parametrize('codec', ['pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'])
+def test_sound_that_is_not_compressed_is_copied_into_a_mov(cli, codec):
+    make('small.mov', '-c:a', codec)
+    assert cli('small.mov', '--scale', 1, '--output', 'big.mov')[0] == 0
+    assert frames_of('big.mov')[0]['audio_codec'].rstrip(',') == codec
 
 
 def test_names_with_a_colon_are_files_and_folders_take_videos(cli):
@@ -106,12 +114,13 @@ def test_colours_without_tags_are_decoded_as_players_do(cli, size, matrix, tagge
     np.testing.assert_allclose(frames_of('big.mp4')[1][0][40, 40], colours[0], atol=4)
 
 
-def test_all_audio_tracks_and_texts_are_kept(cli):
+def test_all_audio_tracks_follow_the_video_and_texts_are_kept(cli):
     make('small.mkv', '-map', '0', '-map', '1', '-map', '2', '-c:a:0', 'aac', '-c:a:1', 'vorbis', '-strict', '-2',
          '-metadata', 'title=a title', sound=(*SOUND, '-f', 'lavfi', '-i', 'anullsrc=d=0.5'))
     for target, codecs in ('big.mkv', ['aac', 'vorbis']), ('big.mp4', ['aac', 'aac']):
         assert cli('small.mkv', '--scale', 1, '--output', target)[0] == 0
-        assert re.findall(r'Audio: (\w+)', streams_of(target)) == codecs
+        assert re.findall(r'Stream #0:(\d).*(Video|Audio): (\w+)', streams_of(target)) == [
+            ('0', 'Video', 'h264'), ('1', 'Audio', codecs[0]), ('2', 'Audio', codecs[1])]
         assert re.search('title +: a title', streams_of(target))
 
 
@@ -124,6 +133,15 @@ def test_subtitles_and_hdr_are_said_to_be_lost(cli):
     assert code == 0 and all(any(told in line for line in out) for told in ('subtitles are left out', 'is HDR'))
     make('plain.mkv')
     assert not any('left out' in line or 'HDR' in line for line in cli('plain.mkv', '--scale', 1)[1])
+
+
+@pytest.mark.parametrize('name, pixels, codec', [
+    ('a.mov', 'argb', 'qtrle'), ('a.mov', 'yuva444p10le', 'prores_ks'), ('a.mkv', 'rgba', 'png'),
+    ('a.webm', 'yuva420p', 'libvpx-vp9'), ('b.mov', 'rgb24', 'qtrle'), ('b.mkv', 'yuv420p', 'ffv1')])
+def test_transparency_is_said_to_be_lost(cli, name, pixels, codec):
+    make(name, '-pix_fmt', pixels, '-c:v', codec, sound=(), count=2)
+    code, out, _ = cli(name, '--scale', 1, '--output', 'big.mp4')
+    assert code == 0 and any('its transparency is left out' in line for line in out) == name.startswith('a')
 
 
 @pytest.mark.filterwarnings('error', 'ignore::ResourceWarning')  # that Python does not show either
