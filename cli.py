@@ -19,7 +19,7 @@ from errors import UserError, one_line, printable
 
 DEFAULT = 'edsr-baseline-A-liif-pixel'  # the model of the demos
 WEB = f'{DEFAULT}-web'  # the same, trained for pictures from the web; if it has been added to pretrained/
-ENVIRONMENT = 'torch', 'imageio', 'numpy', 'PIL', 'tqdm', 'yaml'  # in requirements.txt
+ENVIRONMENT = 'torch', 'imageio_ffmpeg', 'numpy', 'PIL', 'tqdm', 'yaml'  # in requirements.txt
 
 
 def runtime_message(error: RuntimeError) -> str | None:

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     run_cli(parse_args)
 
-from PIL import Image, features
+from PIL import Image
 
 from datasets.cache import in_parallel
 from datasets.image_file import read_image
@@ -59,8 +59,6 @@ def choose_quality(paths: list[Path], limit: float) -> int:
 
 def main() -> None:
     args = parse_args()
-    if not features.check('avif'):
-        raise UserError('this Pillow cannot write AVIF: install 11.3 or newer')
     paths = {folder.resolve().name: list_images(folder) for folder in args.folders}
     if len(paths) < len(args.folders):
         raise UserError('two of the folders have the same name')

@@ -131,6 +131,13 @@ def test_without_the_environment_one_line_says_how_to_enter_it(args):
     assert 'source .venv/bin/activate' in result.stderr
 
 
+def test_a_package_that_is_missing_is_named_in_one_line():
+    program = "import sys; sys.modules['imageio_ffmpeg'] = None; import demo; demo.run_cli(demo.main)"
+    result = run('-c', program, 'a.png')
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith('error: imageio_ffmpeg is not installed: ')
+
+
 @pytest.mark.parametrize('statement, code, told', [
     ("print('x', flush=True)", 2, 'error: a disk, /dev/shm, or where the output goes: cannot be read or written'),
     ('np.empty(2**60, "u1")', 2, 'error: out of memory (Unable to allocate 1.00 EiB for an array with shape'),
