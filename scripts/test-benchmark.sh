@@ -2,7 +2,7 @@
 # PSNR on those of Set5, Set14, B100 and Urban100 that exist: bash scripts/test-benchmark.sh MODEL [GPU]
 # Further arguments go to test.py. Data is read from load/ in the working directory.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "$0")/.." && pwd)  # with CDPATH, cd may go elsewhere, and prints where
 [ $# -gt 0 ] || { echo "usage: bash scripts/test-benchmark.sh MODEL [GPU]" >&2; exit 2; }
 
 configs=()

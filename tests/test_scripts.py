@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -38,16 +39,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(script, *args, folder):
+def write_command(path, line):
+    """Writes a command that does what a `line` of shell says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\n{line}\n')
+    path.chmod(0o755)
+
+
+def run(script, *args, folder, scripts=SCRIPTS, **environment):
     """What `bash scripts/SCRIPT ARGS` gives, called in `folder`, and the call of `python` to which it comes, or None.
 
     `python` is stood in for by a script that notes how it was called.
     """
     with tempfile.TemporaryDirectory() as path:
-        (Path(path) / 'python').write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {path}/call\n')
-        (Path(path) / 'python').chmod(0o755)
-        done = subprocess.run(['bash', SCRIPTS / script, *args], cwd=folder, capture_output=True, text=True,
-                              env={**os.environ, 'PATH': f'{path}:{os.environ["PATH"]}'})
+        write_command(Path(path) / 'python', f'printf "%s\\n" "$@" > {path}/call')
+        done = subprocess.run(['bash', Path(scripts) / script, *args], cwd=folder, capture_output=True, text=True,
+                              env={**os.environ, 'PATH': f'{path}:{os.environ["PATH"]}', **environment})
         call = Path(path) / 'call'
         return done, call.read_text().splitlines() if call.exists() else None
 
@@ -111,6 +118,28 @@ def test_without_a_model_the_usage_is_shown(script, tmp_path):
     done, call = run(script, folder=tmp_path)
     assert (done.returncode, call) == (2, None)
     assert done.stderr == f'usage: bash scripts/{script} MODEL [GPU]\n'
+
+
+@pytest.mark.parametrize('script', ['test-div2k.sh', 'test-benchmark.sh'])
+def test_folders_that_cd_would_search_are_not_taken_for_the_repository(script, tmp_path):
+    for path in 'load/benchmark/Set5/HR', 'other/scripts':
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / 'scripts').symlink_to(SCRIPTS)
+    done, call = run(script, 'a.pth', folder=tmp_path, scripts='scripts', CDPATH=str(tmp_path / 'other'))
+    assert done.returncode == 0 and call[0] == f'{tmp_path}/test.py'
+
+
+@pytest.mark.parametrize('made', [True, False])
+def test_only_to_make_an_environment_the_systems_python_must_be_new_enough(made, tmp_path):
+    (tmp_path / 'scripts').mkdir()
+    shutil.copy(SCRIPTS / 'make_venv.sh', tmp_path / 'scripts')
+    write_command(tmp_path / 'system/python3', 'exit 1')
+    for name in ('pip', 'python') if made else ():
+        write_command(tmp_path / f'.venv/bin/{name}', f'echo {name} "$@"')
+    done = subprocess.run(['bash', 'scripts/make_venv.sh', 'some.txt'], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, 'PATH': f'{tmp_path}/system:{os.environ["PATH"]}'})
+    assert done.stdout == ('python -m pip install --quiet --requirement some.txt\n' if made else '')
+    assert done.returncode == (0 if made else 1)
 
 
 def reduced(**args):
