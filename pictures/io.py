@@ -20,7 +20,7 @@ class Format(NamedTuple):
 
     modes: tuple
     side: int = 2**31 - 1
-    bytes: int = 2**63
+    most_bytes: int = 2**63
     options: dict = {}
 
 
@@ -29,8 +29,8 @@ JPEG_EXIF = 65533  # bytes of EXIF data in a JPEG
 SRGB_ONLY = 'GIF', 'BMP'  # formats without an ICC profile
 FORMATS = {
     'PNG': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN)),
-    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16', 'RGB;16', 'RGBA;16'), bytes=2**32 - 2**16),
-    'BMP': Format(('L', 'RGB'), bytes=2**32 - 2**16),
+    'TIFF': Format(('L', 'LA', 'RGB', 'RGBA', 'I;16', 'RGB;16', 'RGBA;16'), most_bytes=2**32 - 2**16),
+    'BMP': Format(('L', 'RGB'), most_bytes=2**32 - 2**16),
     'GIF': Format(('L', 'RGB', 'RGBA'), 65535),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
@@ -78,19 +78,27 @@ def check_room(path: Path, pixels: int, mode: str, extra: int = 0) -> None:
     written = written_mode(format_name(path), mode)
     stored = pixels * pixel_bytes(written)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
-    check_need(path, pixels, stored, shutil.disk_usage(folder).free, 'are free on the disk')
+    check_need(path, stored, shutil.disk_usage(folder).free, 'are free on the disk')
     check_memory(path, pixels, (pixel_bytes(mode) if mode in ('L', *SIXTEEN) else 4) + extra)  # as Pillow stores it
 
 
 def check_memory(path: Path, pixels: int, held: int) -> None:
     """Raises a UserError if the memory does not hold so many `pixels` of `held` bytes."""
-    check_need(path, pixels, pixels * held, free_memory(), 'of memory are free')
+    check_need(path, pixels * held, free_memory(), 'of memory are free')
 
 
-def check_need(path: Path, pixels: int, need: int, limit: float, what: str) -> None:
+def check_need(path: Path, need: int, limit: float, what: str) -> None:
     if need > limit:
-        raise UserError(f'{path}: {pixels / 1e6:,.0f} million pixels take up to {need / 1e9:.1f} GB, but '
-                        f'{limit / 1e9:.1f} GB {what}; choose a smaller size')
+        raise UserError(f'{path}: takes up to {bytes_text(need)}, but {bytes_text(limit)} {what}; choose a smaller '
+                        'size')
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes as text: 1.5 GB, 20.0 MB or 4.1 kB."""
+    for unit, size in ('GB', 1e9), ('MB', 1e6):
+        if count >= size:
+            return f'{count / size:,.1f} {unit}'
+    return f'{count / 1e3:,.1f} kB'
 
 
 def check_fits(path: Path, size: tuple, mode: str) -> None:
@@ -99,8 +107,8 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
     fmt, written = FORMATS[name], written_mode(name, mode)
     if max(size) > fmt.side:
         raise UserError(f'{path}: {name} holds up to {fmt.side} pixels a side, not {size_text(size)}; choose .png')
-    if height * width * pixel_bytes(written) > fmt.bytes:
-        raise UserError(f'{path}: {name} holds up to {fmt.bytes / 1e9:.1f} GB, not {size_text(size)}; choose .png')
+    if height * width * pixel_bytes(written) > fmt.most_bytes:
+        raise UserError(f'{path}: {name} holds up to {bytes_text(fmt.most_bytes)}, not {size_text(size)}; choose .png')
     check_room(path, height * width, mode)
 
 

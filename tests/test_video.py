@@ -283,7 +283,7 @@ def test_a_video_too_large_for_the_memory_is_refused_before_a_frame_is_made(cli,
     make('small.mp4', sound=())
     monkeypatch.setattr('pictures.io.free_memory', lambda: 20e6)
     code, _, err = cli('small.mp4', '--scale', 10)
-    assert code == 2 and len(err) == 1 and '0.1 GB, but 0.0 GB of memory are free' in err[0]
+    assert code == 2 and len(err) == 1 and '75.0 MB, but 20.0 MB of memory are free' in err[0]
     assert os.listdir() == ['small.mp4']
 
 
