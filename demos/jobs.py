@@ -34,7 +34,8 @@ def beside(source: Path, ending: str) -> str:
         folder = Path(os.path.abspath(source))  # which, unlike `resolve`, follows no link
         if not folder.name:
             raise UserError(f'{source}: there is nothing beside it to write to; give an --output')
-        return f'{folder.with_name(file_name(folder.name, ending))}{os.sep}'
+        made = folder.with_name(file_name(folder.name, ending))
+        return f'{made if source.is_absolute() else os.path.relpath(made)}{os.sep}'
     if is_video(source):
         return str(source.with_name(file_name(source.stem, f'{ending}{video_suffix(source)}')))
     kept = source.is_file() and holds_frames(source) and count_frames(source) > 1
@@ -52,9 +53,11 @@ def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> li
     if source.is_dir() and (target.is_file() or target.suffix.lower() in written_suffixes() and not named_folder):
         raise UserError(f'--output {output} is a file, but {source} is a folder: give a folder (a new one ends in '
                         '/)')
-    into_folder = source.is_dir() or named_folder or not target.suffix
-    if target.exists() and not target.is_dir() and (into_folder or not target.is_file()):
+    into_folder = source.is_dir() or named_folder
+    if target.exists() and not target.is_dir() and (into_folder or not target.is_file() or not target.suffix):
         raise UserError(f'--output {output}: exists, and is neither a folder nor a file with a suffix')
+    if not into_folder and not target.suffix:
+        raise UserError(f'--output {output}: give a file with a suffix, such as {output}.png, or a folder, {output}/')
 
     def free(stem, ending):
         names = (file_name(stem, f'-{i}{ending}' if i > 1 else ending) for i in itertools.count(1))

@@ -95,7 +95,7 @@ def test_results_of_16_bits_are_made_in_float32(cli, monkeypatch):
 def test_folders_of_the_output_are_made(cli):
     picture().save('small.png')
     assert cli('--input', 'small.png', '--scale', 2, '--output', 'new/folder/big.png')[0] == 0
-    assert cli('--input', 'small.png', '--scale', 2, '--output', 'other/folder')[0] == 0
+    assert cli('--input', 'small.png', '--scale', 2, '--output', 'other/folder/')[0] == 0
     assert Path('new/folder/big.png').is_file() and Path('other/folder/small.png').is_file()
 
 
@@ -146,6 +146,7 @@ SCALE = '--scale', '2'
     ('empty', 'big', SCALE, ('empty', 'no images')),
     ('photos', 'text.png', SCALE, ('text.png', 'is a file')),
     ('photos', 'big.png', SCALE, ('big.png', 'photos is a folder', 'ends in /')),
+    ('small.png', 'big', SCALE, ('--output big', 'such as big.png', 'a folder, big/')),
     ('small.png', 'big.xyz', SCALE, ('big.xyz', 'known: .bmp')),
     ('small.png', 'big.psd', SCALE, ('big.psd', 'known: .bmp')),
     ('small.png', 'text.png/big.png', SCALE, ('text.png', 'cannot be written')),

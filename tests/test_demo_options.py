@@ -27,7 +27,8 @@ def test_a_picture_alone_is_made_four_times_as_large_beside_it(cli):
 def test_a_folder_alone_becomes_a_folder_beside_it(cli):
     os.mkdir('photos')
     picture().save('photos/a.jpg')
-    assert cli('photos/', '--scale', 2.5)[0] == 0
+    code, out, _ = cli('photos/', '--scale', 2.5)
+    assert code == 0 and out[-1].startswith('next: look at photos-x2.5;')
     assert os.listdir('photos-x2.5') == ['a.jpg'] and os.listdir('photos') == ['a.jpg']
 
 
@@ -35,7 +36,8 @@ def test_the_folder_one_is_in_becomes_one_beside_it(cli, monkeypatch):
     os.mkdir('photos')
     picture().save('photos/a.jpg')
     monkeypatch.chdir('photos')
-    assert cli('.', '--scale', 2)[0] == 0
+    code, out, _ = cli('.', '--scale', 2)
+    assert code == 0 and out[-1].startswith('next: look at ../photos-x2;')
     assert os.listdir('../photos-x2') == ['a.jpg']
 
 
