@@ -15,9 +15,9 @@ PANEL = 640  # longest side of a panel
 ZOOM = 3  # side of an output pixel in the zoomed crop
 
 
-def panel_size(size: tuple) -> tuple:
-    """(W, H) of a picture of `size`, scaled so that its longest side is PANEL."""
-    return tuple(max(1, round(n * PANEL / max(size))) for n in size)
+def panel_size(size: tuple, longest: int = PANEL) -> tuple:
+    """(W, H) of a picture of `size`, scaled so that its longest side is `longest`."""
+    return tuple(max(1, round(n * longest / max(size))) for n in size)
 
 
 def most_detailed(image: Image.Image, grid: tuple) -> tuple:

@@ -24,6 +24,13 @@ def flat(image: Image.Image | Deep, size: tuple | None = None, resample: int = I
     return image
 
 
+def centre_box(size: tuple, most: tuple) -> tuple:
+    """(left, top, right, bottom) of the centre of a picture of `size` (W, H), a part of at `most` (W, H)."""
+    part = [min(pair) for pair in zip(size, most, strict=True)]
+    corner = [(n - p) // 2 for n, p in zip(size, part, strict=True)]
+    return *corner, *(c + p for c, p in zip(corner, part, strict=True))
+
+
 def sheet(panels: list[tuple], columns: int) -> Image.Image:
     """A picture of `panels`, left to right: (caption below it, colour of the caption, picture), all of one size."""
     (width, height), bar, gap = panels[0][2].size, 28, 8

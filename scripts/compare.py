@@ -33,7 +33,7 @@ from PIL import Image
 
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
-from demos.compare import detailed_part
+from demos.compare import detailed_part, panel_size
 from pictures.sheets import zoomed_sheet
 from utils import number_text
 
@@ -92,7 +92,7 @@ def make_sheet(truth, scale, models):
     size = next(iter(models.values())).size
     truth = truth.crop((0, 0, *size))
     low = truth.resize([round(n / scale) for n in size], Image.BICUBIC)
-    view = tuple(round(n * PANEL / max(size)) for n in size)
+    view = panel_size(size, PANEL)
     pictures = [(f'reduced by x{scale:g}', low, Image.NEAREST),
                 *((caption, picture, Image.LANCZOS) for caption, picture in models.items()),
                 ('truth', truth, Image.LANCZOS)]

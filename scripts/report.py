@@ -25,6 +25,7 @@ from devices import device_name
 from errors import UserError
 from files import atomic_write, make_place
 from pictures.modes import to_picture
+from pictures.sheets import centre_box
 from utils import number_text
 
 SIDE = 512  # pixels: only the central part of larger images is shown
@@ -110,12 +111,7 @@ def group(rows, *keys):
 def picture(image):
     """The part of `image`, (3, H, W) in [0, 1], that the page shows, as a WebP file (bytes)."""
     image = to_picture(image, 'RGB' if len(image) == 3 else 'L')
-    return webp(centre(image, min(SIDE, image.width), min(SIDE, image.height)))
-
-
-def centre(image, width, height):
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    return webp(image.crop(centre_box(image.size, (SIDE, SIDE))))
 
 
 def webp(image):
@@ -134,7 +130,7 @@ def fit(pictures):
             image = Image.open(io.BytesIO(p[name]), formats=['WEBP'])
             p['size'] = tuple(max(1, round(n * factor)) for n in image.size)
             if factor < 1:
-                p[name] = webp(centre(image, *p['size']))
+                p[name] = webp(image.crop(centre_box(image.size, p['size'])))
         p['cropped'] = p['size'] != p['full_size']
 
 

@@ -174,6 +174,11 @@ def test_sheets_show_low_resolution_models_and_truth_whole_and_zoomed(tmp_path, 
     assert line.split() == ['test-2', '30.25', '0.9000', 'none', '0.9000']
 
 
+def test_a_sheet_of_a_very_wide_picture_has_panels_of_a_pixel():
+    truth = Image.new('RGB', (1000, 1))
+    assert compare.make_sheet(truth, 1, {'ours': truth}).size == (3 * 360 + 2 * 8, 2 * (1 + 28) + 8)
+
+
 @pytest.mark.parametrize('change, told', [
     ({'config': 'configs/test-3.yaml'}, 'ours.json has other configs or images than .*bicubic.json'),
     ({'images': []}, 'ours.json has other configs or images than .*bicubic.json'),
