@@ -141,7 +141,8 @@ def add_model_option(parser: argparse.ArgumentParser, what: str = 'a name in pre
 
 def add_gpu_option(parser: argparse.ArgumentParser) -> None:
     """Adds --gpu to an argparse `parser`."""
-    parser.add_argument('--gpu', default='0', help="index of the GPU (default: 0), or 'cpu', as it is without CUDA")
+    parser.add_argument('--gpu', default='0', help="index of the GPU (default: 0), or 'cpu', which is used anyway if "
+                                                   'there is no CUDA')
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from cli import DEFAULT
@@ -72,6 +73,8 @@ def enough_memory(path: Path) -> Iterator[None]:
     """Turns the exceptions of Python and PyTorch for a full memory into a UserError that names `path`."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise UserError(f'{path}: takes more memory than the GPU has; choose a smaller size, or --gpu cpu') from None
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'DefaultCPUAllocator' not in str(error):
             raise

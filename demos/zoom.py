@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from demos.compare import most_detailed
 from demos.jobs import Job, check_targets
-from demos.upscaling import find_done, open_model
+from demos.upscaling import enough_memory, find_done, open_model
 from devices import picture_precision
 from errors import UserError, size_text
 from files import make_place
@@ -64,11 +64,12 @@ def zoom(args: argparse.Namespace) -> None:
     make_place(target)
 
     frames = views(open_model(args), image, boxes(image.size, at, count), size, not args.float32)
-    if film is VIDEO:
-        write_video(target, frames, size, film.rate)
-    else:
-        durations = [1000 / film.rate] * (count - 1) + [1000 * HOLD]
-        save_animation(frames, Timing(durations, plays=0, alpha=False), target, quality=QUALITY)
+    with enough_memory(args.input):
+        if film is VIDEO:
+            write_video(target, frames, size, film.rate)
+        else:
+            durations = [1000 / film.rate] * (count - 1) + [1000 * HOLD]
+            save_animation(frames, Timing(durations, plays=0, alpha=False), target, quality=QUALITY)
     print(f'{target}: {size_text(size)}, {count} frames ({time_text(time.monotonic() - start)})')
     print(f'next: look at {target}')
 

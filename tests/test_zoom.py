@@ -1,10 +1,12 @@
 """demo.py --zoom: a film from the whole picture to x30, evenly, each frame what the model makes of its part."""
 
 import os
+from unittest import mock
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 from upscaling import assert_close, interpolated, picture
 
@@ -113,6 +115,14 @@ def test_ctrl_c_leaves_nothing(cli, photo, monkeypatch, target):
     monkeypatch.setattr(Encoded, 'region', interrupted)
     code, _, err = cli('photo.png', '--zoom', target, '--resolution', 40)
     assert code == 130 and err[-1] == 'interrupted' and os.listdir() == ['photo.png']
+
+
+def test_a_full_gpu_is_told_in_a_line_and_leaves_nothing(cli, photo, monkeypatch):
+    monkeypatch.setattr(Encoded, 'region', mock.Mock(side_effect=torch.OutOfMemoryError('CUDA out of memory. Tried')))
+    code, _, err = cli('photo.png', '--zoom', 'zoom.webp', '--resolution', 40)
+    assert code == 2 and err == [
+        'error: photo.png: takes more memory than the GPU has; choose a smaller size, or --gpu cpu']
+    assert os.listdir() == ['photo.png']
 
 
 @pytest.mark.parametrize('args, told', [
