@@ -15,6 +15,9 @@ import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
+
+import torch
 
 ROOT = Path(__file__).resolve().parent
 OURS = {path.stem if path.suffix == '.py' else path.name for path in ROOT.iterdir()
@@ -40,13 +43,13 @@ def alone() -> Iterator[None]:
 
 
 @cache
-def package() -> object:
+def package() -> ModuleType:
     """The package `models` of this repository, with all that it imports."""
     with alone():
         return importlib.import_module('models')
 
 
-def load(name: str) -> object:
+def load(name: str) -> torch.nn.Module:
     """The model `name` from pretrained/, or from the checkpoint at that path, in evaluation mode, on the CPU.
 
     `model.upscale(image, scale=3.7)`, or with `size=(H, W)`, is `models.upscale_pil` for a PIL image.
@@ -60,26 +63,26 @@ def load(name: str) -> object:
     return model
 
 
-def aliif_pixel() -> object:
+def aliif_pixel() -> torch.nn.Module:
     """A-LIIF in pixel space, with EDSR-baseline as encoder: the demo's default, the best and fastest model here."""
     return load('edsr-baseline-A-liif-pixel')
 
 
-def aliif_pixel_web() -> object:
+def aliif_pixel_web() -> torch.nn.Module:
     """The same, trained further for pictures from the web: compressed as JPEG, blurred, noisy."""
     return load('edsr-baseline-A-liif-pixel-web')
 
 
-def aliif() -> object:
+def aliif() -> torch.nn.Module:
     """A-LIIF as published, with EDSR-baseline as encoder."""
     return load('edsr-baseline-A-liif')
 
 
-def liif() -> object:
+def liif() -> torch.nn.Module:
     """LIIF, with EDSR-baseline as encoder."""
     return load('edsr-baseline-liif')
 
 
-def lte() -> object:
+def lte() -> torch.nn.Module:
     """LTE, with EDSR-baseline as encoder."""
     return load('edsr-baseline-lte')

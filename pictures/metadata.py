@@ -2,8 +2,8 @@
 
 They are passed on to the results in a picture's `info`: `exif` (bytes), `dpi` (across, down), `icc_profile` (bytes). In
 the EXIF data, sizes become those of the result; the orientation, which is applied, the thumbnail, and tags of the first
-directory that describe how the file was stored are left out. Everything else in a file (XMP, IPTC, comments and other
-texts, gamma, gain maps, frames after the first) is left out, too.
+directory that describe how the file was stored are left out. All other metadata (XMP, IPTC, comments and other texts,
+gamma, gain maps) are left out, too.
 """
 
 import contextlib

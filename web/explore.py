@@ -55,8 +55,8 @@ class Photo:
         self.size = image.size
         self.eight_bits = as_mode(image, 'RGBA' if 'A' in image.getbands() else 'RGB')  # for bicubic interpolation
 
-    def bytes(self) -> int:
-        """At most so many are in memory: the picture, its 8-bit copy, its colours without alpha, the model's input."""
+    def nbytes(self) -> int:
+        """Bytes in memory at most: the picture, its 8-bit copy, its colours without alpha, the model's input."""
         return math.prod(self.size) * (8 + 4 + 4) + self.encoded.latents.image.nbytes
 
 
@@ -65,7 +65,7 @@ class Explore:
 
     def __init__(self, model: Decoder):
         self.model = model
-        self.photos = LRU(PHOTO_BYTES, Photo.bytes)
+        self.photos = LRU(PHOTO_BYTES, Photo.nbytes)
         self.features = LRU(FEATURE_BYTES, lambda tile: tile.nbytes)
         # of each kind one view is made at a time, on all cores; those that wait hold none of the server's threads
         self.turns = {'model': asyncio.Lock(), 'bicubic': asyncio.Lock()}
@@ -91,7 +91,8 @@ class Explore:
                 if not await received(request, path):
                     return refusal(f'a file may have up to {FILE_BYTES >> 20} MB', 413)
                 async with self.opening:
-                    photo = await run_in_threadpool(self.photo, path, key)
+                    photo = await run_in_threadpool(
+                        lambda: Photo(self.model, read_photo(path), Share(self.features, key)))
         except ClientDisconnect:
             return refusal('the file has not arrived whole')
         except UserError as error:
@@ -99,13 +100,9 @@ class Explore:
         except OSError as error:  # the disk is full
             return refusal(f'the server has no place for the file ({error.strerror})', 507)
         if not self.photos.put(key, photo):
-            return refusal(f'the photo takes {photo.bytes() / 1e6:,.0f} MB of memory, and this page has '
+            return refusal(f'the photo takes {photo.nbytes() / 1e6:,.0f} MB of memory, and this page has '
                            f'{PHOTO_BYTES / 1e6:,.0f} MB: choose a smaller one, or one of 8 bits', 413)
         return JSONResponse({'id': key, 'width': photo.size[0], 'height': photo.size[1]}, headers=HEADERS)
-
-    def photo(self, path: Path, key: str) -> Photo:
-        """The photo in the file `path`, whose features are kept under `key`."""
-        return Photo(self.model, read_photo(path), Share(self.features, key))
 
     async def view(self, request: Request) -> Response:
         """A part of a photo as a PNG; 404 if the photo is not here (any more), 409 if the view is stale."""
