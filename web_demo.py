@@ -8,8 +8,10 @@ download the result as PNG. A CPU is enough. At /explore you can look around in 
 """
 
 import argparse
+import importlib.util
 
-from cli import add_gpu_option, add_import_option, add_model_option, run_cli
+from cli import add_gpu_option, add_import_option, add_model_option, check_environment, run_cli
+from errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +25,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if not 1 <= args.port <= 65535:
+        raise UserError(f'--port must be from 1 to 65535, not {args.port}')
+    check_environment()
+    if importlib.util.find_spec('gradio') is None:
+        raise UserError('Gradio is missing: pip install -r requirements-web.txt')
     from web.upscaling import serve  # PyTorch and Gradio take seconds to import: --help does not wait for them
     serve(args)
 

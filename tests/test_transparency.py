@@ -15,7 +15,6 @@ from pictures.io import read
 from pictures.modes import plain
 from pictures.sheets import flat
 from pictures.transparency import filled, rim
-from web import upscaling
 
 BACKGROUNDS = 0, 128, 255
 
@@ -228,6 +227,7 @@ def test_colours_that_are_hidden_do_not_bleed_into_what_is_shown():
 
 
 def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
+    upscaling = pytest.importorskip('web.upscaling', reason='Gradio is not installed (requirements-web.txt)')
     small = Image.new('LA', (30, 20), (255, 255))
     small.paste((0, 0), (0, 0, 15, 20))
     for side in upscaling.comparison(small, small.resize((120, 80)))[0]:

@@ -104,7 +104,7 @@ def test_a_photo_that_is_too_large_is_refused_by_a_message_and_the_page_works_on
     Image.new('L', (5000, 3000)).save(tmp_path / 'large.png')
     upload(browser, tmp_path / 'large.png')
     element(browser, 'button', 'Upscale').click()
-    assert 'the result has 60.0 million pixels, and this page makes up to 50 million' in message(browser)
+    assert 'the result has 10000x6000 pixels, and this page makes up to 50 million' in message(browser)
     element(browser, CLEAR).click()
     make(browser, web_photo)
 
@@ -121,7 +121,7 @@ def test_after_an_error_the_last_result_is_still_there(browser, web_photo):
     number = element(browser, 'label', 'Any scale').find_element('css selector', 'input')
     number.send_keys('000')  # 2000
     element(browser, 'button', 'Upscale').click()
-    assert 'million pixels, and this page makes up to 50 million' in message(browser)
+    assert '120000x88000 pixels, and this page makes up to 50 million' in message(browser)
     assert all(image.is_displayed() for image in slider(browser)) and len(slider(browser)) == 2
     assert element(browser, 'button', 'Download PNG').is_enabled()
 

@@ -186,7 +186,7 @@ def test_what_is_no_number_of_a_usual_size_is_refused_by_a_line(web, web_folder,
     before = log.stat().st_size
     event = web.post('call/answer', content=json.dumps({'data': data}).replace('"VALUE"', value),
                      headers={'Content-Type': 'application/json'}).raise_for_status().json()['event_id']
-    assert f'{name} must be a number up to 1e+09' in web.get(f'call/answer/{event}').text
+    assert f'{name} must be a number up to 1,000,000' in web.get(f'call/answer/{event}').text
     assert b'Traceback' not in log.read_bytes()[before:]
 
 
