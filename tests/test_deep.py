@@ -83,10 +83,9 @@ def test_16_bits_of_grey_with_alpha_become_colour_with_alpha_in_tiffs_which_prog
 
 @pytest.mark.parametrize('target, told', [('.png', True), ('.webp', True), ('.tif', False)])
 def test_frames_of_16_bits_become_8_in_animations_and_that_is_said(cli, tmp_path, target, told):
-    with tifffile.TiffWriter(tmp_path / 'small.tif') as file:
-        file.write(deep(3).astype(np.uint8), photometric='rgb')
-        file.write(deep(3), photometric='rgb')
-    code, out, _ = cli('small.tif', '--scale', 2, '--output', f'big{target}')
+    first, second = (Image.fromarray(deep(2)[..., i]) for i in range(2))
+    first.save(tmp_path / 'small.png', save_all=True, append_images=[second])
+    code, out, _ = cli('small.png', '--scale', 2, '--output', f'big{target}')
     assert code == 0 and any('16 bits' in line for line in out) == told
 
 

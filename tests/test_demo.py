@@ -189,7 +189,7 @@ def test_error_is_one_line_before_the_work(cli, monkeypatch, source, target, res
 
 
 def test_output_beyond_the_memory_is_refused_before_the_work(cli, monkeypatch):
-    monkeypatch.setattr(os, 'sysconf', {'SC_PHYS_PAGES': 1, 'SC_PAGE_SIZE': 4096}.get)
+    monkeypatch.setattr('pictures.io.free_memory', lambda: 4096)
     picture().save('small.png')
     code, _, err = cli('--input', 'small.png', '--scale', 4, '--output', 'big.png')
     assert code == 2 and err == [
