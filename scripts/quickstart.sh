@@ -3,7 +3,7 @@
 # six photos on the CPU (three to seven minutes on two cores), and compares both with bicubic on two unseen photos.
 # If it is interrupted while it trains, the same command goes on.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements.txt
 export OMP_WAIT_POLICY=passive  # on a busy machine, threads that spin while waiting are many times slower
 out=save/quickstart shipped=edsr-baseline-A-liif-pixel

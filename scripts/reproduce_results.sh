@@ -4,7 +4,7 @@
 # With further arguments, only these sets are measured: bash scripts/reproduce_results.sh cpu set5 set14
 # Results of unchanged weights are kept, unless --fresh is given: ... cpu set5 --fresh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 python scripts/results.py --gpu "${1:-0}" --sets "${@:2}"
 python scripts/figures.py --gpu "${1:-0}"
 echo 'next: git diff results docs/results.md'

@@ -76,7 +76,7 @@ def test_images_of_one_name_in_two_formats_stay_apart(roots, tmp_path):
 
 def test_where_ssim_has_no_room_psnr_is_measured_all_the_same(roots, tmp_path):
     write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
-    write_config(tmp_path / 'narrow.yaml', roots[0], eval_type='benchmark-15')
+    write_config(tmp_path / 'narrow.yaml', roots[0], scale=9, eval_type='div2k-9')
     for name in ('samples', 'narrow'):
         result = evaluate(tmp_path / f'{name}.yaml', models.Bicubic())
         assert 10 < result['psnr'] < 60 and np.isnan(result['ssim'])
@@ -89,8 +89,8 @@ def test_pictures_of_samples_are_an_error(roots, tmp_path):
 
 
 def test_an_image_that_cannot_be_scored_is_named(roots, tmp_path):
-    write_config(tmp_path / 'large.yaml', roots[0], eval_type='div2k-18')
-    with pytest.raises(UserError, match=r'large.yaml: 1.png: a 50x40 image has nothing left without its border of 24'):
+    write_config(tmp_path / 'large.yaml', roots[0], scale=18, eval_type='div2k-18')
+    with pytest.raises(UserError, match=r'large.yaml: 1.png: a 36x36 image has nothing left without its border of 24'):
         evaluate(tmp_path / 'large.yaml', models.Bicubic())
 
 
@@ -111,7 +111,7 @@ def test_a_mistake_in_the_last_config_is_told_before_the_first_is_measured(roots
 
 def test_what_was_measured_before_a_failure_is_in_the_json(roots, tmp_path, monkeypatch):
     write_config(tmp_path / 'good.yaml', roots[0])
-    write_config(tmp_path / 'bad.yaml', roots[1], eval_type='div2k-18')
+    write_config(tmp_path / 'bad.yaml', roots[1], scale=18, eval_type='div2k-18')
     error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'bad.yaml')
     assert 'bad.yaml: 1.png: ' in error and [result['config'] for result in results] == ['good.yaml']
 
