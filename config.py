@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import yaml
 
-from errors import UserError, located, one_line, shown, unknown
+from errors import UserError, located, one_line, quoted, unknown
 
 Node = typing.TypeVar('Node')
 LARGEST_FILE, LONGEST = 1 << 20, 3000  # limits for a config: bytes, and characters of one value
@@ -30,7 +30,7 @@ class YAMLLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != 'tag:yaml.org,2002:merge':
                 key = self.construct_object(key_node)
                 if key in seen:
-                    raise UserError(f'key {shown(key)} is given twice, the second time in line '
+                    raise UserError(f'key {quoted(key)} is given twice, the second time in line '
                                     f'{key_node.start_mark.line + 1}')
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -130,7 +130,7 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 number = float(value)
                 if math.isinf(number):
-                    raise UserError(f'{key} must be a finite number, not {shown(value)}')
+                    raise UserError(f'{key} must be a finite number, not {quoted(value)}')
                 if not math.isnan(number) and (option is float or number == int(number)):
                     return option(number)
         elif typing.get_origin(option) is list and isinstance(value, list):
@@ -140,7 +140,7 @@ def convert(value: typing.Any, annotation: typing.Any, key: str) -> typing.Any:
     names = ' or '.join(
         ' | '.join(map(repr, typing.get_args(o))) if typing.get_origin(o) is typing.Literal
         else 'null' if o is types.NoneType else getattr(o, '__name__', str(o)) for o in options)
-    raise UserError(f'{key} must be {names}, not {shown(value)}')
+    raise UserError(f'{key} must be {names}, not {quoted(value)}')
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
@@ -155,7 +155,7 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 def check_args(function: Callable, args: dict) -> dict:
     """The dict `args` fitted to the signature of `function`; UserError for unknown or missing keys and wrong types."""
     if not isinstance(args, dict):
-        raise UserError(f'arguments must be given as key: value, not {shown(args)}')
+        raise UserError(f'arguments must be given as key: value, not {quoted(args)}')
     known = parameters(function)
     for key in args:
         if key not in known:
@@ -171,7 +171,7 @@ def check_positive(**values: float | None) -> None:
     """Raises a UserError for the first of `values` that is below 1; None is allowed."""
     for key, value in values.items():
         if value is not None and value < 1:
-            raise UserError(f'{key} must be at least 1, not {shown(value)}')
+            raise UserError(f'{key} must be at least 1, not {quoted(value)}')
 
 
 class Registry:
@@ -194,7 +194,7 @@ class Registry:
         """The object that `spec` describes; `args` are added to the spec's own arguments and override them."""
         name, own = (spec.get('name'), spec.get('args')) if isinstance(spec, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(own, dict | None):
-            raise UserError(f'a {self.kind} must be given as name and args, not {shown(spec)}')
+            raise UserError(f'a {self.kind} must be given as name and args, not {quoted(spec)}')
         if name not in self.classes:
             raise UserError(f'{unknown(self.kind, name, self.classes)}; import one of your own with --import MODULE')
         with located(f'{self.kind} {name}'):

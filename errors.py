@@ -38,7 +38,7 @@ class Short(reprlib.Repr):
             return f'a number of {x.bit_length()} bits'
 
 
-def shown(value: typing.Any) -> str:
+def quoted(value: typing.Any) -> str:
     """Any `value`, as quoted in error messages."""
     text = Short().repr(value)
     return text if len(text) <= 300 else f'{text[:200]}...{text[-80:]}'
@@ -63,4 +63,4 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a `name` that is not among the `known` ones."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f', did you mean {near[0]!r}?' if near else ''
-    return UserError(f'unknown {what} {shown(name)}{hint} (known: {", ".join(sorted(known))})')
+    return UserError(f'unknown {what} {quoted(name)}{hint} (known: {", ".join(sorted(known))})')

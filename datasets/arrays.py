@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.deep_colour import deep_pixels, has_deep_colour
 from datasets.image_file import grey_16_bits, header, image_size, read_image, reading
-from errors import UserError, shown
+from errors import UserError, quoted
 from utils import white
 
 Channels = Literal['rgb', 'grey', 'all']
@@ -135,7 +135,7 @@ def checked(array: np.ndarray) -> np.ndarray:
 def check_pixels(image: object) -> np.ndarray:
     """`image`, which a dataset gives; UserError unless it is an array (H, W, C) of TYPES, float32 from 0 to 1."""
     if not isinstance(image, np.ndarray) or image.ndim != 3:
-        raise UserError(f'an image is {shown(getattr(image, "shape", image))}, and must be a NumPy array (H, W, C)')
+        raise UserError(f'an image is {quoted(getattr(image, "shape", image))}, and must be a NumPy array (H, W, C)')
     return Reader('all').in_range(checked(image))
 
 

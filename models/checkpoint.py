@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from config import check_extent
-from errors import UserError, located, shown
+from errors import UserError, located, quoted
 from files import atomic_write, free_memory
 from models.convert import BARE, bare_state, from_mmagic, unwrapped
 from models.normalisation import check_norm
@@ -83,13 +83,13 @@ def unpickle(content: bytes) -> object:
 def check_state(state: object) -> None:
     """Raises a UserError, naming the first bad tensor, unless `state` is a state dict of plain, finite tensors."""
     if not isinstance(state, dict):
-        raise UserError(f'the weights must be tensors by their names, not {shown(state)}')
+        raise UserError(f'the weights must be tensors by their names, not {quoted(state)}')
     size, free = 0, free_memory()
     for name, tensor in state.items():
         if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
-            raise UserError(f"a tensor's name is {shown(name)}; it must be a short text")
+            raise UserError(f"a tensor's name is {quoted(name)}; it must be a short text")
         if not isinstance(tensor, torch.Tensor):
-            raise UserError(f'{name} is {shown(tensor)}, not a tensor')
+            raise UserError(f'{name} is {quoted(tensor)}, not a tensor')
         real = tensor.is_floating_point()
         if (tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != 'cpu'
                 or real and tensor.itemsize < 2):
@@ -110,14 +110,14 @@ def check_spec(model: dict, data_norm: object) -> None:
         if isinstance(value, list | tuple):
             return value
         if not isinstance(value, str | int | float | None):
-            raise UserError(f"its model's spec or data_norm holds {shown(value)}, and may hold texts, numbers, lists "
+            raise UserError(f"its model's spec or data_norm holds {quoted(value)}, and may hold texts, numbers, lists "
                             'and dicts')
         return []
 
     check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
     if not isinstance(model['name'], str) or not isinstance(model.get('args'), dict | None):
-        raise UserError(f"its model's spec must be a name and args, not {shown(model['name'])} and "
-                        f"{shown(model.get('args'))}")
+        raise UserError(f"its model's spec must be a name and args, not {quoted(model['name'])} and "
+                        f"{quoted(model.get('args'))}")
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def read(path: str | Path) -> dict:
         check_spec(model, checkpoint.get('data_norm'))
         for key in 'epoch', 'iteration':
             if not isinstance(count := checkpoint.get(key, 0), int) or count < 0:
-                raise UserError(f'its {key} is {shown(count)}, and must be a whole number')
+                raise UserError(f'its {key} is {quoted(count)}, and must be a whole number')
         sd, ema = model['sd'], checkpoint.get('ema')
         for state in (sd,) if ema is None else (sd, ema):
             check_state(state)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from config import check_args
-from errors import UserError, located, shown, unknown
+from errors import UserError, located, quoted, unknown
 
 IDENTITY = {'sub': [0], 'div': [1]}  # the normalisation that changes nothing
 USUAL_NORM = {'inp': {'sub': [0.5], 'div': [0.5]}, 'gt': {'sub': [0.5], 'div': [0.5]}}  # of the authors' checkpoints
@@ -21,7 +21,7 @@ def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
             raise UserError('sub and div must hold a number or one for each channel, in div not 0')
 
     if not isinstance(data_norm, dict | None):
-        raise UserError(f'data_norm must hold inp and gt, not {shown(data_norm)}')
+        raise UserError(f'data_norm must hold inp and gt, not {quoted(data_norm)}')
     for key, values in (data_norm or {}).items():
         if key not in ('inp', 'gt'):
             raise unknown('key', f'data_norm.{key}', ('data_norm.inp', 'data_norm.gt'))

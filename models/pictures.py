@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from errors import UserError, shown, size_text
+from errors import UserError, quoted, size_text
 from models.decoder import Decoder
 from models.predict import Block, upscale_blocks, upscale_ensemble
 from pictures.deep import Deep
@@ -34,7 +34,7 @@ def target_size(shape: tuple, scale: float | None = None, size: tuple | int | No
         raise UserError('either a scale or a size is needed')
     if size is None:
         if not isinstance(scale, numbers.Real) or not 1 <= scale <= LARGEST:
-            raise UserError(f'scale must be a number, at least 1 and at most {LARGEST:g}, not {shown(scale)}')
+            raise UserError(f'scale must be a number, at least 1 and at most {LARGEST:g}, not {quoted(scale)}')
         return tuple(round(n * scale) for n in shape)
     with contextlib.suppress(TypeError):  # unless it is one number
         longer = operator.index(size)
@@ -50,7 +50,7 @@ def checked_size(size: tuple) -> tuple[int, int]:
     try:
         height, width = map(operator.index, size)
     except (TypeError, ValueError):
-        raise UserError(f'size must be (H, W), two whole numbers, not {shown(size)}') from None
+        raise UserError(f'size must be (H, W), two whole numbers, not {quoted(size)}') from None
     if height < 1 or width < 1:
         raise UserError(f'size must be at least 1x1, not {size_text(size)}')
     return height, width

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from errors import UserError, shown
+from errors import UserError, quoted
 from models.decoder import Decoder
 from models.pictures import checked_size, seen_colours, to_pictures
 from models.predict import Block, Latents, cut, joined, upscale_latents
@@ -136,7 +136,7 @@ def check_box(box: tuple, size: tuple, shape: tuple) -> tuple[tuple, tuple]:
     try:
         box = left, top, right, bottom = tuple(map(float, box))
     except (TypeError, ValueError):
-        raise UserError(f'box must be four numbers, (left, top, right, bottom), not {shown(box)}') from None
+        raise UserError(f'box must be four numbers, (left, top, right, bottom), not {quoted(box)}') from None
     height, width = shape
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UserError(f'box must be (left, top, right, bottom) inside the image, {width}x{height} (width x height), '

@@ -5,7 +5,7 @@ import math
 import torch
 
 from config import check_extent
-from errors import UserError, shown
+from errors import UserError, quoted
 from models.checkpoint import check_state
 from training.optim import make_optimizer
 
@@ -18,9 +18,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, parameters: 
     Its settings, such as weight decay, remain those of `spec`. UserError if the state is not one of this optimizer.
     """
     if not isinstance(saved, dict) or not isinstance(saved.get('name'), str) or not isinstance(saved.get('sd'), dict):
-        raise UserError(f'its optimizer must be a name and the state sd, not {shown(saved)}')
+        raise UserError(f'its optimizer must be a name and the state sd, not {quoted(saved)}')
     if saved['name'] != spec['name']:
-        raise UserError(f"its optimizer is {shown(saved['name'])}, not {spec['name']!r}: keep it, or start from the "
+        raise UserError(f"its optimizer is {quoted(saved['name'])}, not {spec['name']!r}: keep it, or start from the "
                         'weights alone (weights_from)')
     check_extent(saved['sd'], lambda node: [*node, *node.values()] if isinstance(node, dict) else
                  node if isinstance(node, list | tuple) else ())
@@ -64,7 +64,7 @@ def check_groups(groups: object, example: list[dict]) -> None:
                         f'list {count_text(found)}')
     for group in groups:
         if not is_number(group.get('lr')):
-            raise UserError(f"its optimizer's lr is {shown(group.get('lr'))}, not a finite number")
+            raise UserError(f"its optimizer's lr is {quoted(group.get('lr'))}, not a finite number")
 
 
 def check_values(state: object, example: dict, count: int) -> None:
@@ -73,18 +73,18 @@ def check_values(state: object, example: dict, count: int) -> None:
     What the example lacks may be there, too: an optimizer may need it only after several steps.
     """
     if not isinstance(state, dict):
-        raise UserError(f"its optimizer's state must be values by the numbers of parameters, not {shown(state)}")
+        raise UserError(f"its optimizer's state must be values by the numbers of parameters, not {quoted(state)}")
     for number, values in state.items():
         if type(number) is not int or not 0 <= number < count:
-            raise UserError(f"its optimizer's state is of a parameter {shown(number)}, and there are {count}")
+            raise UserError(f"its optimizer's state is of a parameter {quoted(number)}, and there are {count}")
         where = f"its optimizer's state of parameter {number}"
         if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-            raise UserError(f'{where} must be values by their names, not {shown(values)}')
+            raise UserError(f'{where} must be values by their names, not {quoted(values)}')
         known = example.get(number, {})
         if values and (missing := [name for name in known if name not in values]):  # without values it starts anew
             raise UserError(f'{where} lacks {missing[0]}')
         for name, value in values.items():
-            check_like(f'{where}: {shown(name)}', value, known.get(name, value))
+            check_like(f'{where}: {quoted(name)}', value, known.get(name, value))
         if is_count(known.get('step')) and values and values['step'] < 0:
             raise UserError(f'{where}: step is {values["step"]:g}, and must be 0 or more')
 
@@ -98,12 +98,12 @@ def check_like(where: str, value: object, example: object) -> None:
             raise UserError(f'{where} is {kinds[0]} instead of {kinds[1]}')
     elif type(example) in (int, float):
         if not is_number(value):
-            raise UserError(f'{where} is {shown(value)}, not a finite number')
+            raise UserError(f'{where} is {quoted(value)}, not a finite number')
     elif type(value) is not type(example):
-        raise UserError(f'{where} is {shown(value)}, not of the kind of {shown(example)}')
+        raise UserError(f'{where} is {quoted(value)}, not of the kind of {quoted(example)}')
     elif isinstance(value, dict):
         for key, part in value.items():
-            check_like(f'{where}: {shown(key)}', part, example.get(key, part))
+            check_like(f'{where}: {quoted(key)}', part, example.get(key, part))
     elif isinstance(value, list | tuple):
         for part in value:
             check_like(where, part, part)
@@ -119,7 +119,7 @@ def check_progress(state: dict, losses: int) -> None:
              'start_psnr': is_number(state.get('start_psnr', 0.))}
     for key, good in known.items():
         if not good:
-            raise UserError(f'its {key} is {shown(state.get(key))}, which no run has')
+            raise UserError(f'its {key} is {quoted(state.get(key))}, which no run has')
 
 
 def is_count(value: object) -> bool:

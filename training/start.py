@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from errors import UserError, located, shown
+from errors import UserError, located, quoted
 from models import checkpoint as checkpoints
 from models.convert import from_published
 from models.normalisation import USUAL_NORM, check_norm, same_normalisation
@@ -59,7 +59,7 @@ def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
     if same_run:
         check_progress(state, len(trainer.loss.names))
         if trainer.samples and state.get('samples', trainer.samples) != trainer.samples:
-            raise UserError(f"its run has {shown(state['samples'])} samples in an epoch, and train_dataset now has "
+            raise UserError(f"its run has {quoted(state['samples'])} samples in an epoch, and train_dataset now has "
                             f'{trainer.samples}: restore the images, or train into another folder (--name, --tag) with '
                             'weights_from')
         for key in PROGRESS:
@@ -93,7 +93,7 @@ def tell_differences(trainer: Trainer, source: str | Path, spec: dict) -> None:
     """Says in which arguments the model `spec` of the weights differs from the config's, although the weights fit."""
     theirs, ours = (from_published(each) for each in (spec, trainer.spec))
     if theirs['name'] != ours['name']:
-        note(f"{source}: its model is {shown(theirs['name'])}, not {ours['name']!r}; the weights fit all the same")
+        note(f"{source}: its model is {quoted(theirs['name'])}, not {ours['name']!r}; the weights fit all the same")
         return
     for key in differences(with_defaults(theirs), with_defaults(ours)):
         if key.split('.')[-1] not in IRRELEVANT:
