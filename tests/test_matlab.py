@@ -119,7 +119,7 @@ def test_jpeg_does_not_compress_supplied_files(project):
 def test_keys_of_test_configs_are_set_on_the_command_line(project, capsys):
     project('t-2.yaml')
     before = psnr(capsys.readouterr().out)
-    project('t-2.yaml', '--set', 'test_dataset.wrapper.args.scale_min=4')
+    project('t-2.yaml', '--set', 'test_dataset.wrapper.args.scale_min=4', '--set', 'eval_type=benchmark-4')
     assert psnr(capsys.readouterr().out) < before
     with pytest.raises(UserError, match="unknown key 'scale'"):
         project('t-2.yaml', '--set', 'test_dataset.wrapper.args.scale=4')
