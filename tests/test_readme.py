@@ -118,7 +118,8 @@ def test_training_commands(command, monkeypatch):
         command = ['python', parsed.training_script, *parsed.training_script_args]
     monkeypatch.setattr(sys, 'argv', command[1:])
     args = train_liif.parse_args()
-    epochs = {'finetune.yaml': 10, 'train-photos': 80, 'train-div2k': 1000}
+    epochs = {'finetune.yaml': 10, 'train-photos/train_edsr-baseline-A-liif.yaml': 4, 'train-photos': 80,
+              'train-div2k': 1000}
     assert read_config(ROOT / args.config, assignments=args.set).epoch_max == next(
         epochs[key] for key in epochs if key in args.config)
 
