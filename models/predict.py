@@ -32,8 +32,6 @@ def check_image(image: torch.Tensor) -> None:
         raise UserError(f'an image must be (C, h, w), at least one pixel, not {tuple(image.shape)}')
     if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
         raise UserError(f'an image must be uint8, uint16 or float, not {str(image.dtype).removeprefix("torch.")}')
-    if image.is_floating_point() and not 0 <= image.min() <= image.max() <= 1:  # both are nan if any value is
-        raise UserError(f'an image of floats must have values from 0 to 1, not from {image.min():g} to {image.max():g}')
 
 
 def parts(start: int, end: int, largest: int) -> list[tuple[int, int]]:

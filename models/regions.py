@@ -50,6 +50,9 @@ class Region:
         self.source = model_colours(self.image) if self.image else None
         colours = seen_colours(model, self.image, self.source) if self.image else image
         self.latents = latents(model, colours, model.data_norm)
+        if colours.is_floating_point() and not 0 <= colours.min() <= colours.max() <= 1:  # both nan if any value is
+            raise UserError(f'an image of floats must have values from 0 to 1, not from {colours.min():g} to '
+                            f'{colours.max():g}')
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
         """`region`, block by block as they are made: (top, left, colours), or of a picture (top, left, picture)."""

@@ -205,8 +205,9 @@ def test_a_size_that_is_not_two_whole_numbers_is_an_error(image, size):
 @pytest.mark.parametrize('wrong, told', [
     (np.zeros((8, 8, 3), np.uint8), 'must be a picture or a tensor .C, h, w., not ndarray'),
     (torch.zeros(3, 0, 8), 'at least one pixel, not .3, 0, 8.'), (torch.zeros(8, 8), 'C, h, w'),
-    (torch.zeros(3, 8, 8, dtype=torch.int32), 'must be uint8, uint16 or float, not int32')],
-    ids=['array', 'empty', 'plane', 'int32'])
+    (torch.zeros(3, 8, 8, dtype=torch.int32), 'must be uint8, uint16 or float, not int32'),
+    (torch.full((3, 8, 8), 200.), 'floats must have values from 0 to 1, not from 200 to 200'),
+    (torch.full((3, 8, 8), torch.nan), 'from nan to nan')], ids=['array', 'empty', 'plane', 'int32', 'range', 'nan'])
 def test_what_is_no_image_is_an_error(wrong, told):
     with pytest.raises(UserError, match=told):
         upscale_region(make(pixel()), wrong, (0, 0, 5, 5), (10, 10))

@@ -14,6 +14,8 @@ from files import writing
 class Log:
     """Prints lines and adds them to log.txt, and writes numbers to tensorboard/; does nothing on ranks other than 0.
 
+    `new_run`: whether what an earlier run, whose checkpoints are gone, has logged in `folder` is hidden in TensorBoard.
+
     It does not use tensorboardX's SummaryWriter, whose thread would end unnoticed if the disk is full.
     """
 
@@ -22,7 +24,7 @@ class Log:
         if active:
             (folder / 'tensorboard').mkdir(exist_ok=True)
             self.events = EventsWriter(str(folder / 'tensorboard/events'))
-            if new_run:  # TensorBoard does not show what an earlier one, which left no checkpoint, has written here
+            if new_run:
                 self.write(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def line(self, text: str) -> None:
