@@ -74,15 +74,15 @@ def aliif_pixel_web() -> torch.nn.Module:
 
 
 def aliif() -> torch.nn.Module:
-    """A-LIIF as published, with EDSR-baseline as encoder."""
+    """A-LIIF with a function for each query, as in the paper, and a bilinear residual; EDSR-baseline as encoder."""
     return load('edsr-baseline-A-liif')
 
 
 def liif() -> torch.nn.Module:
-    """LIIF, with EDSR-baseline as encoder."""
+    """LIIF with a bilinear residual, trained like `aliif`; EDSR-baseline as encoder."""
     return load('edsr-baseline-liif')
 
 
 def lte() -> torch.nn.Module:
-    """LTE, with EDSR-baseline as encoder."""
+    """LTE, trained like `aliif`; EDSR-baseline as encoder."""
     return load('edsr-baseline-lte')

@@ -19,7 +19,7 @@ from cli import add_gpu_option, add_import_option, run_cli
 from errors import UserError
 
 LONGER = 'edsr-baseline-A-liif-pixel'  # trained longer than the others, and marked as such
-MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', LONGER
+MODELS = 'bicubic', 'edsr-baseline-liif', 'edsr-baseline-A-liif', 'edsr-baseline-lte', LONGER
 
 
 def parse_args() -> argparse.Namespace:
@@ -172,9 +172,10 @@ def draw(rows):
     for part, title in zip(rest, sets, strict=True):
         for axes, key in zip(part.subplots(1, 3), ('error', 'overshoot', 'ringing'), strict=True):
             own = [row for row in rows if row['set'] == title]
+            width = 0.8 / len(own)
             for i, row in enumerate(own):
-                axes.bar(np.arange(len(BANDS) - 1) + 0.2 * (i - (len(own) - 1) / 2),
-                         np.array(row[key]) * (100 if key == 'ringing' else 1), 0.2, color=colours[row['model']])
+                axes.bar(np.arange(len(BANDS) - 1) + width * (i - (len(own) - 1) / 2),
+                         np.array(row[key]) * (100 if key == 'ringing' else 1), width, color=colours[row['model']])
             axes.set_xticks(range(len(BANDS) - 1), band_names())
             axes.set(title=f'{title}: {key}', xlabel='distance from the nearest edge (px)',
                      ylabel='% of pixels' if key == 'ringing' else 'levels')
