@@ -1,5 +1,6 @@
 """What a run logs: lines, numbers and pictures for each epoch."""
 
+import contextlib
 import io
 from unittest import mock
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from projects import Project, assert_same, write_photos
+from tqdm import tqdm
 
 import devices
+from training.log import Log
 from training.trainer import Trainer
 
 
@@ -30,6 +33,13 @@ def test_log_txt_holds_a_line_for_each_epoch(project):
     events = project.events()
     for i, line in enumerate(epochs, 1):
         assert line.startswith(f'epoch {i}/3, train: loss={events["loss"][i]:.4f}, val: psnr={events["psnr"][i]:.4f}, ')
+
+
+def test_a_line_of_the_log_does_not_run_on_from_the_progress_bar(tmp_path):
+    terminal = io.StringIO()
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), tqdm(total=2, leave=False):
+        Log(tmp_path, active=True).line('epoch 1/3, 2.0m left')
+    assert '\repoch 1/3, 2.0m left\n' in terminal.getvalue()
 
 
 def test_tensorboard_shows_numbers_for_each_epoch(tmp_path):

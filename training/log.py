@@ -7,6 +7,7 @@ import torch
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tqdm import tqdm
 
 from files import writing
 
@@ -28,9 +29,9 @@ class Log:
                 self.write(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
 
     def line(self, text: str) -> None:
-        """Prints a line and adds it to log.txt."""
+        """Prints a line, above progress bars, and adds it to log.txt."""
         if self.active:
-            print(text)
+            tqdm.write(text)
             path = self.folder / 'log.txt'
             with writing(path), open(path, 'a', encoding='utf-8', errors='backslashreplace') as file:
                 print(text, file=file)
