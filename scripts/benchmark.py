@@ -56,6 +56,7 @@ from tqdm import tqdm
 import models
 from config import check_positive, load_yaml
 from devices import device_name, has_bf16, pick_device
+from files import make_place
 from models import a_liif
 from models.mlp import linear
 from models.predict import upscale_whole
@@ -279,7 +280,7 @@ def main():
     if device.type == 'cpu' and sys.platform != 'linux':
         raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
     if args.json:  # before the work
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        make_place(args.json)
 
     report = {'machine': machine(device), 'tables': {}}
     print(f'{report["machine"]}; medians of {args.repeats}')

@@ -40,6 +40,7 @@ import torch
 import datasets
 from config import check_positive
 from devices import Parallel, device_name, set_precision
+from files import make_place
 from training.run import read_config
 from training.trainer import Trainer
 from utils import write_json
@@ -118,7 +119,7 @@ def main() -> None:
     sizes = args.batch_sizes or ([16, 64, 128, 256] if parallel.device.type == 'cuda' else [8])
     check_positive(**{'--batch-sizes': min(sizes)})
     if args.json:  # before the work
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        make_place(args.json)
     set_precision(config.tf32)
     print(f'{device_name(parallel.device)}, PyTorch {torch.__version__}')
     rates = {}

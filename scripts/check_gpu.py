@@ -57,6 +57,7 @@ if __name__ == '__main__':
 import torch
 
 from devices import device_name, pick_device
+from files import make_place
 from utils import write_json
 
 LINES = 60  # number of lines of a step's output that are kept
@@ -92,7 +93,7 @@ def main() -> None:
     device = pick_device('0')
     name = re.sub(r'[^A-Za-z0-9]+', '-', device_name(device)).strip('-')
     path = Path(args.output).resolve() / f'gpu-{name}.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_place(path)
     report = {'device': device_name(device), 'pytorch': torch.__version__, 'cuda': torch.version.cuda, 'steps': {}}
     end = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:

@@ -36,6 +36,7 @@ if __name__ == '__main__':
 
 import torch
 
+from files import make_place
 from models.checkpoint import final_spec, read, read_bare, write
 from models.registry import make_model
 from training.run import read_config
@@ -60,6 +61,7 @@ def main():
     if args.unfinished and args.target.suffix == '.safetensors':
         raise UserError(f'{args.target}: --unfinished writes two sets of weights, but safetensors holds one; choose '
                         '.pth')
+    make_place(args.target)
     checkpoint = with_spec(args.source, args.config) if args.config else read(args.source)
     if args.unfinished:
         model, average = checkpoint['model'], checkpoint.get('ema')
@@ -68,7 +70,6 @@ def main():
     else:
         model = final_spec(checkpoint)
         written = {'model': {**model, 'sd': stored_as(torch.float, model['sd'])}}
-    args.target.parent.mkdir(parents=True, exist_ok=True)
     kept = {k: checkpoint[k] for k in ('epoch', 'data_norm', 'scale_max') if k in checkpoint}
     write({**written, **kept}, args.target)
     if not args.unfinished:
