@@ -23,7 +23,7 @@ ENVIRONMENT = 'torch', 'imageio_ffmpeg', 'numpy', 'PIL', 'tqdm', 'yaml'  # in re
 
 
 def runtime_message(error: RuntimeError) -> str | None:
-    """What a user can do about an `error` raised by PyTorch; None if it is a mistake of ours."""
+    """What a user can do about an `error` raised by PyTorch; None if the mistake is in this code."""
     if type(error).__name__ == 'OutOfMemoryError':  # torch's
         return ('out of GPU memory: lower batch_size or sample_q in training, eval_bsize in validation on samples, or '
                 'TILE in models/predict.py for whole images; or use more GPUs, or --gpu cpu')

@@ -178,7 +178,7 @@ def check_border(spec: dict, eval_type: str | None) -> None:
     scales, border = wrapper_scales(spec), parse_eval_type(eval_type).get('scale')
     if border and len(scales) == 1 and scales != {border}:
         raise UserError(f'eval_type {eval_type} is for x{border:g}, but the images are reduced by x{scales.pop():g}: '
-                        'change both')
+                        'make both the same')
 
 
 @dataclasses.dataclass

@@ -140,7 +140,7 @@ def main() -> None:
         paths = supplied(paths)
     assignments = [*low_resolution(args.lr, args.jpeg), *args.set]
     configs = [EvalConfig.read(path, assignments) for path in paths]
-    for config in configs:  # what is wrong with the last is told before the first takes its hours
+    for config in configs:  # a mistake in the last one is reported before the first one takes hours
         check_options(args, config)
     if args.json:
         make_place(args.json)

@@ -238,7 +238,7 @@ def main() -> None:
     except Stopped:
         trainer.save('last')
         log.line(f'stopped after {trainer.epoch_text()}, iteration {trainer.iteration}: '
-                 'go on by the same command with --resume')
+                 'continue with the same command and --resume')
         parallel.close()
         sys.exit(128 + (trainer.signal or signal.SIGTERM))
     parallel.close()

@@ -185,7 +185,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
             h, w = self.dataset.size(first)
             raise UserError(f'{files[first]}: {w}x{h} pixels, but a crop takes {needed} '
                             f'({len(small)} of {len(files)} images are too small); ' + {
-                'error': 'small_images: skip leaves them out, small_images: fit draws their scale from those that fit',
+                'error': 'small_images: skip leaves them out, small_images: fit uses them only at scales that fit',
                 'skip': 'lower inp_size or scale_max',
                 'fit': 'lower inp_size or scale_min, or leave them out with small_images: skip' if lowered else
                        'lower inp_size or scale_max'}[self.small_images])

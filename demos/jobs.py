@@ -82,14 +82,14 @@ def find_jobs(source: Path, output: str, compare: bool, weights_map: bool) -> li
 
 
 def check_targets(jobs: list[Job]) -> None:
-    """Raises a UserError if a file to be written is one of the pictures to read, or exists and is no file."""
+    """Raises a UserError if a file to be written is one of the pictures to read, or exists and is not a file."""
     def identity(path):
         return path.stat().st_dev, path.stat().st_ino
 
     sources = {identity(job.source): job.source for job in jobs}
     for path in (path for job in jobs for path in job.written() if path.exists()):
         if not path.is_file():
-            raise UserError(f'{path}: exists, but is no file; remove it, or give another --output')
+            raise UserError(f'{path}: exists, but is not a file; remove it, or give another --output')
         if identity(path) in sources:
             raise UserError(f'{path}: is the picture {sources[identity(path)]} itself, which is not replaced; '
                             'give another --output')

@@ -39,7 +39,7 @@ def read_file(path: str | Path) -> bytes:
     try:
         size, free = path.stat().st_size, free_memory()
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise UserError('is no file')
+            raise UserError('is not a regular file')
         if 2 * size > free:
             raise UserError(f'needs {2 * size / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free')
         return path.read_bytes()
@@ -93,7 +93,7 @@ def check_state(state: object) -> None:
         real = tensor.is_floating_point()
         if (tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != 'cpu'
                 or real and tensor.itemsize < 2):
-            raise UserError(f'{name} is no plain tensor (sparse, quantized, nested, without values): save it as one')
+            raise UserError(f'{name} is not a plain tensor (sparse, quantized, nested, without values): save it as one')
         size += tensor.numel() * tensor.itemsize
         if size > free:
             raise UserError(f'{name}, of {tuple(tensor.shape)}, needs more memory than the {free / 2**30:.1f} GB free')

@@ -26,10 +26,10 @@ def find(name: str | Path) -> Path:
 def load_pretrained(name: str | Path) -> Decoder:
     """The model in evaluation mode, on the CPU: a `name` in pretrained/, or the path of a checkpoint.
 
-    UserError if it is no `Decoder`: a model of one's own in LIIF's style is only trained and measured.
+    UserError unless it is a `Decoder`: a user's own model in LIIF's style can only be trained and measured.
     """
     path = find(name)
     model = load(path)
     if not isinstance(model, Decoder):
-        raise UserError(f'{path}: its model is no models.decoder.Decoder, and only these make pictures')
+        raise UserError(f'{path}: its model is not a models.decoder.Decoder, and only these make pictures')
     return model

@@ -53,7 +53,7 @@ def with_n_colors(spec: dict, n_colors: int) -> dict:
     if n_colors == 3 or not isinstance(own, dict):  # `make` reports what is not a spec
         return spec
     encoder_class = registry.classes.get(encoder.get('name'))
-    if encoder_class and 'n_colors' not in parameters(encoder_class):  # one's own, for three channels
+    if encoder_class and 'n_colors' not in parameters(encoder_class):  # a user's own, for three channels
         return spec
     return {**spec, 'args': {**args, 'encoder_spec': {**encoder, 'args': {'n_colors': n_colors, **own}}}}
 
@@ -104,7 +104,8 @@ def load_state(model: nn.Module, state: dict) -> None:
     both = [(k, state[k], own[k]) for k in own if k in state]
     kinds = ([f'{k} is missing' for k in own if k not in state], [f'{k} is unexpected' for k in state if k not in own],
              [f'{k} is {tuple(a.shape)} instead of {tuple(b.shape)}' for k, a, b in both if a.shape != b.shape],
-             [f'{k} is {a.dtype}, no {b.dtype}' for k, a, b in both if a.is_floating_point() != b.is_floating_point()])
+             [f'{k} is {a.dtype} instead of {b.dtype}' for k, a, b in both
+              if a.is_floating_point() != b.is_floating_point()])
     told = [problem for problems in kinds for problem in problems[:2]]  # some of each kind
     if told:
         rest = sum(map(len, kinds)) - len(told)

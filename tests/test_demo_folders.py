@@ -209,7 +209,7 @@ def test_a_pipe_in_the_place_of_a_result_is_told_before_the_work(cli, options):
     os.mkfifo('big/b.png')
     code, _, err, files = upscale(cli, *options)
     assert (code, files) == (2, ['b.png']) and err == [
-        'error: big/b.png: exists, but is no file; remove it, or give another --output']
+        'error: big/b.png: exists, but is not a file; remove it, or give another --output']
 
 
 def test_a_place_that_cannot_be_written_to_is_told_before_the_work(cli, monkeypatch):

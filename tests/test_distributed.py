@@ -101,7 +101,7 @@ def test_a_scheduler_that_signals_all_processes_of_a_job_loses_no_iteration(tmp_
         os.kill(pid, signal.SIGTERM)
     assert job.wait(60) != 0
     assert 0 < project.checkpoint()['iteration'] < 125
-    assert 'go on by the same command with --resume' in project.log()[-1]
+    assert 'continue with the same command and --resume' in project.log()[-1]
     run(project, '--resume', processes=1)
     run(undisturbed, processes=1)
     assert_close(project.checkpoint(), undisturbed.checkpoint())

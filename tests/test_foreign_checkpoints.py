@@ -187,9 +187,9 @@ NAME, INSIDE = 'encoder.head.0.weight', 'model a-liif: model'
     (NAME, [torch.zeros(3, 40)] * 90, f'{NAME} is [tensor('), (3, torch.zeros(1), "a tensor's name is 3; it must be"),
     ('a\nb', torch.zeros(1), "a tensor's name is 'a\\nb'; it must be a short text"),
     ('x' * 10 ** 6, torch.zeros(1), "a tensor's name is 'xxx"),
-    (NAME, torch.zeros(4, 3, 3, 3).to_sparse(), f'{NAME} is no plain tensor'),
-    (NAME, torch.zeros(4, 3, 3, 3, device='meta'), f'{NAME} is no plain tensor'),
-    (NAME, torch.zeros(4, 3, 3, 3).long(), f'the weights do not fit the model: {NAME} is torch.int64, no torc'),
+    (NAME, torch.zeros(4, 3, 3, 3).to_sparse(), f'{NAME} is not a plain tensor'),
+    (NAME, torch.zeros(4, 3, 3, 3, device='meta'), f'{NAME} is not a plain tensor'),
+    (NAME, torch.zeros(4, 3, 3, 3).long(), f'the weights do not fit the model: {NAME} is torch.int64 instead of torc'),
     (NAME, torch.zeros(1).expand(10 ** 6, 10 ** 7), f'{NAME}, of (1000000, 10000000), needs more memory than'),
 ])
 def test_what_is_no_tensor_of_the_model_is_named(tmp_path, state, name, value, told):
@@ -269,7 +269,7 @@ def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path):
 def test_a_pipe_and_a_folder_are_no_checkpoints(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'folder.pth').mkdir()
-    assert refusal(tmp_path / 'pipe') == 'is no file'
+    assert refusal(tmp_path / 'pipe') == 'is not a regular file'
     assert refusal(tmp_path / 'folder.pth') == 'cannot be read (Is a directory)'
 
 

@@ -68,7 +68,7 @@ def test_the_key_resume_takes_model_and_epoch_of_an_authors_checkpoint_and_says_
             trainer.epoch, *(copy.deepcopy(net.state_dict()) for net in (trainer.model, trainer.ema))])):
         project.train()
     assert_same(started, [2, other['model']['sd'], other['model']['sd']])
-    assert 'this checkpoint has no optimizer state of ours' in capsys.readouterr().out
+    assert 'this checkpoint has no optimizer state to continue from' in capsys.readouterr().out
     assert project.checkpoint()['epoch'] == 3
 
 

@@ -90,7 +90,7 @@ def test_stopping_with_workers_changes_nothing(tmp_path, undisturbed):
 def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_go_on(project, capsys, number):
     assert stop(project, 5, number=number) == 128 + number
     assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
-    line = 'stopped after epoch 2/3, iteration 2: go on by the same command with --resume'
+    line = 'stopped after epoch 2/3, iteration 2: continue with the same command and --resume'
     assert project.log()[-1] == capsys.readouterr().out.splitlines()[-1] == line
     project.train('--resume')
     continued, epoch, *_ = project.log()[project.log().index(line) + 1:]

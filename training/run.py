@@ -36,9 +36,9 @@ class Config:
     """The keys of a training config."""
     train_dataset: dict  # {dataset: spec, wrapper: spec, batch_size: over all processes, num_workers}
     model: dict  # spec
-    optimizer: dict  # spec: adam, sgd, or one's own
+    optimizer: dict  # spec: adam, sgd, or one of your own
     epoch_max: int
-    # a spec with or without a weight, or a list of them: l1, charbonnier, mse, or one's own
+    # a spec with or without a weight, or a list of them: l1, charbonnier, mse, or one of your own
     loss: list | dict = dataclasses.field(default_factory=lambda: {'name': 'l1'})
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}

@@ -52,7 +52,7 @@ def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
     trainer.epoch = state.get('epoch', 0)
     check_normalisation(trainer, state.get('data_norm', USUAL_NORM), ('inp', 'gt'))
     if 'iteration' not in state:
-        say('this checkpoint has no optimizer state of ours: its weights are used, and its epoch if it has one')
+        say('this checkpoint has no optimizer state to continue from: its weights are used, and its epoch if any')
         return
     restore_optimizer(trainer.optimizer, trainer.config.optimizer, list(trainer.model.parameters()),
                       state.get('optimizer'))

@@ -51,7 +51,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
         self.model = make_model(self.spec).to(parallel.device)
-        self.n_colors = getattr(self.model, 'n_colors', n_colors or 3)  # a model of one's own may not say it
+        self.n_colors = getattr(self.model, 'n_colors', n_colors or 3)  # a user's own model may not have it
         checkpoints.set_scale_max(self.model, scale_max)  # validation sees what those will who load the checkpoint
         check_channels(self.model, n_colors or self.n_colors)
         check_norm(config.data_norm, self.n_colors)
@@ -105,7 +105,7 @@ class Trainer:
         with self.precision:
             if 'coord' in batch:
                 pred = self.net(inp, batch['coord'], batch['cell'])
-            elif not isinstance(self.model, Decoder):  # one's own, in LIIF's style, on every pixel of the targets
+            elif not isinstance(self.model, Decoder):  # a user's own, in LIIF's style, on every pixel of the targets
                 pred, gt = self.net(inp, *all_queries(gt.shape[-2:], len(gt), inp)), gt.flatten(2).transpose(1, 2)
             else:
                 # (size is positional: as a keyword, DataParallel would pass it to replicas that have no images)
