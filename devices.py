@@ -133,9 +133,9 @@ class Parallel:
             torch.cuda.set_device(self.device)
 
     def wrap(self, model: nn.Module, compiled: bool = False, amp: str | None = None) -> nn.Module:
-        """`model`, already on `self.device`, wrapped for the job's devices; `compiled`: with torch.compile.
+        """`model`, already on `self.device`, wrapped for the job's devices.
 
-        `amp`: the precision in which it is called.
+        `compiled`: with torch.compile. `amp`: the precision in which it is called.
 
         DistributedDataParallel gets a group of its own, because `close` cannot end a group that it holds. It searches
         for unused parameters, which takes time, only if `model` has classes of the user's: our models have none.

@@ -57,7 +57,7 @@ class Scored(NamedTuple):
 
 
 def numbered(i: int) -> str:
-    """What errors call the i-th image if they are not told its name."""
+    """The name of the i-th image in messages, where no better one is known."""
     return f'image {i + 1}'
 
 
@@ -67,8 +67,8 @@ def predictions(loader: Iterable[dict], model: nn.Module, data_norm: dict | None
     """Yields each image's prediction and truth in [0, 1], with the shapes of `Scored`.
 
     A `Decoder` makes whole images with `upscale`, in little memory; otherwise `eval_bsize` queries are decoded at a
-    time. Leaves the model in evaluation mode. UserError for a prediction that is not finite; `where` gives what it
-    calls the i-th image.
+    time. Leaves the model in evaluation mode. UserError for a prediction that is not finite; `where` gives the
+    name of the i-th image in it.
     """
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     inp_norm, gt_norm = normalisations(data_norm, device)
@@ -117,7 +117,7 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None,
 
 def eval_images(pairs: Iterable[tuple], eval_type: str | None = None, names: Iterable[str] = ('psnr',),
                 where: Callable[[int], str] = numbered) -> Iterator[Scored]:
-    """Yields the `Scored` by the metrics `names` of each image of which `predictions` gives the pair; `where` as there.
+    """Yields the `Scored`, by the metrics `names`, of each of the `pairs` from `predictions`; `where` as there.
 
     An image too small for the border of `eval_type` gets nan for all metrics, with a line on stderr; if all are,
     TooSmall is raised after the last.

@@ -19,8 +19,8 @@ def from_published(spec: dict) -> dict:
     """`spec` (name, args, perhaps sd) in our terms; one that is in these already is returned unchanged.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
-    tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use,
-    and SwinIR keeps tables that follow from its window. LMF's specs have a `cmsr_spec`, which is allowed to be null.
+    tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use, and
+    SwinIR keeps tables that follow from its window. LMF's specs have a `cmsr_spec`, which is allowed to be null.
     """
     spec = dict(spec)
     if (spec.get('args') or {}).get('cmsr_spec', '') is None:

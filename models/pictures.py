@@ -62,11 +62,10 @@ def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, 
 
     Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.read` gives
     and `pictures.io.save` writes: in Pillow's own images colour has 8 bits as soon as they are decoded), alpha is
-    resized by bicubic interpolation; other modes become RGB or RGBA.
-    The orientation in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
-    `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
-    and transposes. Leaves the model in evaluation mode. Raises UserError for sizes below the image's and unsupported
-    modes.
+    resized by bicubic interpolation; other modes become RGB or RGBA. The orientation in the EXIF data is applied; EXIF
+    data, resolution and ICC profile are in the result's `info`, as `pictures/metadata.py` adapts them. `verbose` shows
+    a progress bar on a terminal; `self_ensemble` averages 8 flips and transposes. Leaves the model in evaluation mode.
+    Raises UserError for sizes below the image's and unsupported modes.
     """
     if not isinstance(image, Image.Image | Deep):
         raise UserError(f'the image must be a picture, not {type(image).__name__}: models.upscale takes arrays')

@@ -75,8 +75,8 @@ class Target:
         self.shape, self.cell = shape, like.new_tensor(cells(whole, shape, bound))
         self.coords = [make_coord([m], [(-1 + 2 * start / n, -1 + 2 * end / n)])[:, 0].to(like.dtype)
                        for start, end, n, m in axes]
-        # how far off the features are that an output pixel needs: its corner's code (Meta-SR; one step for the codes of
-        # the local ensemble), that code's own neighbours when unfolded, and what else the decoder looks at
+        # how many codes away an output pixel needs features: to the code at its corner (Meta-SR), or to the next one
+        # (local ensemble); from there to that code's neighbours (unfolding), and as far as the decoder looks beyond
         self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, whole, strict=True))) / 2)
         self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
 
@@ -97,8 +97,7 @@ class Target:
 class Latents:
     """The features of an `image` (C, h, w), see `to_float`, by the encoder of `model`: parts, on request.
 
-    The model is put in evaluation mode.
-    `data_norm`: the normalisation of the model's inputs and colours.
+    `data_norm`: the normalisation of the model's inputs and colours. The model is put in evaluation mode.
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None):
@@ -166,12 +165,12 @@ def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: 
                    clip: bool = False) -> Iterator[Block]:
     """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
 
-    Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a
-    `Decoder`. A tile is encoded and decoded with a margin that covers the receptive field, so the result is that
-    of the whole image; for an encoder that pools over the whole image (RCAN) no margin suffices, and one with its own
-    upsampler gives no map of latent codes: for these the tile is the image. `clip`: beyond the
-    largest scale of the model's training, the network sees the cells of that scale even if its `clip_cell` is false;
-    this gains A-LIIF 0.02 to 0.04 dB at x6 and x8.
+    Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a `Decoder`.
+    A tile is encoded and decoded with a margin that covers the receptive field, so the result is that of the whole
+    image; for an encoder that pools over the whole image (RCAN) no margin suffices, and one with its own upsampler
+    gives no map of latent codes: for these the tile is the image. `clip`: beyond the largest scale of the model's
+    training, the network sees the cells of that scale even if its `clip_cell` is false; this gains A-LIIF 0.02 to 0.04
+    dB at x6 and x8.
     """
     yield from upscale_latents(Latents(model, image, data_norm), size, clip=clip)
 
