@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import datasets
@@ -173,8 +173,13 @@ def wrapper_scales(spec: dict) -> set[float]:
     return {float(n) for value in values for n in (value if isinstance(value, list) else [value]) if n is not None}
 
 
-def check_border(spec: dict, eval_type: str | None) -> None:
-    """Raises a UserError if `eval_type` ignores the border for another scale than the one of the data set `spec`."""
+def check_eval_type(eval_type: str | None, spec: dict, samples: Dataset) -> None:
+    """Raises a UserError if `eval_type` does not suit the data set `spec`, whose `samples` the wrapper makes.
+
+    It needs whole images, and ignores the border for one scale, which must be theirs.
+    """
+    if eval_type and getattr(samples, 'sample_q', None):
+        raise UserError(f'eval_type {eval_type} needs whole images: remove it, or sample_q')
     scales, border = wrapper_scales(spec), parse_eval_type(eval_type).get('scale')
     if border and len(scales) == 1 and scales != {border}:
         raise UserError(f'eval_type {eval_type} is for x{border:g}, but the images are reduced by x{scales.pop():g}: '
@@ -209,7 +214,7 @@ class EvalConfig:
         """The loader of its images."""
         with located(self.path):
             loader = datasets.make_loader(self.test_dataset, seed=0)
-            check_border(self.test_dataset, self.eval_type)
+            check_eval_type(self.eval_type, self.test_dataset, loader.dataset)
             return loader
 
     @property
@@ -220,6 +225,13 @@ class EvalConfig:
         """
         scales = wrapper_scales(self.test_dataset) or {parse_eval_type(self.eval_type).get('scale')}
         return scales.pop() if len(scales) == 1 else None
+
+
+def check_model(config: EvalConfig, model: nn.Module, n_colors: int) -> None:
+    """Raises a UserError if `model` and its data_norm, or else that of `config`, are not for images of `n_colors`."""
+    with located(f'{config.path}: test_dataset'):
+        check_channels(model, n_colors)
+    check_norm(norm_of(model, config.data_norm), n_colors)
 
 
 def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | Path | None = None,
@@ -237,23 +249,19 @@ def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | 
     config = config if isinstance(config, EvalConfig) else EvalConfig.read(config)
     loader, path = config.loader(), config.path
     dataset, images, name = loader.dataset, loaded_names(loader), name or Path(path).stem
-    if self_ensemble and dataset.sample_q:
-        raise UserError(f'{path}: self-ensemble needs whole images: remove sample_q')
-    with located(f'{path}: test_dataset'):
-        check_channels(model, dataset.n_colors)
-    data_norm = norm_of(model, config.data_norm)
-    check_norm(data_norm, dataset.n_colors)
+    for what, wanted in (('self-ensemble needs', self_ensemble), ('pictures need', save_dir or keep)):
+        if wanted and dataset.sample_q:
+            raise UserError(f'{path}: {what} whole images: remove sample_q')
+    check_model(config, model, dataset.n_colors)
 
     def where(i):
         return f'{path}: {images[i]}'
 
-    pairs = predictions(loader, model, data_norm, config.eval_bsize, verbose=True, where=where,
+    pairs = predictions(loader, model, norm_of(model, config.data_norm), config.eval_bsize, verbose=True, where=where,
                         upscale=upscale_ensemble if self_ensemble else upscale_whole)
     rows = []
     for image, scored in zip(images, eval_images(pairs, config.eval_type, metrics.classes, where), strict=True):
         rows.append({'image': image, **scored.values})
-        if (save_dir or keep) and scored.pred.dim() != 3:
-            raise UserError(f'{path}: {image}: pictures need whole images: remove sample_q')
         if save_dir is not None:
             save_image(scored.pred[dataset.shown], Path(save_dir) / name / f'{Path(image).stem}.png')
         if keep is not None:

@@ -61,7 +61,7 @@ from torch import nn
 import models
 from devices import has_bf16, mixed_precision, pick_device
 from errors import UserError
-from evaluation import EvalConfig, batched_predict, eval_psnr, evaluate, load_model  # noqa: F401  also for those who import them
+from evaluation import EvalConfig, batched_predict, check_model, eval_psnr, evaluate, load_model  # noqa: F401  two are for those who import them from here
 from files import make_place
 from metrics import metrics
 from models.decoder import Decoder
@@ -121,10 +121,12 @@ def low_resolution(lr: str, jpeg: int | None) -> list[str]:
     return [f'test_dataset.wrapper.{change}' for change in changes]
 
 
-def check_options(args: argparse.Namespace, config: EvalConfig) -> None:
-    """Raises a UserError if `config` cannot be measured, or ignores an option of test.py."""
+def check_options(args: argparse.Namespace, config: EvalConfig, model: nn.Module) -> None:
+    """Raises a UserError if `model` cannot be measured by `config`, or this ignores an option of test.py."""
     dataset = config.loader().dataset
-    whole = {'--self-ensemble': args.self_ensemble, '--tile': args.tile, '--max-cell-scale': 'max_cell_scale' in args}
+    check_model(config, model, dataset.n_colors)
+    whole = {'--self-ensemble': args.self_ensemble, '--tile': args.tile, '--max-cell-scale': 'max_cell_scale' in args,
+             '--save-dir': args.save_dir, '--report': args.report}
     if given := [option for option, value in whole.items() if value and dataset.sample_q]:
         raise UserError(f'{config.path}: {given[0]} is for whole images: remove sample_q')
 
@@ -141,7 +143,7 @@ def main() -> None:
     assignments = [*low_resolution(args.lr, args.jpeg), *args.set]
     configs = [EvalConfig.read(path, assignments) for path in paths]
     for config in configs:  # a mistake in the last one is reported before the first one takes hours
-        check_options(args, config)
+        check_options(args, config, model)
     if args.json:
         make_place(args.json)
     if args.report:

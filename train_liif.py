@@ -55,7 +55,7 @@ from torch.utils.data import DataLoader
 import datasets
 from devices import Parallel, peak_memory, set_precision
 from errors import UserError, located
-from evaluation import check_border, eval_images, predictions
+from evaluation import check_eval_type, eval_images, predictions
 from models.predict import check_channels
 from training.log import Log
 from training.preview import make_previews, strip
@@ -200,10 +200,7 @@ def check_start(trainer: Trainer, val_loader: DataLoader | None, path: str) -> N
     if val_loader is not None:
         with located(f'{path}: val_dataset'):
             check_channels(trainer.model, val_loader.dataset.n_colors)
-            check_border(config.val_dataset, config.eval_type)
-        if config.eval_type and getattr(val_loader.dataset, 'sample_q', None):
-            raise UserError(f'{path}: eval_type {config.eval_type} needs whole images: take it out, or sample_q of '
-                            'val_dataset')
+            check_eval_type(config.eval_type, config.val_dataset, val_loader.dataset)
     if config.minutes and not trainer.iteration and trainer.elapsed() >= 60 * config.minutes:
         raise UserError(f'{folder}: the {config.minutes:g} minutes are over')
     if not config.minutes and trainer.epoch >= config.epoch_max:

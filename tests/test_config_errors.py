@@ -109,7 +109,7 @@ MIXTURE = {'name': 'mlp-mixture', 'args': {'out_dim': 3, 'hidden_list': [8]}}
     ({'resume': 'a.pth', 'encoder_from': 'b.pth'}, 'tiny.yaml: resume, weights_from and encoder_from exclude'),
     ({'seed': -1}, 'tiny.yaml: seed must be 0 or more, and below 2^63, not -1'),
     ({'seed': 2 ** 70}, 'tiny.yaml: seed must be 0 or more, and below 2^63'),
-    ({'eval_type': 'div2k-2'}, 'tiny.yaml: eval_type div2k-2 needs whole images: take it out, or sample_q'),
+    ({'eval_type': 'div2k-2'}, 'tiny.yaml: val_dataset: eval_type div2k-2 needs whole images: remove it, or s'),
 ])
 def test_a_model_that_cannot_be_made_or_measured_is_refused_before_training(project, changes, message):
     project.change(changes)

@@ -84,7 +84,7 @@ def test_where_ssim_has_no_room_psnr_is_measured_all_the_same(roots, tmp_path):
 
 def test_pictures_of_samples_are_an_error(roots, tmp_path):
     write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
-    with pytest.raises(UserError, match='samples.yaml: 1.png: pictures need whole images: remove sample_q'):
+    with pytest.raises(UserError, match='samples.yaml: pictures need whole images: remove sample_q'):
         evaluate(tmp_path / 'samples.yaml', models.Bicubic(), save_dir=tmp_path / 'out')
 
 
@@ -107,6 +107,23 @@ def test_a_mistake_in_the_last_config_is_told_before_the_first_is_measured(roots
     write_config(tmp_path / 'good.yaml', roots[0])
     error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'nowhere.yaml')
     assert error == 'nowhere.yaml: cannot be read (No such file or directory)' and results is None
+
+
+def test_what_cannot_be_measured_by_the_last_config_is_an_error_before_the_first_is_measured(
+        roots, tmp_path, monkeypatch):
+    write_config(tmp_path / 'good.yaml', roots[0])
+    write_config(tmp_path / 'samples.yaml', roots[0], eval_type='div2k-2', sample_q=100)
+    error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'samples.yaml')
+    assert error == 'samples.yaml: eval_type div2k-2 needs whole images: remove it, or sample_q' and results is None
+    config = yaml.safe_load(write_config(tmp_path / 'grey.yaml', roots[0]).read_text())
+    config['test_dataset']['dataset']['args']['channels'] = 'grey'
+    (tmp_path / 'grey.yaml').write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(models.Bicubic, 'n_colors', 3, raising=False)
+    error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'grey.yaml')
+    assert error == 'grey.yaml: test_dataset: the model is for images of 3 channels, not 1' and results is None
+    write_config(tmp_path / 'samples.yaml', roots[0], sample_q=100)
+    error, results = run_main(monkeypatch, tmp_path, 'good.yaml', 'samples.yaml', '--save-dir', 'out')
+    assert error == 'samples.yaml: --save-dir is for whole images: remove sample_q' and results is None
 
 
 def test_what_was_measured_before_a_failure_is_in_the_json(roots, tmp_path, monkeypatch):
