@@ -144,13 +144,8 @@ def decode_cases(device, h, w, scale):
             yield Case(name, precision, first, partial(forms.decode, model, form, feat, image[None], size, first))
 
 
-def channels_last(model):
-    model.encoder.to(memory_format=torch.channels_last)
-    return model
-
-
 WITH_OPTIONS = 'A-liif'  # the version whose training steps are timed with these options of train_liif.py, too
-OPTIONS = {'channels-last': channels_last, 'compile': torch.compile}
+OPTIONS = {'channels-last': lambda model: model.to(memory_format=torch.channels_last), 'compile': torch.compile}
 
 
 def training_cases(device):
@@ -188,6 +183,14 @@ def seconds(call, device):
     call()
     wait(device)
     return time.perf_counter() - start
+
+
+def measured_device(gpu):
+    """The device that `--gpu` names; UserError if `peak_bytes` cannot measure it."""
+    device = pick_device(gpu)
+    if device.type == 'cpu' and sys.platform != 'linux':
+        raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
+    return device
 
 
 def peak_bytes(call, device):
@@ -276,9 +279,7 @@ def main():
         if name not in known:
             raise unknown('version', name, known)
     check_positive(**{'--repeats': args.repeats})
-    device = pick_device(args.gpu)
-    if device.type == 'cpu' and sys.platform != 'linux':
-        raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
+    device = measured_device(args.gpu)
     if args.json:  # before the work
         make_place(args.json)
 

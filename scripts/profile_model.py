@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import add_gpu_option, add_import_option, run_cli
-from errors import UserError, located, size_text
+from errors import located, size_text
 
 
 def picture_size(text):
@@ -44,12 +44,12 @@ if __name__ == '__main__':
 
 import torch
 
-from devices import Parallel, pick_device, set_precision
+from devices import Parallel, set_precision
 from models.pictures import target_size
 from models.predict import upscale_whole
 from models.pretrained import load_pretrained
 from models.registry import make_model, with_n_colors
-from scripts.benchmark import FixedFeatures, flops, machine, peak_bytes, seconds
+from scripts.benchmark import FixedFeatures, flops, machine, measured_device, peak_bytes, seconds
 from scripts.benchmark_training import loader_of, training_rate
 from scripts.output import markdown
 from training.run import read_config
@@ -104,9 +104,7 @@ def report(name, shape, scale, counts, costs):
 def main():
     args = parse_args()
     config = read_config(args.model) if args.model.endswith(('.yaml', '.yml')) else None
-    device = pick_device(args.gpu)
-    if device.type == 'cpu' and sys.platform != 'linux':
-        raise UserError('the peak memory of a call on a CPU can be measured on Linux only')
+    device = measured_device(args.gpu)
     if config:
         set_precision(config.tf32)
     loader = loader_of(config, 'the length of the training') if config else None

@@ -21,7 +21,7 @@ PUBLISHED = 'A-liif', 'liif'
 VERSIONS = *PUBLISHED, 'A-liif-pixel', 'metasr'  # those that the script measures here
 SMALL = {'MODELS': VERSIONS, 'FEATURES': 8, 'SIZES': ((4, 5, 2), (6, 5, 3)), 'PUBLISHED_QUERIES': 100, 'BATCH': 2,
          'CROP': 4, 'SAMPLE_Q': 7, 'PRODUCT': 64,
-         'OPTIONS': {'channels-last': benchmark.channels_last}}  # compiling is slow
+         'OPTIONS': {'channels-last': benchmark.OPTIONS['channels-last']}}  # compiling is slow
 
 pytestmark = pytest.mark.usefixtures('seeded')
 each_published = pytest.mark.parametrize('name', benchmark_forms.FORMS)
