@@ -5,7 +5,8 @@
 
 Other programs also use the module names of this repository (`datasets`, `models`, `utils`, `config`, `test`, ...). Its
 modules are therefore imported without replacing any that have these names already. A-LIIF's CUDA kernels, which are
-only imported when they are first used, are not found in that case; PyTorch's own operations are used instead. """
+only imported when they are first used, are not found in that case; PyTorch's own operations are used instead.
+"""
 
 dependencies = ['torch', 'numpy', 'yaml', 'tqdm', 'PIL', 'safetensors', 'tifffile']
 

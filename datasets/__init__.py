@@ -4,7 +4,7 @@ To add a dataset, put a class under `@register('its-name')` into a file in this 
 """
 
 from datasets import degraded, image_folder, wrappers  # noqa: F401  (registers them)
-from datasets.loader import GlobalBatches, make_loader
+from datasets.loader import make_loader
 from datasets.registry import make, register
 
-__all__ = ['GlobalBatches', 'make', 'make_loader', 'register']
+__all__ = ['make', 'make_loader', 'register']

@@ -47,4 +47,3 @@ class MetaSR(Decoder):
         hidden = torch.cat((hidden, hidden.new_ones(hidden.shape[0], 1)), dim=1)
         rows = features.rows('last').index_select(0, features.flat_index(*indices).flatten())
         return torch.bmm(hidden.unsqueeze(1), rows.view(rows.shape[0], -1, self.n_colors)).view(*coord.shape[:-1], -1)
-

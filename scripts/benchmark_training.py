@@ -36,6 +36,7 @@ if __name__ == '__main__':
     run_cli(parse_args)
 
 import torch
+from torch.utils.data import DataLoader
 
 import datasets
 from config import check_positive
@@ -89,7 +90,7 @@ def training_rate(config, parallel: Parallel, size: int, n_colors: int | None = 
     return count / (time.perf_counter() - start)
 
 
-def loader_of(config, what: str) -> datasets.loader.DataLoader | None:
+def loader_of(config, what: str) -> DataLoader | None:
     """The loader of `config`'s photos; None, and a line that `what` is not known, if they are not available."""
     args = (config.train_dataset.get('dataset') or {}).get('args') or {}
     for folders in (value for key, value in args.items() if key.startswith('root_path')):
@@ -100,7 +101,7 @@ def loader_of(config, what: str) -> datasets.loader.DataLoader | None:
     return datasets.make_loader(config.train_dataset, seed=0, shuffle=True)
 
 
-def loader_rate(loader) -> float:
+def loader_rate(loader: DataLoader) -> float:
     """Samples per second that `loader` delivers."""
     batches, count = iter(loader), 0
     next(batches)
