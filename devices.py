@@ -145,7 +145,7 @@ class Parallel:
             raise UserError(f'{"compile: true" if compiled else "amp"} works with one GPU, or with torchrun: '
                             f'DataParallel {why}')
         if compiled:
-            if hasattr(model, 'query_whole'):  # each batch of whole targets has another size: it would be compiled anew
+            if hasattr(model, 'query_whole'):  # it would be compiled again for each size of whole targets
                 model.query_whole = torch.compiler.disable(model.query_whole)
             model = torch.compile(model)
         if self.distributed:

@@ -171,7 +171,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
 
     def check_sizes(self):
         scales, files = self.scales, self.dataset.files
-        lowered = self.small_images == 'fit' and not self.dense  # each sample's scale, as far as it needs
+        lowered = self.small_images == 'fit' and not self.dense  # each sample's scale, as far as necessary
         least = self.target_size(scales.low if lowered else scales.high)
         small = {i for i in range(len(files)) if not contains(self.dataset.size(i), least)}
         needed = size_text(least)
@@ -272,7 +272,7 @@ class SRImplicitUniformVaried(ImplicitWrapper):
         size_max = size_min if size_max is None else size_max
         check_positive(size_min=size_min, size_max=size_max, gt_resize=gt_resize)
         self.size_min, self.size_max, self.gt_resize = size_min, size_max, gt_resize
-        self.scale_max = (gt_resize or max(size_min, size_max)) / min(dataset.size(0)[0])  # LR is all of one size
+        self.scale_max = (gt_resize or max(size_min, size_max)) / min(dataset.size(0)[0])  # all LR images have one size
 
     def cut(self, images, i, rng, batch_rng):
         lr, hr = images

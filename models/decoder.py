@@ -41,8 +41,8 @@ class Decoder(nn.Module):
     data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
 
     scale_max: float | None = 4  # the largest scale of its training, as far as it is known
-    # whether whole images at larger scales are decoded with the cells of `scale_max`: so in LTE's and LM-LIIF's code,
-    # not in LIIF's. The demos do it with all models for which scale_max is not None.
+    # whether whole images at larger scales are decoded with the cells of `scale_max`, as in LTE's and LM-LIIF's code,
+    # but not in LIIF's. The demos do it with all models for which scale_max is not None.
     clip_cell = False
 
     # how many codes beyond the 3x3 around a query's code `hoist` and `decode` look at on each side (math.inf: at all of
@@ -78,7 +78,8 @@ class Decoder(nn.Module):
                             'torch.autocast')
 
     def __getstate__(self):
-        return {key: value for key, value in vars(self).items() if key != 'latest'}  # it cannot be copied in training
+        # in training `latest` refers to a graph, which cannot be copied
+        return {key: value for key, value in vars(self).items() if key != 'latest'}
 
     # --- encoding and querying
 
@@ -185,7 +186,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     # whether `decode_pixels`, a faster way to decode a grid, gives what `decode` does. Not inherited: a subclass may
-    # compute something else, so it says so anew where this still holds
+    # compute something else, so it must set this again where it still holds
     pixelwise = False
     # about how many numbers per query `decode_pixels` holds between two layers
     width = 16

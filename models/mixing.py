@@ -19,7 +19,7 @@ def mixing_weights(model: Decoder, image: torch.Tensor, size: tuple, view: tuple
     """
     target = Target(view, image.shape[-2:], model)
     h, w = target.shape
-    cell = target.cell.new_tensor(cells(size, image.shape[-2:], model.scale_max))  # as `upscale_pil` has it
+    cell = target.cell.new_tensor(cells(size, image.shape[-2:], model.scale_max))  # as in `upscale_pil`
     latents = Latents(model, image[:model.n_colors], model.data_norm)  # of a grey picture one channel is enough
 
     def tile(rows, columns):

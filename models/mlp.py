@@ -79,7 +79,7 @@ class MLP(nn.Module):
 
     def after_first(self, h: torch.Tensor) -> torch.Tensor:
         """The output (N, out_dim), from that of the first layer, (N, out)."""
-        for layer in [*self.layers][1:]:  # a slice of the Sequential would be a module made anew
+        for layer in [*self.layers][1:]:  # a slice of the Sequential would make a new module
             h = layer(h)
         return h
 

@@ -108,7 +108,7 @@ class Latents:
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
-        # an encoder that pools over the whole image has no receptive field, one with an upsampler no map of codes
+        # an encoder that pools over the whole image has no receptive field, and one with an upsampler no map of codes
         self.whole = model.receptive_radius is None or model.reach == math.inf
         # largest side of the parts to ask for
         self.largest = max(self.shape) if self.whole else getattr(model.encoder, 'tile', TILE)

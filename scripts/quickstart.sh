@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to pictures: sets up .venv, enlarges a photo with the shipped model (seconds), trains a small A-LIIF on
 # six photos on the CPU (three to seven minutes on two cores), and compares both with bicubic on two unseen photos.
-# If it is interrupted while it trains, the same command goes on.
+# If it is interrupted while it trains, the same command continues.
 set -euo pipefail
 CDPATH= cd "$(dirname "$0")/.."
 bash scripts/make_venv.sh requirements.txt
@@ -19,7 +19,7 @@ echo '1. A photo, enlarged four times by the shipped model'
 .venv/bin/python demo.py load/sample/train/chelsea.png --scale 4 --output $out/cat-x4.png --model $shipped \
     --gpu cpu --compare --overwrite
 echo '2. A small A-LIIF is trained on six other photos'
-if [ -e $out/finished ]; then  # the last training: start anew
+if [ -e $out/finished ]; then  # the last training: start again
     rm -rf $out/epoch-*.pth $out/log.txt $out/tensorboard $out/finished
 fi
 .venv/bin/python train_liif.py --config configs/quickstart/train_sample.yaml --name quickstart --gpu cpu --resume
