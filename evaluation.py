@@ -229,9 +229,10 @@ class EvalConfig:
 
 def check_model(config: EvalConfig, model: nn.Module, n_colors: int) -> None:
     """Raises a UserError if `model` and its data_norm, or else that of `config`, are not for images of `n_colors`."""
-    with located(f'{config.path}: test_dataset'):
-        check_channels(model, n_colors)
-    check_norm(norm_of(model, config.data_norm), n_colors)
+    with located(config.path):
+        with located('test_dataset'):
+            check_channels(model, n_colors)
+        check_norm(norm_of(model, config.data_norm), n_colors)
 
 
 def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | Path | None = None,

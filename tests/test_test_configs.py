@@ -51,6 +51,14 @@ def test_a_model_that_knows_its_data_norm_keeps_it_and_another_has_the_configs(r
     assert psnr[0] != psnr[1]
 
 
+def test_a_data_norm_for_other_channels_is_an_error_with_the_config(roots, tmp_path):
+    config = {**yaml.safe_load(write_config(tmp_path / 'two.yaml', roots[0]).read_text()),
+              'data_norm': {'inp': {'sub': [0.5, 0.5], 'div': [1]}}}
+    (tmp_path / 'two.yaml').write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match='two.yaml: data_norm.inp: sub and div must hold a number or one for each chan'):
+        evaluate(tmp_path / 'two.yaml', specs.build(specs.liif()).float())
+
+
 @pytest.mark.parametrize('change', [Path.unlink, lambda path: write_config(path, path.parent / 'b', scale=4)])
 def test_a_config_deleted_or_changed_while_it_is_measured_does_not_change_the_result(roots, tmp_path, change):
     path = write_config(tmp_path / 'a.yaml', roots[0])
