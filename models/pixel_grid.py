@@ -28,8 +28,8 @@ class Runs:
     x: coordinates (N,), on the CPU, ascending, on an axis of `size` codes. `first`: the lowest of the P pixels needed.
     `positions` (P, length): the indices of the coordinates in each pixel's run. `rel` (P, length): the same coordinates
     relative to the pixel. `index` (n, N): the n codes of each coordinate, counted from `first`. `slot` (n, N): where
-    it is in the run of each of these codes. `rel_coord` (n, N): it relative to each of them. As all runs have the same
-    length, some hold coordinates that do not depend on their pixel.
+    it is in the run of each of these codes. `rel_coord` (n, N): the coordinate relative to each of these codes. As all
+    runs have the same length, some hold coordinates that do not depend on their pixel.
     """
 
     def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
