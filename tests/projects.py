@@ -26,8 +26,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train_liif
 from cli import run_cli
+from training import preview
 from training.trainer import Trainer
 
+FEW = {'IMAGES': 1, 'SCALES': (2,)}  # previews, which would take a third of a small training
 COMMAND = '--config', 'tiny.yaml', '--gpu', 'cpu'  # a later --config or --gpu wins
 
 # Of five photos in batches of 2 an epoch has 3 iterations, the last one with a short batch.
@@ -91,8 +93,8 @@ def command_line(folder, *args):
 
 
 def run_training(folder, *args):
-    """Runs train_liif.py's main in this process, in `folder`."""
-    with command_line(folder, *args):
+    """Runs train_liif.py's main in this process, in `folder`, with FEW previews."""
+    with command_line(folder, *args), mock.patch.multiple(preview, **FEW):
         train_liif.main()
 
 

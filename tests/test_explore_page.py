@@ -5,6 +5,8 @@ import re
 import pytest
 from web_server import element, requested, visit, wait
 
+pytestmark = pytest.mark.slow  # all of them together, as all that drive a browser
+
 
 @pytest.fixture
 def browser(chromium, url, web_photo):

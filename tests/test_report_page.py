@@ -6,6 +6,8 @@ import re
 import pytest
 from web_server import visit
 
+pytestmark = pytest.mark.slow  # all of them together, as all that drive a browser
+
 
 @pytest.fixture
 def browser(chromium, report_folder):

@@ -12,8 +12,15 @@ from projects import Project, assert_same, write_photos
 from tqdm import tqdm
 
 import devices
+from training import preview
 from training.log import Log
 from training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def all_previews(monkeypatch):
+    """As many previews as users get."""
+    monkeypatch.setattr('projects.FEW', {'IMAGES': preview.IMAGES, 'SCALES': preview.SCALES})
 
 
 def test_validation_images_of_a_few_pixels_have_no_previews_at_scales_that_leave_nothing(tmp_path):

@@ -9,6 +9,8 @@ from web_server import element, requested, visit, wait
 
 from models import upscale_pil
 
+pytestmark = pytest.mark.slow  # all of them together, as all that drive a browser
+
 CLEAR = 'button[aria-label="Remove Image"], button[aria-label="Clear"]'  # it has both names, by Gradio's version
 
 
