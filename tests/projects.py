@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import itertools
+import math
 import multiprocessing
 import os
 import re
@@ -13,6 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 from unittest import mock
 
@@ -231,14 +233,71 @@ def assert_same(a, b, where='checkpoint'):
 # --- processes -------------------------------------------------------------------------------------
 
 
+SERVER = []  # the connection to the process that forks others
+
+
+def start_server():
+    """Makes a copy of this process, as it is when it has imported PyTorch but run no test, which forks others."""
+    ours, theirs = multiprocessing.Pipe()
+    if os.fork() == 0:
+        try:
+            ours.close()
+            serve(theirs)
+        finally:
+            os._exit(0)
+    SERVER[:] = [ours]
+
+
+def serve(requests):
+    """Forks a process for each tuple of arguments of `run_script`, and tells exit codes, as long as there are tests."""
+    import test  # noqa: F401  (which the processes need not import any more)
+    processes = {}
+    with contextlib.suppress(EOFError):
+        while request := requests.recv():
+            if isinstance(request, tuple):
+                process = multiprocessing.get_context('fork').Process(target=run_script, args=request)
+                process.start()
+                processes[process.pid] = process
+                requests.send(process.pid)
+            else:
+                requests.send(processes[request].exitcode)
+
+
+def ask(request):
+    """The server's answer to `request`."""
+    server, = SERVER
+    server.send(request)
+    return server.recv()
+
+
+class Forked:
+    """A process that the server has forked."""
+
+    def __init__(self, *args):
+        self.pid, self.exitcode = ask(args), None
+
+    def is_alive(self):
+        if self.exitcode is None:
+            self.exitcode = ask(self.pid)
+        return self.exitcode is None
+
+    def join(self, seconds=math.inf):
+        """Waits for its end, `seconds` at most."""
+        end = time.monotonic() + seconds
+        while self.is_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def send_signal(self, number):
+        if self.is_alive():
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
 def fork(folder, script, *args, streams=('stdout', 'stderr'), environment=None, largest_file=None):
     """Starts `python SCRIPT ARGS` in `folder`, its stdout and stderr appended to files there; see `forked`."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['projects', 'test'])
-    process = context.Process(target=run_script, args=(folder, script, args, streams, environment or {}, largest_file))
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # for the server, which starts here
-        process.start()
-    return process
+    return Forked(folder, script, args, streams, environment or {}, largest_file, sys.path)
 
 
 def ended(process):
@@ -252,7 +311,7 @@ def ended(process):
 def forked(folder, script, *args, largest_file=None):
     """What `python SCRIPT ARGS` in `folder` gives: returncode, stdout, stderr; files may have `largest_file` bytes.
 
-    A real process, but forked from a server that has imported PyTorch, which spares each of them seconds.
+    A real process, but forked from one that has imported PyTorch (`start_server`), which spares each of them seconds.
     """
     for name in ('stdout', 'stderr'):
         (folder / name).write_text('')
@@ -261,11 +320,14 @@ def forked(folder, script, *args, largest_file=None):
                            stderr=(folder / 'stderr').read_text())
 
 
-def run_script(folder, script, args, streams, environment, largest_file):
+def run_script(folder, script, args, streams, environment, largest_file, path):
     os.chdir(folder)
+    sys.path[:] = path
     os.environ.update(environment)
     for name, descriptor in zip(streams, (1, 2), strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # those of pytest do not go there
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which some shells ignore
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     sys.argv = [script, *args]

@@ -5,16 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from paths import ROOT
 from PIL import Image
+from projects import ended, fork
 from upscaling import picture
-
-
-def start(command, number, **options):
-    """A process that does not ignore the signal `number`, as some are by a shell's &."""
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL), **options)
 
 
 def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, weights):
@@ -22,14 +18,12 @@ def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, wei
     names = [f'{i}.png' for i in range(6)]
     for name in names:
         picture(width=60, height=60).save(f'small/{name}')
-    command = [sys.executable, ROOT / 'demo.py', '--gpu', 'cpu', '--model', weights / 'random.pth', '--input',
-               'small', '--output', 'big', '--scale', '4']
-    run = start(command, signal.SIGINT)
-    while run.poll() is None and not os.path.exists('big/0.png'):
+    run = fork(Path.cwd(), 'demo.py', '--gpu', 'cpu', '--model', str(weights / 'random.pth'), '--input', 'small',
+               '--output', 'big', '--scale', '4')
+    while run.is_alive() and not os.path.exists('big/0.png'):
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate()
-    assert (run.returncode, err) == (128 + signal.SIGINT, 'interrupted\n')
+    assert (ended(run), Path('stderr').read_text()) == (128 + signal.SIGINT, 'interrupted\n')
     done = os.listdir('big')
     assert 0 < len(done) < len(names)
     for name in done:
@@ -55,8 +49,9 @@ run_cli(main)
 
 
 def test_a_terminal_that_is_closed_ends_a_command_without_a_word_or_a_part_of_a_file(tmp_path):
-    run = start([sys.executable, '-c', WRITER], signal.SIGHUP, cwd=tmp_path,
-                env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    run = subprocess.Popen([sys.executable, '-c', WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                           preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup ignores it
     assert run.stdout.readline() == 'writing\n' and len(os.listdir(tmp_path)) == 1
     run.send_signal(signal.SIGHUP)
     _, err = run.communicate()

@@ -1,6 +1,5 @@
 """Little shared memory, as in Docker: whole photos pass through it, and what does not is told in one line."""
 
-import subprocess
 import sys
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 from paths import ROOT
 from photos import photo
 from PIL import Image
+from projects import forked
 
 
 @pytest.fixture(scope='module')
@@ -23,12 +23,20 @@ def folder(tmp_path_factory):
     return folder
 
 
+MOUNTED = '''
+import ctypes, runpy, subprocess, sys
+
+assert ctypes.CDLL(None).unshare(0x20000) == 0, 'unshare'  # CLONE_NEWNS: what this process mounts it alone sees
+subprocess.run(['mount', '--make-rprivate', '/'], check=True)
+subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={sys.argv.pop(1)}', 'tmpfs', '/dev/shm'], check=True)
+runpy.run_path('TEST', run_name='__main__')
+'''
+
+
 def evaluate(folder, shared):
     """What test.py gives for the photo where /dev/shm has a size of `shared`."""
-    command = (f'mount -t tmpfs -o size={shared} tmpfs /dev/shm && exec {sys.executable} {ROOT}/test.py '
-               '--config t.yaml --model bicubic --gpu cpu')
-    done = subprocess.run(['unshare', '-m', 'bash', '-c', command], cwd=folder, capture_output=True, text=True,
-                          timeout=120)
+    (folder / 'mounted.py').write_text(MOUNTED.replace('TEST', str(ROOT / 'test.py')))
+    done = forked(folder, folder / 'mounted.py', shared, '--config', 't.yaml', '--model', 'bicubic', '--gpu', 'cpu')
     if 'unshare' in done.stderr or 'mount' in done.stderr:
         pytest.skip('needs the right to mount')
     return done

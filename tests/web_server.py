@@ -1,22 +1,19 @@
 """web_demo.py, which serves its pages for all tests of them, and what operates these in a browser."""
 
 import json
-import os
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import specs
-from paths import ROOT
 from photos import write_images
+from projects import ended, fork
 
 import models
 
-SCRIPT = ROOT / 'web_demo.py'
 SIZE = 60, 44  # width and height of the photo
 # A company's proxies, none of which reaches this machine's own ports; for the last one httpx would need a package.
 PROXIES = {'http_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:9', 'ALL_PROXY': 'socks5://127.0.0.1:9',
@@ -53,18 +50,18 @@ def url(web_folder):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, 'GRADIO_TEMP_DIR': str(web_folder / 'cache'), 'PYTHONUNBUFFERED': '1', **PROXIES}
-    command = [sys.executable, SCRIPT, '--model', 'model.pth', '--gpu', 'cpu', '--port', str(port)]
     path = web_folder / 'web_demo.log'
-    with path.open('w') as log:
-        process = subprocess.Popen(command, cwd=web_folder, env=environment, stdout=log, stderr=log)
+    path.write_text('')
+    args = '--model', 'model.pth', '--gpu', 'cpu', '--port', str(port)
+    process = fork(web_folder, 'web_demo.py', *args, streams=(path.name, path.name),
+                   environment={'GRADIO_TEMP_DIR': str(web_folder / 'cache'), **PROXIES})
     deadline = time.monotonic() + 120
     while 'Running on local URL' not in path.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, path.read_text()
+        assert process.is_alive() and time.monotonic() < deadline, path.read_text()
         time.sleep(0.1)
     yield f'http://127.0.0.1:{port}/'
-    process.terminate()
-    process.wait()
+    process.send_signal(signal.SIGTERM)
+    ended(process)
 
 
 @pytest.fixture(scope='session')
