@@ -85,15 +85,15 @@ def assert_equals_the_whole(spec, image, size):
 
 
 @pytest.mark.parametrize('model, size', [(model, size) for model in MODELS for size in SIZES
-                                         if model in THOROUGH or size in ('x3', 'x1.1x3.7', 'x0.4x2')])
+                                         if model in THOROUGH or size in ('x1.1x3.7', 'x0.4x2')])
 def test_upscaled_image_equals_the_whole(model, size):
     assert_equals_the_whole(MODELS[model], photo(23, 19), SIZES[size])
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (1, 20), (20, 1), (2, 9), (6, 6), (7, 13)], ids=str)
-@pytest.mark.parametrize('spec, scale', [
-    pytest.param(spec, scale, id=f'{name}-x{scale}') for name, spec in MODELS.items()
-    for scale in ((3, 1.7) if name in THOROUGH else (3,))])
+@pytest.mark.parametrize('spec, scale, shape', [
+    pytest.param(spec, scale, shape, id=f'{name}-x{scale}-{shape}') for name, spec in MODELS.items()
+    for scale in ((3, 1.7) if name in THOROUGH else (3,))
+    for shape in ((1, 1), (1, 20), (20, 1), (2, 9), (6, 6), (7, 13)) if name in THOROUGH or shape in ((1, 1), (7, 13))])
 def test_input_of_any_size_is_upscaled_as_a_whole(spec, shape, scale):
     assert_equals_the_whole(spec, photo(*shape), [round(n * scale) for n in shape])
 
@@ -118,7 +118,7 @@ def test_how_the_image_is_cut_does_not_matter(monkeypatch, tile, queries):
 def test_in_float32_the_difference_stays_below_1e_5(spec):
     model, image = models.make(spec).eval(), photo(23, 19).float()  # the size of weights that one has
     half = {'sub': [0.5], 'div': [0.5]}
-    args = model, image, (60, 40), {'inp': half, 'gt': half}
+    args = model, image, (40, 30), {'inp': half, 'gt': half}
     torch.testing.assert_close(upscaled(*args), whole(*args), rtol=0, atol=1e-5)
 
 

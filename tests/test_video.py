@@ -16,7 +16,7 @@ from PIL import Image
 from upscaling import SWAPPED, picture
 
 from errors import UserError
-from pictures.video import describe, write_video
+from pictures.video import describe, upscale_video, write_video
 
 SOUND = '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.5:sample_rate=44100'
 TAGS = '-vf', 'scale=out_color_matrix=bt709', '-colorspace', 'bt709'
@@ -105,13 +105,14 @@ def test_a_video_says_how_its_colours_are_meant(tmp_path, suffix):
 @pytest.mark.parametrize('size, matrix', [((1280, 64), 'bt709'), ((64, 578), 'bt709'), ((1278, 64), 'bt601'),
                                           ((64, 576), 'bt601')])
 @pytest.mark.parametrize('tagged', [True, False])
-def test_colours_without_tags_are_decoded_as_players_do(cli, size, matrix, tagged):
+def test_colours_without_tags_are_decoded_as_players_do(tmp_path, size, matrix, tagged):
+    small, big = tmp_path / 'small.mp4', tmp_path / 'big.mp4'
     tags = '' if tagged else ',setparams=colorspace=unknown'
-    colours = make('small.mp4', '-vf', f'scale=out_color_matrix={matrix}{tags}', '-colorspace', 'unknown', count=2,
+    colours = make(small, '-vf', f'scale=out_color_matrix={matrix}{tags}', '-colorspace', 'unknown', count=2,
                    size=size, sound=())
-    assert ('(tv, ' in streams_of('small.mp4')) == tagged
-    assert cli('small.mp4', '--scale', 1, '--output', 'big.mp4')[0] == 0
-    np.testing.assert_allclose(frames_of('big.mp4')[1][0][40, 40], colours[0], atol=4)
+    assert ('(tv, ' in streams_of(small)) == tagged
+    upscale_video(small, describe(small), big, size[::-1], lambda frame, size: frame)
+    np.testing.assert_allclose(frames_of(big)[1][0][40, 40], colours[0], atol=4)
 
 
 def test_all_audio_tracks_follow_the_video_and_texts_are_kept(cli):
