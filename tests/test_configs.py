@@ -1,5 +1,7 @@
 """Every config of the repository works, and says what was published."""
 
+import copy
+import functools
 import json
 import re
 import sys
@@ -13,11 +15,12 @@ from paths import CONFIGS, ROOT, SHARED
 from PIL import Image
 from projects import train_two_steps
 
+import config as configuration
 import datasets
 import models
 import train_liif
 from cli import DEFAULT
-from config import check_args, load_yaml
+from config import check_args
 from errors import UserError
 from evaluation import EvalConfig
 from training.run import Config, read_config
@@ -38,6 +41,25 @@ BENCHMARK_SCALES = '2', '2.5', '3', '3.7', '4', '6', '8'
 
 def each(paths):
     return pytest.mark.parametrize('path', paths, ids=lambda path: path.stem)
+
+
+@functools.cache
+def content(path):
+    """What the config at `path` holds, read once."""
+    return configuration.load_yaml(path)
+
+
+def load_yaml(path):
+    """What the config at `path` holds, to be changed at will."""
+    return copy.deepcopy(content(path))
+
+
+@functools.cache
+def shapes(path):
+    """The shapes of the tensors of the model in the config at `path`, by name."""
+    config = Config(**check_args(Config, load_yaml(path)))
+    with torch.device('meta'):
+        return {name: tuple(tensor.shape) for name, tensor in models.make(config.model).state_dict().items()}
 
 
 def decoder(path):
@@ -108,9 +130,7 @@ def test_a_config_of_supplied_files_measures_as_that_of_reduced_ones(path, tmp_p
 
 @each([*sorted(CONFIGS.glob('**/train*.yaml')), CONFIGS / 'finetune.yaml'])
 def test_train_config_has_known_keys_and_makes_its_model(path):
-    config = Config(**check_args(Config, load_yaml(path)))
-    with torch.device('meta'):
-        models.make(config.model)
+    assert shapes(path)
 
 
 @each([CONFIGS / 'finetune.yaml', CONFIGS / 'train-photos/train_edsr-baseline-A-liif-pixel-web.yaml'])
@@ -205,16 +225,14 @@ def test_the_decoder_is_the_published_one(path):
     model = load_yaml(path)['model']
     names = {'A-liif': 'a-liif', 'A-liif-pixel': 'a-liif', 'x2': 'liif'}
     assert model['name'] == names.get(decoder(path), decoder(path))
-    with torch.device('meta'):
-        shapes = {k: tuple(v.shape) for k, v in models.make(model).state_dict().items()}
     if decoder(path) == 'A-liif':
         hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (10, 256)]
-        assert [s for k, s in shapes.items() if k.startswith('expansion.') and k.endswith('weight')] == hidden
+        assert [s for k, s in shapes(path).items() if k.startswith('expansion.') and k.endswith('weight')] == hidden
         mixed = [(10, 16 * 580), (10, 256), (10, 256), (10, 256), (10, 48)]
-        assert [s for k, s in shapes.items() if k.startswith('imnet.weights')] == mixed
+        assert [s for k, s in shapes(path).items() if k.startswith('imnet.weights')] == mixed
     elif decoder(path) == 'liif':
         hidden = [(256, 580), (256, 256), (256, 256), (256, 256), (3, 256)]
-        assert [s for k, s in shapes.items() if k.startswith('imnet.') and k.endswith('weight')] == hidden
+        assert [s for k, s in shapes(path).items() if k.startswith('imnet.') and k.endswith('weight')] == hidden
 
 
 def test_liif_and_a_liif_have_the_published_ablations():
@@ -253,9 +271,7 @@ def test_every_published_network_of_the_family_has_its_config(family):
 def test_tensors_of_the_family_are_the_published_ones(path, family):
     computed = 'sub_mean|add_mean|attn_mask|relative_position_index'
     published = family[path.stem.removeprefix('train_')]['tensors']
-    with torch.device('meta'):
-        ours = models.make(load_yaml(path)['model']).state_dict()
-    assert {name: list(tensor.shape) for name, tensor in ours.items()} == {
+    assert {name: list(shape) for name, shape in shapes(path).items()} == {
         name: shape for name, shape in published.items() if not re.search(computed, name)}
 
 

@@ -134,10 +134,10 @@ def test_without_the_environment_one_line_says_how_to_enter_it(args):
 
 
 def test_a_package_that_is_missing_is_named_in_one_line():
-    program = "import sys; sys.modules['imageio_ffmpeg'] = None; import demo; demo.run_cli(demo.main)"
+    program = "import sys; sys.modules['torch'] = None; import demo; demo.run_cli(demo.main)"
     result = run('-c', program, 'a.png')
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
-    assert result.stderr.startswith('error: imageio_ffmpeg is not installed: ')
+    assert result.stderr.startswith('error: torch is not installed: ')
 
 
 @pytest.mark.parametrize('statement, code, told', [

@@ -47,7 +47,7 @@ def build(spec):
     return model.eval()
 
 
-def queries(n=37, batch=2):
+def queries(n=20, batch=2):
     """Coordinates and a cell for each."""
     return torch.rand(batch, n, 2, device=DEVICE) * 2 - 1, torch.rand(batch, n, 2, device=DEVICE) * 0.3 + 0.1
 
@@ -78,10 +78,10 @@ def test_in_float32_it_equals_the_eager_path(spec):
     assert_equal(*both(model, model.encode(image()), *queries()))
 
 
-@each_variant
+@pytest.mark.parametrize('name', ['published', 'softmax', 'all-off', 'three-hidden-layers', 'sixteen-functions'])
 @torch.no_grad()
-def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(spec):
-    model, inp, (coord, cell) = build(spec), image(), queries()
+def test_in_bf16_it_is_as_close_to_float64_as_the_eager_path(name):
+    model, inp, (coord, cell) = build(VARIANTS[name]), image(), queries()
     exact = copy.deepcopy(model).double()(inp.double(), coord.double(), cell.double())
     with torch.autocast(DEVICE.type, torch.bfloat16):
         ours, eager = both(model, model.encode(inp), coord, cell)

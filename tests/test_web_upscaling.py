@@ -28,6 +28,14 @@ def pixels(image):
     return np.asarray(image if isinstance(image, Image.Image) else Image.open(image))
 
 
+def test_the_pages_slider_shows_a_checkerboard_on_both_sides():
+    upscaling = pytest.importorskip('web.upscaling', reason='Gradio is not installed (requirements-web.txt)')
+    small = Image.new('LA', (30, 20), (255, 255))
+    small.paste((0, 0), (0, 0, 15, 20))
+    for side in upscaling.comparison(small, small.resize((120, 80)))[0]:
+        assert set(np.unique(np.asarray(side)[:, :50])) == {204, 255} and np.asarray(side)[:, 70:].min() == 255
+
+
 @pytest.mark.parametrize('target, size', [
     ({'scale': 2.5}, (110, 150)), ({'height': 100, 'width': 61}, (100, 61)),
     ({'height': 88}, (88, 120)), ({'width': 90}, (66, 90)),  # the aspect ratio is kept
