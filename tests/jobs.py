@@ -4,7 +4,8 @@ import socket
 
 import pytest
 import torch
-from projects import COMMAND, ended, fork
+from processes import ended, fork
+from projects import COMMAND
 
 # Five photos in batches of 4: in an epoch's second batch, of one photo, all ranks but the first have an empty share.
 # Three photos are validated: of four ranks one has none.

@@ -4,18 +4,12 @@ import contextlib
 import copy
 import io
 import itertools
-import math
 import multiprocessing
-import os
 import re
-import resource
-import runpy
 import signal
 import struct
 import subprocess
 import sys
-import time
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -24,6 +18,7 @@ import torch._dynamo  # the first optimizer would import it, which takes seconds
 import yaml
 from paths import ROOT
 from photos import smooth
+from processes import forked
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train_liif
@@ -230,108 +225,7 @@ def assert_same(a, b, where='checkpoint'):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, where
 
 
-# --- processes -------------------------------------------------------------------------------------
-
-
-SERVER = []  # the connection to the process that forks others
-
-
-def start_server():
-    """Makes a copy of this process, as it is when it has imported PyTorch but run no test, which forks others."""
-    ours, theirs = multiprocessing.Pipe()
-    if os.fork() == 0:
-        try:
-            ours.close()
-            serve(theirs)
-        finally:
-            os._exit(0)
-    SERVER[:] = [ours]
-
-
-def serve(requests):
-    """Forks a process for each tuple of arguments of `run_script`, and tells exit codes, as long as there are tests."""
-    import test  # noqa: F401  (which the processes need not import any more)
-    processes = {}
-    with contextlib.suppress(EOFError):
-        while request := requests.recv():
-            if isinstance(request, tuple):
-                process = multiprocessing.get_context('fork').Process(target=run_script, args=request)
-                process.start()
-                processes[process.pid] = process
-                requests.send(process.pid)
-            else:
-                requests.send(processes[request].exitcode)
-
-
-def ask(request):
-    """The server's answer to `request`."""
-    server, = SERVER
-    server.send(request)
-    return server.recv()
-
-
-class Forked:
-    """A process that the server has forked."""
-
-    def __init__(self, *args):
-        self.pid, self.exitcode = ask(args), None
-
-    def is_alive(self):
-        if self.exitcode is None:
-            self.exitcode = ask(self.pid)
-        return self.exitcode is None
-
-    def join(self, seconds=math.inf):
-        """Waits for its end, `seconds` at most."""
-        end = time.monotonic() + seconds
-        while self.is_alive() and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def send_signal(self, number):
-        if self.is_alive():
-            os.kill(self.pid, number)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)
-
-
-def fork(folder, script, *args, streams=('stdout', 'stderr'), environment=None, largest_file=None):
-    """Starts `python SCRIPT ARGS` in `folder`, its stdout and stderr appended to files there; see `forked`."""
-    return Forked(folder, script, args, streams, environment or {}, largest_file, sys.path)
-
-
-def ended(process):
-    """The exit code of a forked process, which has 100 seconds to end."""
-    process.join(100)
-    process.kill()
-    process.join()
-    return process.exitcode
-
-
-def forked(folder, script, *args, largest_file=None):
-    """What `python SCRIPT ARGS` in `folder` gives: returncode, stdout, stderr; files may have `largest_file` bytes.
-
-    A real process, but forked from one that has imported PyTorch (`start_server`), which spares each of them seconds.
-    """
-    for name in ('stdout', 'stderr'):
-        (folder / name).write_text('')
-    code = ended(fork(folder, script, *args, largest_file=largest_file))
-    return SimpleNamespace(returncode=code, stdout=(folder / 'stdout').read_text(),
-                           stderr=(folder / 'stderr').read_text())
-
-
-def run_script(folder, script, args, streams, environment, largest_file, path):
-    os.chdir(folder)
-    sys.path[:] = path
-    os.environ.update(environment)
-    for name, descriptor in zip(streams, (1, 2), strict=True):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # those of pytest do not go there
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which some shells ignore
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    sys.argv = [script, *args]
-    runpy.run_path(str(ROOT / script), run_name='__main__')
+# --- errors ----------------------------------------------------------------------------------------
 
 
 def only_line(stderr):

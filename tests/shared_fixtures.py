@@ -8,7 +8,7 @@ import torch
 from archives import prepare, server  # noqa: F401  (fixtures)
 from photos import save_photos
 from PIL import Image
-from projects import Project, start_server
+from projects import Project
 from reports import report_folder  # noqa: F401  (a fixture)
 from small_repository import work  # noqa: F401  (a fixture)
 from upscaling import RANDOM, silence
@@ -18,8 +18,6 @@ import demo
 import utils
 from cli import run_cli
 from models import load_pretrained, predict, rdn
-
-start_server()
 
 
 @pytest.fixture

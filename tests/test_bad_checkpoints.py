@@ -7,7 +7,8 @@ import pickle
 import pytest
 import torch
 import yaml
-from projects import CONFIG, changed, error, error_of_process, forked
+from processes import forked
+from projects import CONFIG, changed, error, error_of_process
 
 import models
 import test

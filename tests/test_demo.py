@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import forked
+from processes import forked
 from upscaling import SRGB, assert_as_written, assert_close, interpolated, picture
 
 import devices

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paths import ROOT
 from PIL import Image
-from projects import ended, fork
+from processes import ended, fork
 from upscaling import picture
 
 
@@ -22,7 +22,7 @@ def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, wei
                '--output', 'big', '--scale', '4')
     while run.is_alive() and not os.path.exists('big/0.png'):
         time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
+    os.kill(run.pid, signal.SIGINT)
     assert (ended(run), Path('stderr').read_text()) == (128 + signal.SIGINT, 'interrupted\n')
     done = os.listdir('big')
     assert 0 < len(done) < len(names)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from jobs import CHANGES, assert_close, losses, losses_on_gpus, needs_two_gpus, run, start_ranks, torchrun
 from paths import ROOT
-from projects import COMMAND, Project, ended
+from processes import ended
+from projects import COMMAND, Project
 
 pytestmark = pytest.mark.slow  # they start jobs of several processes
 

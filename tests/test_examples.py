@@ -8,7 +8,8 @@ import readme
 import torch
 import yaml
 from paths import ROOT
-from projects import changed, forked, write_photos
+from processes import forked
+from projects import changed, write_photos
 
 from cli import import_module
 from config import Registry, check_args, load_yaml

@@ -14,7 +14,8 @@ import pytest
 import specs
 import torch
 import yaml
-from projects import CONFIG, changed, forked, only_line, write_photos
+from processes import forked
+from projects import CONFIG, changed, only_line, write_photos
 
 import models
 from errors import UserError

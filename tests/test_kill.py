@@ -10,7 +10,8 @@ import time
 
 import pytest
 import torch
-from projects import COMMAND, Project, assert_same, ended, fork
+from processes import ended, fork
+from projects import COMMAND, Project, assert_same
 
 KILLS = int(os.environ.get('KILLS', 4))
 FEATURES = {'ema': 0.9, 'epoch_save': 2, 'train_dataset.num_workers': 1}

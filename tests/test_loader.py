@@ -12,7 +12,7 @@ import pytest
 import torch
 from paths import ROOT
 from PIL import Image
-from projects import forked
+from processes import forked
 
 from datasets import GlobalBatches, make_loader
 from errors import UserError

@@ -7,7 +7,7 @@ import specs
 import torch
 from photos import smooth
 from PIL import Image
-from projects import forked
+from processes import forked
 
 import models
 from errors import UserError

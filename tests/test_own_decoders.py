@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from projects import COMMAND, Project, forked
+from processes import forked
+from projects import COMMAND, Project
 from specs import a_liif, assert_equal, build, images, liif, lmliif, lmlte, lte, lte_fast, pixel, scattered
 
 from errors import UserError

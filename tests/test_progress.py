@@ -13,7 +13,8 @@ import pytest
 import specs
 from paths import ROOT
 from PIL import Image
-from projects import Project, before_step, forked, write_photos
+from processes import forked
+from projects import Project, before_step, write_photos
 
 import models
 from errors import UserError

@@ -17,7 +17,7 @@ import yaml
 from paths import ROOT
 from photos import smooth
 from PIL import Image
-from projects import forked
+from processes import forked
 from specs import a_liif, make_checkpoint
 from torch.distributed.run import get_args_parser
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 import torch
-from projects import Project, before_step, error, error_of_process, forked, only_line
+from processes import forked
+from projects import Project, before_step, error, error_of_process, only_line
 
 from cli import run_cli
 from errors import UserError

@@ -13,7 +13,7 @@ import pytest
 from paths import ROOT
 from photos import smooth
 from PIL import Image
-from projects import forked
+from processes import forked
 from specs import a_liif, make_checkpoint
 
 from errors import UserError

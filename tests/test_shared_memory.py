@@ -7,7 +7,7 @@ import yaml
 from paths import ROOT
 from photos import photo
 from PIL import Image
-from projects import forked
+from processes import forked
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import socket
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import specs
 from photos import write_images
-from projects import ended, fork
+from processes import ended, fork
 
 import models
 
@@ -60,7 +59,7 @@ def url(web_folder):
         assert process.is_alive() and time.monotonic() < deadline, path.read_text()
         time.sleep(0.1)
     yield f'http://127.0.0.1:{port}/'
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     ended(process)
 
 
