@@ -182,7 +182,7 @@ def draw(rows):
     for axes in figure.axes:
         axes.spines[['top', 'right']].set_visible(False)
     lines = [whole.plot([], [], color=colours[name], label=title_of(name))[0] for name in names]
-    figure.legend(handles=lines, loc='outside lower center', ncols=4, frameon=False)
+    figure.legend(handles=lines, loc='outside lower center', ncols=3, frameon=False)
     return figure
 
 
