@@ -1,7 +1,6 @@
-"""Pictures with colour or alpha and 16 bits per channel, for which Pillow has no mode: held and written.
+"""Holds and writes pictures with colour or alpha and 16 bits per channel, for which Pillow has no mode.
 
-Pillow writes everything in a file except the pixels: it makes a file with a single pixel, in which the actual pixels
-are then inserted.
+To write one, Pillow makes a file with all the metadata but a single pixel, which is then replaced by the actual pixels.
 """
 
 import io
@@ -18,7 +17,7 @@ ROWS = 256  # number of rows that are compressed at a time
 
 
 class Deep:
-    """A picture of `pixels`, uint16 (H, W, C), with those parts of the interface of Pillow's Image that are used here.
+    """A picture of `pixels`, uint16 (H, W, C), with the part of Pillow's Image interface that this project uses.
 
     Its mode is LA;16, RGB;16 or RGBA;16.
     """
@@ -64,7 +63,7 @@ class Deep:
 
 
 def single_pixel(name: str, options: dict) -> io.BytesIO:
-    """A file of the format `name` that Pillow writes for a single pixel with these `options`."""
+    """The file that Pillow writes for a single pixel in the format `name` with these `options`."""
     file = io.BytesIO()
     Image.new('RGB', (1, 1)).save(file, name, **options)
     file.seek(0)
@@ -85,7 +84,10 @@ def write_png(image: Deep, file: typing.BinaryIO, options: dict) -> None:
 
 
 def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
-    """Yields a PNG's compressed data for `pixels`, in parts: rows are differences from the left or upper pixels."""
+    """Yields a PNG's compressed data for `pixels`, in parts.
+
+    Each row is stored as its differences from the pixels to the left or from those above, whichever are smaller.
+    """
     packer, (height, width, channels) = zlib.compressobj(), pixels.shape
     above = np.zeros((1, width * channels * 2), np.uint8)
     for top in range(0, height, ROWS):
@@ -93,7 +95,7 @@ def compressed(pixels: np.ndarray) -> typing.Iterator[bytes]:
         up, left = rows - np.vstack([above, rows[:-1]]), rows.copy()
         left[:, channels * 2:] -= rows[:, :-channels * 2]
         costs = [np.abs(kind.view(np.int8).astype(np.int16)).sum(axis=1) for kind in (left, up)]
-        chosen = np.where(costs[0] < costs[1], 1, 2).astype(np.uint8)[:, None]  # the numbers of these filters in PNG
+        chosen = np.where(costs[0] < costs[1], 1, 2).astype(np.uint8)[:, None]  # PNG's filters 1 (left) and 2 (up)
         yield packer.compress(np.hstack([chosen, np.where(chosen == 1, left, up)]).tobytes())
         above = rows[-1:]
     yield packer.flush()
@@ -114,10 +116,10 @@ def write_tiff(image: Deep, file: typing.BinaryIO, options: dict) -> None:
         TiffImagePlugin.ROWSPERSTRIP: image.height, TiffImagePlugin.STRIPOFFSETS: 0,
         TiffImagePlugin.STRIPBYTECOUNTS: image.pixels.nbytes})
     if channels == 4:
-        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha with which colours are not premultiplied
+        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # the colours are not premultiplied by alpha
     size = len(small.getvalue())
     start = size + size % 2
     file.write(small.getvalue()[:4] + struct.pack('<I', start) + small.getvalue()[8:] + bytes(size % 2))
-    file.write(directory.tobytes(start))  # adds the end of the directory to the offset of the pixels
+    file.write(directory.tobytes(start))  # sets STRIPOFFSETS to the directory's end
     for top in range(0, image.height, ROWS):
         file.write(image.pixels[top:top + ROWS].astype('<u2').tobytes())

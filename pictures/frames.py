@@ -19,16 +19,17 @@ from pictures.modes import plain
 from utils import note
 
 ANIMATED = 'GIF', 'PNG', 'WEBP', 'AVIF'
-SHORTEST = {'GIF': 20}  # ms for which a format can show a frame: browsers show 10 as 100
-LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # ms for which a format can show a frame
-MOST_PLAYS = 65535  # that GIF and WebP can count
+SHORTEST = {'GIF': 20}  # shortest duration of a frame in a format, in ms: browsers extend 10 to 100
+LONGEST = {'GIF': 655_350, 'WEBP': 2**24 - 1, 'PNG': 65_535_000}  # longest duration of a frame in a format, in ms
+MOST_PLAYS = 65535  # the largest number of plays that GIF and WebP can store
 REDUCED = 0x00FE  # tag of a TIFF's page, odd if the page is a smaller version of another one
 
 
 class Timing(NamedTuple):
-    """How long each frame is shown, in ms; how often all of them are (0: forever); whether any has alpha.
+    """How the frames of an animation are shown.
 
-    `still`: whether a picture precedes the frames that is no part of the animation, but shown by programs without it.
+    durations: of each frame, in ms. plays: how often the animation is played (0: forever). alpha: whether any frame has
+    alpha. still: whether the file begins with a picture outside the animation, for programs that cannot show this.
     """
 
     durations: list[float]
@@ -62,7 +63,7 @@ def holds_frames(path: Path) -> bool:
 
 
 def keeps_frames(source: Path, target: Path) -> bool:
-    """Whether all frames or pages of the file `source` get into a result `target`: pages become no animation."""
+    """Whether a result `target` holds all frames or pages of the file `source`; pages do not become an animation."""
     return holds_frames(target) and (format_name(target) == 'TIFF' or not is_tiff(source))
 
 
@@ -75,10 +76,10 @@ def read_frames(path: Path) -> Iterator[Image.Image | Deep]:
 
 
 def read_timing(path: Path) -> Timing:
-    """The `Timing` of the file `path`; frames of up to 10 ms, or of none, are shown for 100 ms, as in browsers."""
+    """The `Timing` of the file `path`. Durations that are missing or at most 10 ms become 100 ms, as in browsers."""
     durations, alpha = [], False
     with opened(path) as image:
-        still = getattr(image, 'default_image', False)  # only a PNG has it
+        still = getattr(image, 'default_image', False)  # only PNGs have this attribute
         plays = image.info.get('loop', 0)
         if image.format == 'GIF':
             plays = 1 if 'loop' not in image.info else plays and plays + 1
@@ -100,28 +101,29 @@ def save_frames(frames: Iterator[Image.Image | Deep], source: Path, path: Path) 
 
 
 def save_pages(frames: Iterator[Image.Image | Deep], path: Path) -> None:
-    """Writes the pages of a TIFF; of EXIF data only the first one keeps the directories (camera, place)."""
+    """Writes the pages of a TIFF. Only the first page keeps the directories of its EXIF data (camera, place)."""
     try:
         with writing(path, ValueError), atomic_write(path) as file, TiffImagePlugin.AppendingTiffWriter(file) as pages:
             for i, frame in enumerate(frames):
                 kept = save_options(frame.info, 'TIFF', written_mode('TIFF', frame.mode))
-                if i > 0:  # Pillow adapts the places in the file of all tags but these directories
+                if i > 0:  # Pillow corrects the file offsets of all tags except those in these directories
                     tags = kept.get('tiffinfo', {}).items()
                     kept['tiffinfo'] = {tag: value for tag, value in tags if not isinstance(value, dict)}
                 write(frame, pages, 'TIFF', kept)
                 pages.newFrame()
-    except struct.error:  # a place in the file of more than 32 bits
-        raise UserError(f'{path}: TIFF holds up to {2**32 / 1e9:.1f} GB, and all pages take more; choose a smaller '
-                        'size') from None
+    except struct.error:  # a file offset of more than 32 bits
+        raise UserError(f'{path}: TIFF holds up to {2**32 / 1e9:.1f} GB, but the pages together take more; choose a '
+                        'smaller size') from None
 
 
 def loop_option(name: str, plays: int) -> dict:
-    """The option of Pillow's `save` for an animation of the format `name` that is shown so often (0: forever).
+    """The option of Pillow's `save` for an animation in the format `name` that is played `plays` times (0: forever).
 
-    A GIF counts the repetitions after the first time, and counts none if it is shown once; other formats count all.
+    A GIF stores the number of repetitions after the first play, and stores nothing if there are none. Other formats
+    store the number of plays.
     """
     if name == 'AVIF' and plays:
-        note('AVIF is written without a number of times that it is shown: it is repeated forever')
+        note('AVIF is written without the number of plays: it repeats forever')
     plays = min(plays, MOST_PLAYS)
     if name == 'GIF':
         return {} if plays == 1 else {'loop': plays and plays - 1}
@@ -129,14 +131,14 @@ def loop_option(name: str, plays: int) -> dict:
 
 
 def held_durations(name: str, durations: list[float]) -> list[float]:
-    """The `durations` (ms) that the format `name` can hold; what is lost by rounding one is added to the next."""
+    """`durations` (ms) as the format `name` can hold them; what rounding removes from one is added to the next."""
     shortest, longest = SHORTEST.get(name, 0), LONGEST.get(name, math.inf)
     if min(durations) < shortest:
         note(f'{name} shows a frame for {shortest / 1000:g} seconds at least: shorter durations become longer')
     if max(durations) > longest:
         note(f'{name} shows a frame for {longest / 1000:g} seconds at most: longer durations are cut')
     durations = [min(max(duration, shortest), longest) for duration in durations]
-    if name == 'PNG':  # the only one that holds fractions of a millisecond
+    if name == 'PNG':  # the only format that holds fractions of a millisecond
         return durations
     unit = 10 if name == 'GIF' else 1
     times = [unit * math.floor(time / unit + 0.5) for time in accumulate(durations, initial=0)]
@@ -162,7 +164,7 @@ def save_animation(frames: Iterator[Image.Image | Deep], timing: Timing, path: P
 
     if timing.alpha and name in ('GIF', 'PNG'):
         options['disposal'] = 2 if name == 'GIF' else 1  # no frame is visible through the next one
-    # equal frames, which Pillow joins, may last too long together: OverflowError, before Pillow 13 struct.error
+    # Pillow joins equal frames, which may then last too long: OverflowError, or struct.error before Pillow 13
     with writing(path, ValueError, OverflowError, struct.error), atomic_write(path) as file:
         alike(first).save(file, name, save_all=True, append_images=[alike(frame) for frame in frames],
                           duration=durations, **loop_option(name, timing.plays),

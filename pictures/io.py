@@ -16,7 +16,7 @@ from utils import note
 
 
 class Format(NamedTuple):
-    """What a file format can hold: modes, pixels per side, bytes; and the options to write it with."""
+    """What a file format can hold (modes, pixels per side, bytes), and the options with which it is written."""
 
     modes: tuple
     side: int = 2**31 - 1
@@ -25,7 +25,7 @@ class Format(NamedTuple):
 
 
 SIXTEEN = 'I;16', *Deep.MODES.values()
-JPEG_EXIF = 65533  # bytes of EXIF data in a JPEG
+JPEG_EXIF = 65533  # the most bytes of EXIF data that a JPEG holds
 SRGB_ONLY = 'GIF', 'BMP'  # formats without an ICC profile
 FORMATS = {
     'PNG': Format(('L', 'LA', 'RGB', 'RGBA', *SIXTEEN)),
@@ -34,7 +34,7 @@ FORMATS = {
     'GIF': Format(('L', 'RGB', 'RGBA'), 65535),
     'JPEG': Format(('L', 'RGB'), 65500, options={'quality': 95, 'subsampling': 0}),
     'WEBP': Format(('RGB', 'RGBA'), 16383, options={'quality': 95}),
-    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif reads no more
+    'AVIF': Format(('RGB', 'RGBA'), 16384, options={'quality': 90, 'subsampling': '4:4:4'}),  # libavif's limit
 }
 NEAREST_MODES = {'L': ('L', 'RGB'), 'LA': ('LA', 'RGBA', 'L'), 'RGB': ('RGB',), 'RGBA': ('RGBA', 'RGB'),
                  'I;16': ('I;16', 'L', 'RGB'), 'LA;16': ('LA;16', 'RGBA;16', 'LA', 'RGBA', 'L'),
@@ -83,7 +83,7 @@ def check_room(path: Path, pixels: int, mode: str, extra: int = 0) -> None:
 
 
 def check_memory(path: Path, pixels: int, held: int) -> None:
-    """Raises a UserError if the memory does not hold so many `pixels` of `held` bytes."""
+    """Raises a UserError if this number of `pixels`, of `held` bytes each, needs more memory than is free."""
     check_need(path, pixels * held, free_memory(), 'of memory are free')
 
 
@@ -113,18 +113,18 @@ def check_fits(path: Path, size: tuple, mode: str) -> None:
 
 
 def tell_losses(image: Image.Image | Deep, name: str, mode: str) -> None:
-    """Notes what is lost of a `plain` picture in a file of the format `name` and of `mode`."""
+    """Prints notes on what a `plain` picture loses when it is written in the format `name` and in `mode`."""
     if name == 'GIF' and image.mode.startswith('RGB'):
         note('GIF holds only 256 colours: WebP and PNG hold them all (--output NAME.webp)')
     if ';16' in image.mode and ';16' not in mode:
-        note(f'of 16 bits per channel, {name} gets 8 (PNG and TIFF hold 16, an animated PNG only 8)')
+        note(f'{name} is written with 8 of the 16 bits per channel (PNG and TIFF hold 16, an animated PNG only 8)')
     if 'A' not in image.getbands():
         return
     if 'A' not in mode:
         note(f'{name} cannot hold alpha: the background becomes white (PNG, TIFF, WebP and AVIF hold alpha)')
     elif name == 'GIF' and any(as_mode(image, 'RGBA').getchannel('A').histogram()[1:255]):
-        note('GIF holds no half-transparent pixels: they become opaque, or below half invisible (PNG, TIFF, WebP and '
-             'AVIF hold them)')
+        note('GIF holds no half-transparent pixels: they become opaque, or invisible if alpha is below half (PNG, '
+             'TIFF, WebP and AVIF hold them)')
 
 
 def save(image: Image.Image | Deep, path: Path) -> None:
@@ -136,14 +136,15 @@ def save(image: Image.Image | Deep, path: Path) -> None:
     if name == 'JPEG' and len(kept.get('exif', b'')) > JPEG_EXIF:
         note('JPEG holds only 64 KB of EXIF data: it is left out (PNG, TIFF, WebP and AVIF hold more)')
         kept.pop('exif')
-    with writing(path, ValueError), atomic_write(path) as file:  # Pillow's encoders raise both
+    with writing(path, ValueError), atomic_write(path) as file:  # Pillow's encoders raise it or OSError
         write(image, file, name, kept)
 
 
 def prepared(image: Image.Image | Deep, name: str, mode: str) -> Image.Image | Deep:
-    """A `plain` picture in `mode` for the format `name`: in sRGB if that holds no profile, on white if no alpha.
+    """A `plain` picture in `mode`, ready to be written in the format `name`.
 
-    For GIF, alpha becomes a transparent colour of a palette.
+    It is converted to sRGB if the format holds no ICC profile, and put on white if `mode` has no alpha. For GIF, alpha
+    becomes a transparent colour of a palette.
     """
     colours, alpha = 'RGB' if image.mode.startswith('RGB') else 'L', 'A' * ('A' in image.getbands())
     if name in SRGB_ONLY:

@@ -1,9 +1,11 @@
-"""The metadata of pictures: EXIF data, resolution, ICC profile.
+"""The metadata of pictures that their results keep: EXIF data, resolution, ICC profile.
 
-They are passed on to the results in a picture's `info`: `exif` (bytes), `dpi` (across, down), `icc_profile` (bytes). In
-the EXIF data, sizes become those of the result; the orientation, which is applied, the thumbnail, and tags of the first
-directory that describe how the file was stored are left out. All other metadata (XMP, IPTC, comments and other texts,
-gamma, gain maps) are left out, too.
+A picture's `info` carries them: `exif` (bytes), `dpi` (across, down), `icc_profile` (bytes). In the EXIF data, sizes
+become those of the result. Left out are
+
+- of the EXIF data: the orientation, since it is applied to the pixels; the thumbnail; and the tags of the first
+  directory that describe how the file was stored;
+- all other metadata: XMP, IPTC, comments and other texts, gamma, gain maps.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ Tags = dict[int, Any]
 
 EXIF, GPS, INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop  # directories
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
-BYTE = (GPS, 0), (GPS, 5)  # the tags in directories whose bytes have this type; others are UNDEFINED
+BYTE = (GPS, 0), (GPS, 5)  # tags in directories that hold bytes of type BYTE; all others hold UNDEFINED
 SIZES = {EXIF: (0xA002, 0xA003), INTEROP: (0x1001, 0x1002)}  # tags of width and height
 STORAGE = {  # tags of TIFF, GeoTIFF and DNG that describe a file's pixels, or hold data in formats of their own
     *range(0x00FE, 0x010D), ORIENTATION, 0x0111, *range(0x0115, 0x011A), 0x011C, *range(0x0120, 0x0126), 0x0129, 0x012D,
@@ -32,7 +34,7 @@ TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM
 def read_exif(image: Image.Image) -> Image.Exif:
     """The EXIF data of a decoded `image`, however its file stores them; empty if they are damaged."""
     try:
-        profile = image.info.get('Raw profile type APP1')  # of ImageMagick, in PNGs: a name, a length, hex digits
+        profile = image.info.get('Raw profile type APP1')  # ImageMagick's, in PNGs: a name, a length, hex digits
         if not profile or image.info.get('exif'):
             exif = image.getexif()
         else:
@@ -63,7 +65,7 @@ def resolution(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | No
         factor = 2.54 if exif.get(RESOLUTION_UNIT) == 3 else 1
         dpi = [exif.get(tag, 0) * factor for tag in (X_RESOLUTION, Y_RESOLUTION)]
     dpi = tuple(round(float(n), 2) for n in dpi or ())
-    return dpi if len(dpi) == 2 and all(1 < n < 65536 for n in dpi) else None  # 1 is unknown; JPEGs have 16 bits
+    return dpi if len(dpi) == 2 and all(1 < n < 65536 for n in dpi) else None  # 1: unknown; JPEGs have 16 bits
 
 
 def collect(image: Image.Image) -> tuple[int, dict]:
@@ -74,7 +76,7 @@ def collect(image: Image.Image) -> tuple[int, dict]:
     orientation = getattr(image, 'tag_v2', {}).get(ORIENTATION)  # of a TIFF, which Pillow rotates when it decodes it
     image.load()  # EXIF data in a PNG may follow the pixels
     exif, info = read_exif(image), {'icc_profile': image.info.get('icc_profile')}
-    with contextlib.suppress(Exception):  # almost any, raised by values of a wrong type
+    with contextlib.suppress(Exception):  # values of a wrong type raise almost anything
         info['exif'] = to_bytes(tags_of(exif), exif.endian)
     with contextlib.suppress(Exception):
         info['dpi'] = resolution(image, exif)
@@ -140,11 +142,12 @@ def without_foreign_profile(info: dict, mode: str) -> dict:
 
 def save_options(info: dict, name: str, mode: str) -> dict:
     """The arguments of Pillow's `save` that write `info` to a file of the format `name` and of `mode`."""
-    options = {'icc_profile': without_foreign_profile(info, mode).get('icc_profile')}  # None, or it takes a picture's
+    # the profile is given even if it is None: otherwise Pillow would take the one in the picture's own `info`
+    options = {'icc_profile': without_foreign_profile(info, mode).get('icc_profile')}
     (tags, endian), dpi = from_bytes(info.get('exif')), info.get('dpi')
     if dpi:
         options['dpi'] = dpi
-        if tags or name in ('AVIF', 'WEBP'):  # which can only store it in EXIF data
+        if tags or name in ('AVIF', 'WEBP'):  # which store the resolution only in EXIF data
             tags.update({X_RESOLUTION: dpi[0], Y_RESOLUTION: dpi[1], RESOLUTION_UNIT: 2})
     if tags and name == 'TIFF':
         options['tiffinfo'] = typed(tags)

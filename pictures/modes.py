@@ -16,7 +16,7 @@ from utils import note
 
 
 def rescale_transparent_colour(image: Image.Image) -> None:
-    """Converts the transparent colour of `image`, not yet decoded, to 8 bits; in a PNG it has the pixels' bit depth."""
+    """Converts the transparent colour of `image`, not yet decoded, to 8 bits: PNGs store it with the pixels' depth."""
     colour, stored = image.info.get('transparency'), stored_mode(image)
     if isinstance(colour, tuple) and ';16' in stored:
         image.info['transparency'] = tuple(value >> 8 for value in colour)
@@ -69,13 +69,14 @@ def plain(image: Image.Image) -> Image.Image | Deep:
 
 
 def plain_16_bits(image: Image.Image) -> Image.Image | Deep:
-    """16-bit grey, in any of Pillow's modes for it, as I;16, or as `Deep` with alpha if one value is transparent."""
+    """A 16-bit grey `image`, in any of Pillow's modes for it, as I;16; as `Deep` with alpha if a value is transparent.
+    """
     grey, transparent = grey_16_bits(image), image.info.get('transparency')
     return Image.fromarray(grey) if transparent is None else Deep(with_transparent(grey[..., None], transparent))
 
 
 def blank(mode: str, size: tuple[int, int]) -> Image.Image | Deep:
-    """A black picture of `size` (W, H) in `mode`, one of those of `plain`."""
+    """A black picture of `size` (W, H) in `mode`, which is one of the modes that `plain` returns."""
     return Deep.new(mode, size) if mode in Deep.MODES.values() else Image.new(mode, size)
 
 
@@ -92,7 +93,7 @@ def rgba_pixels(image: Image.Image | Deep) -> np.ndarray:
 
 
 def model_colours(image: Image.Image | Deep) -> Image.Image | Deep:
-    """The model's input for a `plain` picture: the picture itself, or if it has alpha its `filled` colours."""
+    """The model's input for a `plain` picture: the picture itself, or its `filled` colours if it has alpha."""
     if 'A' not in image.getbands():
         return image
     colours = filled(rgba_pixels(image))
@@ -117,9 +118,9 @@ def to_picture(colours: torch.Tensor, mode: str, alpha: np.ndarray | None = None
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An 8-bit `plain` picture in sRGB instead of the colours of its ICC profile: where no profile is kept.
+    """An 8-bit `plain` picture converted from its ICC profile to sRGB, for results that do not keep the profile.
 
-    CMYK with a profile becomes RGB.
+    CMYK becomes RGB. Without a valid profile, the picture is returned as it is.
     """
     profile = image.info.get('icc_profile')
     if not profile:
@@ -144,9 +145,9 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def cut_out(image: Image.Image) -> Image.Image:
-    """An RGBA picture with a palette of 255 colours, and pixels of less than half alpha in a transparent one.
+    """An RGBA picture with a palette of 255 colours and a transparent one, for pixels whose alpha is below half.
 
-    Pillow's own way would make all pixels opaque but those without any alpha, and choose worse colours.
+    Pillow's own conversion would make every pixel opaque whose alpha is not 0, and choose worse colours.
     """
     clear = image.getchannel('A').point(lambda alpha: 255 * (alpha < 128))
     result = image.convert('RGB').quantize(255)
@@ -156,9 +157,9 @@ def cut_out(image: Image.Image) -> Image.Image:
 
 
 def as_mode(image: Image.Image | Deep, mode: str) -> Image.Image | Deep:
-    """A `plain` picture converted to `mode`: an 8-bit mode, its own, or RGBA;16 from LA;16.
+    """A `plain` picture converted to `mode`: its own mode, an 8-bit mode, or RGBA;16 if it is LA;16.
 
-    Grey with an ICC profile, which would not fit RGB, becomes RGB in sRGB.
+    If grey becomes RGB, it is converted to sRGB, since its ICC profile would not fit RGB.
     """
     if image.mode == mode:
         return image

@@ -32,7 +32,10 @@ def centre_box(size: tuple, most: tuple) -> tuple:
 
 
 def sheet(panels: list[tuple], columns: int) -> Image.Image:
-    """A picture of `panels`, left to right: (caption below it, colour of the caption, picture), all of one size."""
+    """A picture with rows of `columns` panels: (caption, colour of the caption, picture), all of one size.
+
+    Captions stand below their pictures.
+    """
     (width, height), bar, gap = panels[0][2].size, 28, 8
     rows = math.ceil(len(panels) / columns)
     result = Image.new('RGB', (columns * (width + gap) - gap, rows * (height + bar + gap) - gap), 'white')
@@ -45,7 +48,7 @@ def sheet(panels: list[tuple], columns: int) -> Image.Image:
 
 
 def zoomed_sheet(pictures: list[tuple], size: tuple, box: tuple, view: tuple) -> Image.Image:
-    """A sheet of `pictures` of one scene, (caption, picture, resampling): whole pictures, below them the part `box`.
+    """A sheet of `pictures` of one scene, (caption, picture, resampling): each as a whole, and below it its part `box`.
 
     The pictures may have different sizes. `box` is in pixels of a picture of `size` (W, H); all parts are resampled to
     the pixels of that picture and then enlarged. `view`: (W, H) of a panel.

@@ -1,8 +1,10 @@
 """The colours of pictures with alpha, in which almost transparent pixels often have arbitrary colours.
 
-The model is given `filled` colours. To its result, `rim` adds the difference that alpha-weighted interpolation makes:
-edges are as clean on any background as with that interpolation, and keep the model's detail. Where alpha is constant,
-`rim` is 0. Pixels are arrays of uint8 or uint16; computations are in units of [0, 1].
+The model's input is the `filled` colours. `rim`, the difference between alpha-weighted and plain interpolation, is then
+added to the model's result. So edges are as clean on any background as with alpha-weighted interpolation, and keep the
+model's detail. Where alpha is constant, `rim` is 0.
+
+Pixels are arrays of uint8 or uint16; computations are in units of [0, 1].
 """
 
 import math
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-RADIUS = 4  # of a pixel's surroundings
+RADIUS = 4  # of the surroundings whose colours are mixed into a pixel's, in pixels
 LEAST = 1 / 255  # the smallest alpha that is not invisible
 ROWS = 256  # number of rows that are filled at a time
 
@@ -44,8 +46,8 @@ def filled(pixels: np.ndarray) -> np.ndarray:
 def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tuple) -> torch.Tensor | float:
     """Alpha-weighted interpolation of RGBA `pixels` minus plain interpolation of their `filled` colours, both bicubic.
 
-    In units of [0, 1], for the part `box` (left, top, right, bottom; real numbers) of the image at `size` (W, H):
-    (3, H, W), or 0.
+    `colours`: the `filled` colours. `box`: the part (left, top, right, bottom; real numbers) of the image that becomes
+    `size` (W, H). Returns (3, H, W) in units of [0, 1], or 0.0 if alpha is constant there.
     """
     shape = pixels.shape[1::-1]
     pitch = max(1, *((end - start) / n for start, end, n in zip(box[:2], box[2:], size, strict=True)))
@@ -65,7 +67,7 @@ def rim(pixels: np.ndarray, colours: np.ndarray, size: tuple[int, int], box: tup
 def enlarged(planes: torch.Tensor, size: tuple[int, int], box: tuple) -> torch.Tensor:
     """The part `box` of `planes` (C, h, w) at `size` (W, H), by bicubic interpolation as Pillow does it with 8 bits.
 
-    Like that, it clips to [0, 1] after the horizontal pass and again after the vertical one.
+    Like Pillow, it clips to [0, 1] after the horizontal pass and again after the vertical one.
     """
     result, (left, top, right, bottom) = [], box
     for plane in planes.contiguous().numpy():

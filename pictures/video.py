@@ -1,4 +1,4 @@
-"""Videos, read and written frame by frame by the ffmpeg of imageio-ffmpeg: 8-bit H.264, with its sound."""
+"""Reads and writes videos frame by frame, by the ffmpeg of imageio-ffmpeg. Results are 8-bit H.264 with sound."""
 
 import logging
 import math
@@ -28,19 +28,19 @@ USUAL = {'aac', 'mp3', 'ac3', 'eac3', 'alac'}
 COPIED = {'.mp4': USUAL | {'opus', 'flac'}, '.m4v': USUAL | {'opus', 'flac'},  # audio codecs that a format can hold
           '.mov': USUAL | {'pcm_s16le', 'pcm_s16be', 'pcm_s24le', 'pcm_s24be'}}
 SIDE, PIXELS = 16384, 264e6  # limits of x264 and ffmpeg
-ENCODING = 240  # bytes per pixel that x264 takes at least, for some 50 frames that it looks ahead: measured
+ENCODING = 240  # bytes of memory per pixel that x264 takes at least (measured): it looks some 50 frames ahead
 QUALITY = '-crf', '16', '-preset', 'medium'
 FILTER = ('scale=out_color_matrix=bt709:out_range=tv,setsar={},'
           'setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709')  # without these, players guess
 MATRIX = r'\((?:\w+, )?(?:bt|fcc|smpte|gbr|ycgco|chroma|ictcp|ipt)[^()]*\)'  # in ffmpeg's description of a stream
 HDR = r'smpte2084|arib-std-b67'
 ALPHA = r'(?:yuva|ya\d|argb|rgba|abgr|bgra|gbrap|ayuv|vuya)'  # how the names of pixel formats with alpha begin
-FASTEST = 240  # frames per second; what is said to be faster was recorded without a rate
+FASTEST = 240  # frames per second; a file that states more was recorded without a rate
 SLACK = 0.25  # seconds by which sound is often longer than the frames
 
 
 class Video(NamedTuple):
-    """What a file says of its video: seconds are 0 if it does not say."""
+    """What a file states about its video; `seconds` is 0 if it is not stated."""
 
     shape: tuple[int, int]  # (H, W) of a frame
     pixel: Fraction  # width of a pixel, relative to its height
@@ -55,12 +55,13 @@ class Video(NamedTuple):
 
     @property
     def untagged_hd(self) -> bool:
-        """Whether players decode the colours by BT.709, though the file does not say so: ffmpeg would by BT.601."""
+        """Whether the file is HD, but names no colour matrix: players then assume BT.709, while ffmpeg assumes BT.601.
+        """
         height, width = self.shape
         return (width >= 1280 or height > 576) and not re.search(f' Video: .*{MATRIX}', self.log)  # as mpv does
 
     def squared(self) -> 'Video':
-        """The same as it is seen: with square pixels, and no side shorter."""
+        """The video as it is seen, with square pixels; no side becomes shorter."""
         height, width = self.shape
         shape = (height, round(width * self.pixel)) if self.pixel > 1 else (round(height / self.pixel), width)
         return self._replace(shape=shape, pixel=Fraction(1))
@@ -112,12 +113,12 @@ def read_header(path: Path) -> dict:
 
 
 def describe(path: Path) -> Video:
-    """The `Video` in the file `path`; UserError if there is none, or none whose frame rate can be found."""
+    """The `Video` in the file `path`; UserError if there is none, or if its frame rate cannot be found."""
     about = read_header(path)
     rate = exact(about['fps']) if 0 < about['fps'] <= FASTEST else mean_rate(path)
     log = stream_log(path)
     known = re.findall(r' Video: .* \[?SAR ([1-9]\d*):([1-9]\d*) DAR ', log)
-    # of its output, in which frames are upright
+    # the last match describes ffmpeg's output, in which frames are upright
     pixel = Fraction(*map(int, known[-1])) if known else Fraction(1)
     return Video(about['size'][::-1], pixel, rate, about['duration'], log.partition('Stream mapping:')[0])
 
@@ -135,12 +136,12 @@ def mean_rate(path: Path) -> Fraction:
         # the last frame begins at the end: its duration is unknown, too
         return exact(round(max(frames - 1, 1) / end, 2))
     except (RuntimeError, TypeError, ValueError, ZeroDivisionError):
-        raise UserError(f'{path}: its frame rate is unknown; give it one first, such as by ffmpeg -i {path.name} -r 30 '
+        raise UserError(f'{path}: its frame rate is unknown; set one first, such as with ffmpeg -i {path.name} -r 30 '
                         f'{path.stem}.mp4') from None
 
 
 def stream_log(path: Path) -> str:
-    """How ffmpeg describes the streams of the video `path`, and those that it would write."""
+    """ffmpeg's description of the streams of the video `path`, and then of the streams that it would write."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path.absolute()), '-an', '-frames:v', '1', '-f', 'null', '-']
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr.decode(errors='replace')
 
@@ -149,22 +150,24 @@ def write_video(target: Path, frames: Iterable[Image.Image], size: tuple[int, in
                 pixel: Fraction | int = 1, second: tuple = (), kept: tuple = ()) -> None:
     """Writes `frames`, RGB of an even `size` (H, W), to `target`, which only appears when it is complete.
 
-    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `second`: arguments of ffmpeg
-    that name a second input, and `kept` what is taken from it; its sound follows the video, which players expect first.
+    `rate`: frames per second. `pixel`: width of a pixel, relative to its height. `second`: ffmpeg's arguments for a
+    second input. `kept`: its arguments for what is taken from that input, such as the sound; this follows the video,
+    since players expect the video first.
     """
-    (height, width), stopped = size, UserError(f'{target}: cannot be written; ffmpeg says why above')
+    (height, width), stopped = size, UserError(f'{target}: cannot be written; see the message of ffmpeg above')
     with atomic_write(target) as file:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', '-f', 'rawvideo', '-pix_fmt', 'rgb24',
                    '-s', f'{width}x{height}', '-r', str(Fraction(rate)), '-i', '-', *second, '-map', '0:v', *kept,
                    '-c:v', 'libx264', '-pix_fmt', 'yuv420p', *QUALITY, '-vf', FILTER.format(pixel),
                    '-f', MUXERS[target.suffix.lower()], os.path.abspath(file.name)]
-        count, encoder = 0, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # no Ctrl-C there
+        # a session of its own, so that Ctrl-C does not reach ffmpeg
+        count, encoder = 0, subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         try:
             for frame in frames:
                 encoder.stdin.write(in_srgb(frame).tobytes())
                 count += 1
             encoder.communicate()
-        except OSError:  # it has stopped
+        except OSError:  # ffmpeg has stopped
             raise stopped from None
         finally:
             encoder.kill()
@@ -186,7 +189,7 @@ def sound_options(codecs: list[str], target: Path) -> list[str]:
 
 
 def tell_video_losses(source: Path, video: Video, target: Path) -> None:
-    """Notes what the result `target` will not have of the `video` in the file `source`."""
+    """Prints notes on what the result `target` will lose of the `video` in the file `source`."""
     for codec in video.sounds:
         if not is_copied(codec, target):
             note(f'{source}: its sound, {codec}, is encoded anew as AAC: {target.suffix} does not hold it (.mkv does)')
@@ -195,14 +198,15 @@ def tell_video_losses(source: Path, video: Video, target: Path) -> None:
     if ' Subtitle: ' in video.log:
         note(f'{source}: subtitles are left out')
     if re.search(f' Video: .*(?:{HDR})', video.log):
-        note(f'{source} is HDR, which is not converted: colours become pale; make it SDR first')
+        note(f'{source} is HDR, which is not converted to SDR: colours become pale; convert it first')
 
 
 def upscale_video(source: Path, video: Video, target: Path, size: tuple[int, int],
                   enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]) -> None:
     """Writes the `video` in the file `source` to `target`, its frames enlarged to an even `size` (H, W) by `enlarge`.
 
-    Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Notes if frames are missing at the end.
+    Holds one frame at a time in memory. Pixels get the shape `video.pixel`. Prints a note if frames are missing at the
+    end.
     """
     tell_video_losses(source, video, target)
     second = '-i', str(source.absolute())

@@ -155,7 +155,7 @@ def test_a_video_that_is_turned_upright_is_no_warning(tmp_path, monkeypatch, cap
 
 
 def test_what_ffmpeg_cannot_write_is_told_by_its_name(tmp_path):
-    with pytest.raises(UserError, match='a.mp4: cannot be written; ffmpeg says why above'):
+    with pytest.raises(UserError, match='a.mp4: cannot be written; see the message of ffmpeg above'):
         write_video(tmp_path / 'a.mp4', [], (48, 64), 10)
     assert not list(tmp_path.iterdir())
 
