@@ -2,7 +2,7 @@
 
 A checkpoint is a dict `{'model': {'name', 'args', 'sd'}, ...}`, as in LIIF. `ema`, if present, is the state dict of the
 averaged weights, and `data_norm` the normalisation used in training; `training.trainer` adds what resuming needs.
-A safetensors file is a checkpoint, too, if its metadata hold all but the weights as JSON, under `KEY`.
+A safetensors file is a checkpoint, too, if its metadata hold everything but the weights as JSON, under `KEY`.
 """
 
 import io
@@ -26,41 +26,45 @@ from models.registry import make_model
 KEY = 'aliif'  # in the metadata of safetensors files: all of a checkpoint but its weights
 DAMAGED = 'is not a checkpoint, or is damaged (cut off?)'
 NO_CHECKPOINT = "is not a checkpoint: it holds no 'model' with name, args and sd"
-ALONE = ('{}, but weights alone{}; scripts/export_weights.py FILE NEW.pth --config CONFIG makes a checkpoint of them, '
-         "by the config's model")
+ALONE = ('{}, but weights alone{}; scripts/export_weights.py FILE NEW.pth --config CONFIG makes a checkpoint of them '
+         "and the config's model")
 
 
 # --- from a file to what it holds ----------------------------------------------------------------------------------
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of the file at `path`; UserError if these and their tensors need more memory than is free."""
+    """The bytes of the file at `path`; UserError if they and the tensors in them need more memory than is free."""
     path = Path(path)
     try:
         size, free = path.stat().st_size, free_memory()
         if path.exists() and not path.is_file() and not path.is_dir():
             raise UserError('is not a regular file')
         if 2 * size > free:
-            raise UserError(f'needs {2 * size / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free')
+            raise UserError(f'needs {2 * size / 2**30:.1f} GB of memory, but {free / 2**30:.1f} GB are free')
         return path.read_bytes()
     except OSError as error:
         raise UserError(f'cannot be read ({error.strerror})') from None
 
 
 def is_safetensors(content: bytes) -> bool:
-    """Whether `content` is a safetensors file: the length of a header in 8 bytes, and the header, in JSON."""
+    """Whether `content` is a safetensors file, which begins with a JSON header and, in 8 bytes before it, its length.
+    """
     return content[8:9] == b'{' and 2 <= int.from_bytes(content[:8], 'little') < len(content)
 
 
 def check_packing(content: bytes) -> None:
-    """Raises a UserError if the zip file `content` unpacks to more than its size: torch.save compresses nothing."""
+    """Raises a UserError if the zip file `content` is compressed, which torch.save never does.
+
+    Otherwise a small file could unpack to more than the memory holds.
+    """
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(content)).infolist())
-    except Exception:  # of any kind, as from `torch.load`
+    except Exception:  # a damaged file raises nearly anything
         raise UserError(DAMAGED) from None
     if size > len(content):
-        raise UserError(f'is not as torch.save writes it: {len(content)} bytes that unpack to {size}; pack it again '
-                        'without compression')
+        raise UserError(f'is compressed, which torch.save never does: {len(content)} bytes unpack to {size}; pack it '
+                        'again without compression')
 
 
 def unpickle(content: bytes) -> object:
@@ -73,7 +77,7 @@ def unpickle(content: bytes) -> object:
     except Exception as error:  # other files raise nearly anything: RuntimeError, EOFError, IndexError, OSError
         if refused := re.search(r'GLOBAL ([\w.]{1,100})', str(error)):
             raise UserError(f'holds {refused[1]}, which is not loaded since it could run code; save the file again '
-                            'without it: tensors, texts, plain numbers, lists and dicts alone') from None
+                            'with nothing but tensors, texts, plain numbers, lists and dicts') from None
         raise UserError(DAMAGED) from None
 
 
@@ -98,8 +102,8 @@ def check_state(state: object) -> None:
         if size > free:
             raise UserError(f'{name}, of {tuple(tensor.shape)}, needs more memory than the {free / 2**30:.1f} GB free')
         if not (tensor.float() if real else tensor).isfinite().all():
-            raise UserError(f'{name} has values that are not finite (NaN or infinity): the training went wrong, or '
-                            'the program that wrote the file')
+            raise UserError(f'{name} has values that are not finite (NaN or infinity): the training, or the program '
+                            'that wrote the file, went wrong')
 
 
 def check_spec(model: dict, data_norm: object) -> None:
@@ -110,8 +114,8 @@ def check_spec(model: dict, data_norm: object) -> None:
         if isinstance(value, list | tuple):
             return value
         if not isinstance(value, str | int | float | None):
-            raise UserError(f"its model's spec or data_norm holds {quoted(value)}, and may hold texts, numbers, lists "
-                            'and dicts')
+            raise UserError(f"its model's spec or data_norm holds {quoted(value)}, but may hold only texts, numbers, "
+                            'lists and dicts')
         return []
 
     check_extent([data_norm, {key: value for key, value in model.items() if key != 'sd'}], children)
@@ -124,9 +128,9 @@ def check_spec(model: dict, data_norm: object) -> None:
 
 
 def read(path: str | Path) -> dict:
-    """The checkpoint at `path`, on the CPU, weights finite and without the prefixes of DataParallel and torch.compile.
+    """The checkpoint at `path`, on the CPU. Runs no code that the file may contain.
 
-    Runs no code that the file may contain.
+    Its weights are finite, and their names are without the prefixes of DataParallel and torch.compile.
     """
     with located(path):
         content = read_file(path)
@@ -140,7 +144,7 @@ def read(path: str | Path) -> dict:
         check_spec(model, checkpoint.get('data_norm'))
         for key in 'epoch', 'iteration':
             if not isinstance(count := checkpoint.get(key, 0), int) or count < 0:
-                raise UserError(f'its {key} is {quoted(count)}, and must be a whole number')
+                raise UserError(f'its {key} is {quoted(count)}, but must be a whole number')
         sd, ema = model['sd'], checkpoint.get('ema')
         for state in (sd,) if ema is None else (sd, ema):
             check_state(state)
@@ -148,7 +152,8 @@ def read(path: str | Path) -> dict:
 
 
 def read_bare(path: str | Path) -> dict:
-    """The state dict in a file of other code: safetensors, or by torch.save, alone or under a key of BARE."""
+    """The state dict in a file that other code has written: safetensors, or torch.save's, alone or under a key in BARE.
+    """
     with located(path):
         content = read_file(path)
         if is_safetensors(content):
@@ -208,7 +213,7 @@ def write(checkpoint: dict, path: str | Path) -> None:
         with located(path):
             data = to_safetensors(checkpoint)
     else:
-        content = io.BytesIO()  # writing to a file, torch.save turns a full disk's OSError into a RuntimeError
+        content = io.BytesIO()  # if it writes to a file, torch.save turns a full disk's OSError into a RuntimeError
         torch.save(checkpoint, content)
         data = content.getbuffer()
     with atomic_write(path) as file:
@@ -234,7 +239,7 @@ def model_of(checkpoint: dict) -> nn.Module:
 
 
 def set_scale_max(model: nn.Module, scale: object) -> None:
-    """Sets the largest scale of the `model`'s training, if `scale` is a scale and the model bounds its cells by one."""
+    """Sets the largest scale of the `model`'s training, if `scale` is valid and the model has such a bound."""
     if isinstance(scale, int | float) and 1 <= scale < math.inf and getattr(model, 'scale_max', None):
         model.scale_max = scale
 

@@ -1,8 +1,8 @@
 """What the decoders share: encode once, then colour any coordinate from its nearest latent codes.
 
-The input of LIIF's and A-LIIF's networks is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). A first
-layer is linear in x, so the feature's part of it is a convolution of the feature map: it is computed once per latent
-pixel ("hoisted"), and a query gathers it and adds the part of its coordinates. This is exact.
+The input of LIIF's and A-LIIF's networks is x = [3x3-unfolded feature, rel_coord, rel_cell] (LIIF, section 3). The
+first layer is linear in x, so the feature's part of its output is a convolution of the feature map. It is computed once
+per latent pixel ("hoisted"); a query gathers it and adds the part of its coordinates. The result is exact.
 """
 
 from typing import Literal
@@ -38,15 +38,15 @@ class Decoder(nn.Module):
     are normalised, so data_norm should be the same for inputs and targets.
     """
 
-    data_norm = USUAL_NORM  # the normalisation it was trained with: `models.load` sets what the checkpoint records
+    data_norm = USUAL_NORM  # the normalisation of its training; `models.load` sets the one that the checkpoint records
 
-    scale_max: float | None = 4  # the largest scale of its training, as far as it is known
+    scale_max: float | None = 4  # the largest scale in its training, as far as it is known
     # whether whole images at larger scales are decoded with the cells of `scale_max`, as in LTE's and LM-LIIF's code,
     # but not in LIIF's. The demos do it with all models for which scale_max is not None.
     clip_cell = False
 
-    # how many codes beyond the 3x3 around a query's code `hoist` and `decode` look at on each side (math.inf: at all of
-    # them): large images are decoded in bands, each of which includes these
+    # how many codes `hoist` and `decode` look beyond the 3x3 around a query's code, on each side (math.inf: they look
+    # at all codes). Large images are decoded in bands, each of which includes these codes
     reach = 0
 
     def __init_subclass__(cls, **kwargs):
@@ -67,18 +67,18 @@ class Decoder(nn.Module):
 
     @property
     def receptive_radius(self) -> int | None:
-        """The encoder's, in pixels; None where a feature depends on the whole image, or has been upsampled."""
+        """The encoder's receptive radius in pixels; None if a feature depends on the whole image, or is upsampled."""
         return getattr(self.encoder, 'receptive_radius', None)
 
     def check_precision(self) -> None:
-        """Raises a UserError for weights of 16 bits: coordinates need more digits."""
+        """Raises a UserError for weights of 16 bits, because coordinates need more digits."""
         weight = next(self.parameters(), None)  # replicas of DataParallel have none
         if weight is not None and weight.itemsize < 4:
-            raise UserError(f'the weights are {str(weight.dtype).removeprefix("torch.")}: keep float32, and use '
-                            'torch.autocast')
+            raise UserError(f'the weights are {str(weight.dtype).removeprefix("torch.")}: keep them in float32, and '
+                            'use torch.autocast')
 
     def __getstate__(self):
-        # in training `latest` refers to a graph, which cannot be copied
+        # in training `latest` refers to an autograd graph, which cannot be copied
         return {key: value for key, value in vars(self).items() if key != 'latest'}
 
     # --- encoding and querying
@@ -104,8 +104,8 @@ class Decoder(nn.Module):
         """Colours (B, Q, n_colors), normalised as `data_norm` says, at `coord` (B, Q, 2), in [-1, 1].
 
         cell: (B, Q, 2) or (B, 1, 2), the size (2 / H, 2 / W) of the target's pixels; None is allowed without
-        `cell_decode`. A-LIIF in pixel space, LM-LIIF and LM-LTE need one cell for all queries of an image: others are
-        a RuntimeError. UserError for other shapes.
+        `cell_decode`. A-LIIF in pixel space, LM-LIIF and LM-LTE need the same cell for all queries of an image, and
+        raise a RuntimeError for different ones. UserError for other shapes.
         """
         coord, cell = self.checked(features, coord, cell)
         if coord.shape[1] == 0:
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
         return pred + features.sample_input(coord) if self.residual else pred
 
     def query_grid(self, features: Features, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours (B, H, W, n_colors) at all pairs of coordinates y (H,) and x (W,); `cell` (2,): of a target pixel.
+        """Colours (B, H, W, n_colors) at all pairs of y (H,) and x (W,); `cell` (2,): the size of a target pixel.
 
         y and x may lie on the CPU, where the fast path reads them without waiting for a GPU.
         """
@@ -134,10 +134,10 @@ class Decoder(nn.Module):
 
     def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of the size `cell`.
+        """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of size `cell`.
 
         With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size. See
-        `query` for what `cell` may be. UserError for both, or none, of `coord` and `size`.
+        `query` for what `cell` may be. UserError unless exactly one of `coord` and `size` is given.
         """
         if (coord is None) == (size is None):
             raise UserError('either coord (and cell) or size is needed')
@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
         return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
-    latest: Features | None = None  # of `gen_feat`: the one state that LIIF's interface needs
+    latest: Features | None = None  # set by `gen_feat`: the only state, which LIIF's interface needs
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""
@@ -173,15 +173,15 @@ class Decoder(nn.Module):
     def hoist_cell(self, features: Features, cell: torch.Tensor | None) -> Features:
         """`features` plus what is computed once per latent pixel for one `cell`; by default nothing.
 
-        cell: (B, Q, 2), the same for all queries of an image. Compute each pixel on its own: on grids, `features` holds
-        any pixels in one row, so that pixels side by side there are no neighbours in the image.
+        cell: (B, Q, 2), the same for all queries of an image. Each pixel must be computed on its own: on grids,
+        `features` holds arbitrary pixels in one row, in which adjacent pixels are not neighbours in the image.
         """
         return features
 
     def decode(self, features: Features, coord: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         """The network's colours (B, Q, n_colors): what is computed for each query.
 
-        coord (B, Q, 2) and cell, as large, have been checked; `cell` is None if it was not given to `query`.
+        coord and cell, (B, Q, 2) each, have been checked; `cell` is None if it was not given to `query`.
         """
         raise NotImplementedError
 
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
                       rel_x: torch.Tensor) -> torch.Tensor:
         """What `decode` gives for p latent pixels and the n x m queries around each: colours (p, n * m, n_colors).
 
-        hoisted: (p, ...), of these pixels; rel_cell (2,), rel_y (p, n), rel_x (p, m).
+        hoisted: the hoisted tensors of these pixels, (p, ...) each; rel_cell (2,), rel_y (p, n), rel_x (p, m).
         """
         raise NotImplementedError
 
@@ -215,7 +215,8 @@ class Decoder(nn.Module):
         return coord.to(dtype), cell.to(dtype).expand_as(coord)
 
     def trainable(self, features: Features) -> Features:
-        """`features`, but hoisted anew if the decoder needs gradients and they were made without (a frozen encoder)."""
+        """`features`, hoisted again if gradients are enabled now but were not when they were made (a frozen encoder).
+        """
         if features.grad or not torch.is_grad_enabled():
             return features
         feat, inp = (x.clone() if x.is_inference() else x for x in (features.feat, features.inp))
@@ -238,19 +239,22 @@ class Decoder(nn.Module):
     # --- pieces for `hoist` and `decode`
 
     def first_rows(self, feat: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """The feature's part of a first layer, weight (out, >= feat_dim), per latent pixel: (B, h, w, out)."""
+        """The feature's part of a first layer's output per latent pixel, (B, h, w, out); weight: (out, >= feat_dim)."""
         size = 3 if self.feat_unfold else 1
         kernel = weight[:, :self.feat_dim].reshape(-1, self.encoder.out_dim, size, size)
         feat = feat.contiguous(memory_format=torch.channels_last)
         return F.conv2d(feat, kernel, bias, padding=size // 2).permute(0, 2, 3, 1)
 
     def neighbours(self, features: Features, coord: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each query's codes: row of the hoisted tensors, rel_coord and weight; see `geometry.neighbours`."""
+        """The row in the hoisted tensors, rel_coord and weight of each query's codes; see `geometry.neighbours`."""
         iy, ix, rel_coord, areas = neighbours(coord, features.window[2:], self.local_ensemble)
         return features.flat_index(iy, ix), rel_coord, areas
 
     def local_input(self, features: Features, rel_coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """The network's input but the feature: (n, B, Q, 2) and (B, Q, 2) -> (n*B*Q, 2), or 4 with `cell_decode`."""
+        """The network's input without the feature: rel_coord (n*B*Q, 2), or [rel_coord, rel_cell] (n*B*Q, 4).
+
+        From rel_coord (n, B, Q, 2) and cell (B, Q, 2), which is only used with `cell_decode`.
+        """
         if self.cell_decode:
             rel_cell = relative_cell(cell, features.window[2:]).expand_as(rel_coord)
             rel_coord = torch.cat((rel_coord, rel_cell), dim=-1)
@@ -267,21 +271,22 @@ class Decoder(nn.Module):
                               weight: torch.Tensor) -> torch.Tensor:
         """A first layer's output per latent pixel, (B, h, w, out), for input [feature, rel_cell].
 
-        It is what is hoisted as `name`, plus the part of `cell` (B, Q, 2).
+        It is the feature's part, hoisted as `name`, plus the part of `cell` (B, Q, 2).
         """
         rows = features.hoisted[name]
         if not self.cell_decode:
-            return rows.clone()  # ReLUs work in place
+            return rows.clone()  # ReLUs will overwrite it in place
         return rows + torch.matmul(self.shared_cell(features, cell), weight[:, self.feat_dim:].t()).unsqueeze(1)
 
     def shared_cell(self, features: Features, cell: torch.Tensor) -> torch.Tensor:
         """The relative cell (B, 1, 2) of each image, whose queries must all have the same `cell` (B, Q, 2)."""
-        torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have one cell')
+        torch._assert_async((cell == cell[:, :1]).all(), 'all queries of an image must have the same cell')
         return relative_cell(cell[:, :1], features.window[2:])
 
 
 def split(coord: torch.Tensor, cell: torch.Tensor | None, size: int, dim: int) -> list[tuple]:
-    """`coord` (B, Q, 2) and `cell`, as large or None, in pairs of parts that are `size` long along `dim`."""
+    """Cuts `coord` and `cell`, (B, Q, 2) each (or `cell` None), into pairs of parts that are `size` long along `dim`.
+    """
     coords = coord.split(size, dim)
     return list(zip(coords, [None] * len(coords) if cell is None else cell.split(size, dim), strict=True))
 

@@ -1,4 +1,4 @@
-"""What encoding hands to decoding, as one value. Models keep none of it, except for LIIF's interface (`gen_feat`)."""
+"""What encoding passes to decoding, as one value. Models do not keep it, except for LIIF's interface (`gen_feat`)."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ class Features:
     feat: (B, C, h, w). inp: the encoder's input (B, n_colors, h, w), or of another size where the encoder has an
     upsampler.
     window: (top, left, height, width): where `feat` begins in the latent map of the whole images, and that map's size.
-    hoisted: what the decoder has computed from it once per latent pixel, (B, h, w, n) each, by name.
-    grad: whether gradients were enabled while it was.
+    hoisted: what the decoder has computed from `feat` once per latent pixel, (B, h, w, n) each, by name.
+    grad: whether gradients were enabled when `hoisted` was computed.
     """
     feat: torch.Tensor
     inp: torch.Tensor

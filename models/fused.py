@@ -1,24 +1,24 @@
 """A-LIIF's decoding in query space as one CUDA kernel, in Triton. It computes the same as `ALIIF.decode`.
 
-A program computes ROWS rows, a row being a query and one of its codes, from the gather to the ensemble's sum on chip.
-In the published model a row takes 207,000 multiply-adds and gathers 0.8 KB in bf16, so tensor cores are the bottleneck:
-4.6 TFLOP for the 2,766,240 queries of a DIV2K image at x4. By the specification of an H100, 132 SMs with 65,536
-registers and 227 KB of shared memory each:
+A row is a query with one of its codes. A program computes ROWS rows on chip, from the gather to the ensemble's sum. In
+the published model a row takes 207,000 multiply-adds and gathers 0.8 KB in bf16, so tensor cores are the bottleneck:
+4.6 TFLOP for the 2,766,240 queries of a DIV2K image at x4. The design follows the specification of an H100, which has
+132 SMs with 65,536 registers and 227 KB of shared memory each:
 
-- The weights, 430 KB in bf16, do not fit into an SM, so each program reads them from L2: 37 GB for that image with
-  128 rows, 7 ms at 5.5 TB/s, about as long as its products take; with 64 rows twice that. By this estimate 128 rows are
-  better; measured, 64 are.
-- 128 rows of 256 float32 sums are half of all registers, the layer's input in bf16 another quarter. So hidden layers
-  go in pairs, as products do in attention: of the first one's output STEP columns exist at a time, and are multiplied
-  into the sums of the second. With 32 columns the products run asynchronously; with 64 the compiler, out of registers,
-  waits after each.
-- Blocks of weights, 32 KB a step, are copied by TMA (addresses in registers would cost those), `num_stages` ahead.
-- The mixture: one product gives the K functions' outputs, and a thread has all K of its outputs, so it mixes them
-  without exchange. Its gather is on its way while the expansion net's last layers are computed.
+- The weights, 430 KB in bf16, do not fit into an SM, so each program reads them from L2. With 128 rows this is 37 GB
+  for that image and takes 7 ms at 5.5 TB/s, about as long as the products; with 64 rows it is twice that. By this
+  estimate 128 rows are better; measured, 64 are.
+- 128 rows of 256 float32 sums take half of all registers, and the layer's input in bf16 another quarter. So hidden
+  layers are computed in pairs, like the products in attention: only STEP columns of the first layer's output exist at a
+  time, and are multiplied into the sums of the second. With 32 columns the products run asynchronously; with 64 the
+  compiler runs out of registers and waits after each product.
+- Blocks of weights, 32 KB a step, are copied by TMA, `num_stages` ahead, which saves the registers for addresses.
+- In the mixture, one product gives the outputs of all K functions. A thread holds all K of its outputs, so it mixes
+  them without exchange. The mixture's gather runs while the expansion net's last layers are computed.
 
-In the code for sm_90 the loops neither spill registers nor wait between products. In float32 there are only plain
-multiply-adds, 84 % of the inner loop's instructions with 64 rows. On an H200 the kernel passes all tests; in bf16 it
-reaches 261 TFLOP/s, 38 % of a large product's speed, with tiles of 64 rows, and 229 with 128 rows.
+In the code for sm_90 the loops neither spill registers nor wait between products. In float32 the products are plain
+multiply-adds, 84 % of the inner loop's instructions with 64 rows. On an H200 the kernel passes all tests. In bf16 it
+reaches 261 TFLOP/s with 64 rows, 38 % of the speed of a large product, and 229 TFLOP/s with 128 rows.
 """
 
 import torch
@@ -33,16 +33,16 @@ from models.kernels import allowed, works
 from models.mlp import ExpansionNet
 
 SIDE = 16  # smallest side of a product: K, the mixture's widths and the local inputs are padded to it
-STEP = 32  # columns of a hidden layer at a time
+STEP = 32  # columns of a hidden layer that are computed at a time
 TILES = {  # scripts/tune_fused.py compares others
     torch.bfloat16: {'ROWS': 64, 'num_warps': 4, 'num_stages': 3, 'maxnreg': 255},
     torch.float32: {'ROWS': 64, 'num_warps': 8, 'num_stages': 2, 'maxnreg': 255},
 }
-TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the norm of what `decode` gives
+TOLERANCE = {torch.bfloat16: 0.03, torch.float32: 1e-4}  # of the error, relative to the result of `ALIIF.decode`
 
 
 def fits(model: nn.Module, features: Features) -> bool:
-    """Whether `decode` can replace that of `model`, an ALIIF, for `features`."""
+    """Whether `decode` can replace `model.decode` for `features`; `model`: an ALIIF."""
     net, rows = model.expansion, features.hoisted['mixture']
     dtype = rows.dtype
     if type(net) is not ExpansionNet or not model.is_unmodified or model.pixel_space:
@@ -52,8 +52,8 @@ def fits(model: nn.Module, features: Features) -> bool:
     if model.imnet.K > SIDE or max(model.imnet.dims[1:]) > SIDE or expansion_width(net) > 256 or dtype not in TILES:
         return False
     if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        return False  # then cuBLAS uses tensor cores, and the kernel does not
-    return not rows.is_cuda or allowed(rows.device, range(9, 11))  # which have TMA
+        return False  # cuBLAS then uses tensor cores, which the kernel does not
+    return not rows.is_cuda or allowed(rows.device, range(9, 11))  # GPUs with TMA
 
 
 def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
@@ -155,7 +155,8 @@ def dot(a, b, acc=None):
 
 @triton.jit
 def two_layers(h, matrix1, biases1, start1, matrix2, biases2, start2, OUT: tl.constexpr, STEP: tl.constexpr):
-    """(ROWS, WIDTH) -> (ROWS, OUT). The layers' matrices and biases begin in rows `start1` and `start2` of stacks."""
+    """(ROWS, WIDTH) -> (ROWS, OUT). The two layers begin at rows `start1` and `start2` of stacked matrices and biases.
+    """
     WIDTH: tl.constexpr = h.shape[1]
     out = tl.zeros((h.shape[0], OUT), tl.float32) + tl.load(biases2 + start2 + tl.arange(0, OUT))
     for j in range(0, WIDTH, STEP):
@@ -187,14 +188,15 @@ def kernel(out, index, local, areas, expansion_rows, mixture_rows,
            EXPANSION: tl.constexpr, WIDTH: tl.constexpr, LAYERS: tl.constexpr, SOFTMAX: tl.constexpr,
            K: tl.constexpr, MIXTURE: tl.constexpr, MIXTURE_LAYERS: tl.constexpr,
            SIDE: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr):
-    """EXPANSION and K * MIXTURE are the widths of gathered rows, WIDTH and SIDE what the nets' are padded to.
+    """EXPANSION, K * MIXTURE: widths of the gathered rows. WIDTH, SIDE: widths to which the nets' layers are padded.
 
-    LAYERS of the expansion net and MIXTURE_LAYERS of the mixture follow their first ones, whose outputs are gathered.
+    LAYERS, MIXTURE_LAYERS: numbers of layers of the expansion net and of the mixture, without their first layers, whose
+    outputs are gathered.
     """
     QUERIES: tl.constexpr = ROWS // NEIGHBOURS
     dtype: tl.constexpr = mixture_rows.dtype.element_ty
     m = tl.arange(0, ROWS)
-    query = tl.program_id(0) * QUERIES + m // NEIGHBOURS  # its codes are neighbours here, `queries` apart in memory
+    query = tl.program_id(0) * QUERIES + m // NEIGHBOURS  # its codes: side by side here, `queries` apart in `index`
     row, valid = m % NEIGHBOURS * queries + query, query < queries
     code = tl.load(index + row, mask=valid, other=0)
     side = tl.arange(0, SIDE)
@@ -207,7 +209,7 @@ def kernel(out, index, local, areas, expansion_rows, mixture_rows,
     for i in tl.static_range(0, (LAYERS - 2) * WIDTH, 2 * WIDTH):
         h = relu(two_layers(h, columns, biases, i, rows, biases, i + WIDTH, WIDTH, STEP), dtype)
     gathered = tl.load(mixture_rows + code[:, None, None] * (K * MIXTURE) + k * MIXTURE + side,
-                       mask=(k < K) & (side < MIXTURE), other=0)  # on its way while c is computed
+                       mask=(k < K) & (side < MIXTURE), other=0)  # loads while c is computed
     c = normalise(two_layers(h, columns, biases, (LAYERS - 2) * WIDTH, last, last_bias, 0, SIDE, STEP), K, SOFTMAX)
 
     n = tl.arange(0, SIDE * SIDE)

@@ -1,8 +1,9 @@
 """A-LIIF's functions in pixel space as one CUDA kernel in each direction, in Triton.
 
-A program computes all queries of one latent pixel. It reads the mixed parameters of the pixel's function, 3,363 numbers
-with four hidden layers of width 32, once, and keeps all activations on chip; layer by layer, they would go through the
-GPU's memory several times, which takes longer than the products. The backward pass computes them again.
+A program computes all queries of one latent pixel. It reads the mixed parameters of the pixel's function once (3,363
+numbers with four hidden layers of width 32) and keeps all activations on chip. If the layers were computed one by one,
+the activations would go through the GPU's memory several times, which takes longer than the products. The backward pass
+computes the activations again.
 
 Measured on an H200 in bf16: a training step (EDSR-baseline, 32 crops of 64x64, K = 16, width 32, torch.compile, CUDA
 graphs) takes 16 ms instead of 26; the backward kernel takes 4 of them, and spills registers.
@@ -19,11 +20,11 @@ from models.mlp import MLPMixture
 
 PADDED = 16  # the last layer's outputs are padded to the smallest side of a product
 OPTIONS = {'BLOCK': 32, 'num_warps': 2}  # BLOCK: queries at a time
-TRIAL_PIXELS = 64  # of `worst_error`
+TRIAL_PIXELS = 64  # latent pixels in the trial of `worst_error`
 
 
 def fits(imnet: MLPMixture, start: torch.Tensor) -> bool:
-    """Whether the kernels are made for `imnet`, and for the first layer's output `start`: bf16, four hidden layers."""
+    """Whether the kernels are made for `imnet` (four hidden layers) and the first layer's output `start` (bf16)."""
     widths = imnet.dims[1:-1]
     if len(widths) != 4 or {*widths} not in ({16}, {32}) or imnet.out_dim > PADDED:
         return False
@@ -42,10 +43,10 @@ def agrees(imnet: MLPMixture, start: torch.Tensor) -> bool:
 
 
 def worst_error(imnet: MLPMixture, device: torch.device) -> float:
-    """The largest of the kernels' errors, of colours and gradients, in units of what bf16 explains.
+    """The largest error of the kernels' colours and gradients, relative to the error that bf16 explains.
 
-    Where ReLU's input is near zero, rounding decides whether a gradient passes, so `decode_by_layers` in bf16 is not
-    exact, either: off by 10 % with some weights.
+    Where ReLU's input is near zero, rounding decides whether a gradient passes. So `decode_by_layers` in bf16 is not
+    exact, either: with some weights it is off by 10 %.
     """
     def trial(path, dtype):
         random = torch.Generator().manual_seed(0)
@@ -68,9 +69,9 @@ def worst_error(imnet: MLPMixture, device: torch.device) -> float:
 
 
 def pack(imnet: MLPMixture, coord: torch.Tensor) -> torch.Tensor:
-    """The mixture's parameters side by side, as the kernels read a pixel's: (K, S), with zeros up to a multiple of 8.
+    """The mixture's parameters side by side, in the order of the kernels: (K, S), with zeros up to a multiple of 8.
 
-    Without the first layer's, except for its columns for rel_coord, `coord` (K, H, 2).
+    Of the first layer there are only the columns for rel_coord, `coord` (K, H, 2).
     """
     parts = [coord[..., 0], coord[..., 1], *imnet.weights[1:-1], *imnet.biases[1:-1], imnet.weights[-1],
              imnet.biases[-1]]
@@ -99,7 +100,7 @@ class Functions(torch.autograd.Function):
     def backward(ctx, grad):
         start, functions, rel_y, rel_x = ctx.saved_tensors
         grad_start, grad_params = torch.empty_like(start), torch.empty_like(functions)
-        grad_params[:, -8:] = 0  # the padding is among these
+        grad_params[:, -8:] = 0  # these include the padding, which the kernel does not write
         launch(backward_kernel, grad.contiguous(), start, functions, rel_y, rel_x, grad.shape[2],
                grad_start, grad_params)
         return grad_start, grad_params, None, None, None
@@ -177,7 +178,7 @@ def backward_kernel(grad, start, functions, rel_y, rel_x, grad_start, grad_param
     i = tl.arange(0, H)
     c = tl.arange(0, PADDED)
     gs = tl.zeros((H,), tl.float32)
-    gy, gx, g1, g2, g3 = gs, gs, gs, gs, gs  # of the columns for rel_coord and of the biases
+    gy, gx, g1, g2, g3 = gs, gs, gs, gs, gs  # gradients of the columns for rel_coord, and of the biases
     gw1 = tl.zeros((H, H), tl.float32)
     gw2, gw3 = gw1, gw1
     gw4 = tl.zeros((PADDED, H), tl.float32)

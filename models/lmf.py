@@ -1,10 +1,12 @@
 """LM-LIIF and LM-LTE: He and Jin, "Latent Modulated Function for Computational Optimal Continuous Image
 Representation" (CVPR 2024).
 
-A hypernet runs once for each latent pixel and gives the modulation of a small render net, and the code that this sees.
-So the large network runs at low resolution, and only the small one for each query (section 3.2). The functions are the
-published ones, without the early exit in flat areas (CMSR). On a grid a pixel's modulations are multiplied into the
-render net's matrices, (W v + b) (1 + s) + t = ((1 + s) W) v + (1 + s) b + t, once for all its queries.
+A hypernet runs once for each latent pixel. It predicts the modulation of a small render net and, with `mod_input`, also
+the code that the render net takes as input. So the large network runs at low resolution, and only the small one runs
+for each query (section 3.2). The functions are those published, without the early exit in flat areas (CMSR).
+
+On a grid, a pixel's modulation is multiplied into the render net's matrices once for all its queries:
+(W v + b) (1 + s) + t = ((1 + s) W) v + (1 + s) b + t.
 """
 
 import torch
@@ -25,7 +27,7 @@ class ModulatedMLP(nn.Module):
     """in_dim -> `hidden_depth` layers of `hidden_dim` -> out_dim. Hidden layers are scaled and shifted before ReLU.
 
     A modulation (N, 2 hidden_depth hidden_dim) holds all scales, layer by layer, and then all shifts. `mod_scale` and
-    `mod_shift`, which published configs have, must be true.
+    `mod_shift` exist because published configs set them; they must be true.
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden_dim: int, hidden_depth: int, mod_scale: bool = True,
@@ -36,7 +38,8 @@ class ModulatedMLP(nn.Module):
             raise UserError('mod_scale and mod_shift must be true')
         dims = [in_dim] + [hidden_dim] * hidden_depth
         hidden = [module for i, o in zip(dims, dims[1:], strict=False) for module in (Linear(i, o), nn.ReLU())]
-        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))  # ReLUs: for the published tensors' numbers
+        # (the ReLUs are not called: they give the layers the numbers that they have in published files)
+        self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))
         self.hidden_dim, self.hidden_depth, self.out_dim = hidden_dim, hidden_depth, out_dim
         self.modulations = 2 * hidden_dim * hidden_depth
 
@@ -62,14 +65,14 @@ class ModulatedMLP(nn.Module):
 
 
 def render_width(spec: dict) -> int:
-    """The hidden_dim in the spec of a render net; 0 if it has none that is allowed, which `make_net` reports."""
+    """The hidden_dim in the spec of a render net, or 0 if there is no valid one, which `make_net` will report."""
     args = spec.get('args') if isinstance(spec, dict) else None
     width = args.get('hidden_dim') if isinstance(args, dict) else None
     return max(0, convert(width or 0, int, 'imnet_spec: hidden_dim'))
 
 
 class Modulated(Decoder):
-    """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start`, `decode`."""
+    """What LM-LIIF and LM-LTE share: `hypernet` and its modulation. Subclasses define `hypernet_start` and `decode`."""
 
     clip_cell = True
 
@@ -78,7 +81,7 @@ class Modulated(Decoder):
         return type(self.imnet) is ModulatedMLP  # a subclass of it may compute something else
 
     def make_nets(self, imnet_spec: dict, hypernet_spec: dict, imnet_dim: int, hypernet_dim: int, codes: int) -> None:
-        """Makes the render net, and the hypernet, which gives `codes` numbers beside the modulation."""
+        """Makes the render net, and the hypernet, whose output is the modulation and `codes` further numbers."""
         self.imnet = make_net('imnet_spec', imnet_spec, imnet_dim, ModulatedMLP, self.n_colors)
         self.hypernet = make_net('hypernet_spec', hypernet_spec, hypernet_dim, MLP,
                                  out_dim=self.imnet.modulations + codes)
@@ -97,8 +100,10 @@ class Modulated(Decoder):
 
 @register('lmliif')
 class LMLIIF(Modulated):
-    """LM-LIIF. `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's
-    out_dim follow from the rest. `mod_input`: the render net sees a code from the hypernet instead of the feature.
+    """LM-LIIF.
+
+    `imnet_spec`: the render net, an 'lmmlp'; `hypernet_spec`: an 'mlp'. Their in_dim and the hypernet's out_dim follow
+    from the other arguments. `mod_input`: the render net's input is a code from the hypernet instead of the feature.
     """
 
     pixelwise = Modulated.pixelwise
@@ -139,8 +144,10 @@ class LMLIIF(Modulated):
 
 @register('lmlte')
 class LMLTE(Modulated, Estimator):
-    """LM-LTE: the hypernet sees the Fourier features of a latent pixel, the render net those of a query; `mod_input`
-    takes the latter's amplitudes and frequencies from the hypernet. `hidden_dim`: Fourier features of a latent pixel.
+    """LM-LTE: Fourier features of a latent pixel are the hypernet's input, those of a query the render net's.
+
+    `hidden_dim`: the number of Fourier features of a latent pixel. `mod_input`: the amplitudes and frequencies of a
+    query's Fourier features come from the hypernet.
     """
 
     pixelwise = Modulated.pixelwise

@@ -1,10 +1,12 @@
 """LTE: Lee and Jin, "Local Texture Estimator for Implicit Representation Function" (CVPR 2022), and its faster form.
 
-A code's amplitudes and frequencies, estimated by convolutions, make Fourier features of a query's relative coordinate
-(eq. 4 to 6), which an MLP turns into a colour; the bilinearly upsampled input is added. The functions are those
-published. On a grid the waves of rows and columns are multiplied, by e^(a + b) = e^a e^b, instead of computed for each
-query. Code centres are those of the feature map (the published code takes the input's, which are the same but for
-encoders that pad).
+Convolutions estimate amplitudes and frequencies for each code. With these, a query's relative coordinate becomes
+Fourier features, which an MLP turns into a colour; the bilinearly upsampled input is added. The functions are those
+published.
+
+On a grid, waves are computed for rows and for columns and then multiplied, since e^(a + b) = e^a e^b, instead of being
+computed for each query. The centres of the codes are those of the feature map; the published code takes those of the
+input, which differ only for encoders that pad.
 """
 
 import math
@@ -20,12 +22,12 @@ from models.registry import register
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
-    """`x`, in float32 if it is bf16, whose few digits do not suffice for phases of many turns."""
+    """`x`, converted to float32 if it is bf16, which has too few digits for phases of many turns."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def phases(layer: nn.Linear, rel_cell: torch.Tensor) -> torch.Tensor:
-    """The phases (..., D / 2) that `layer` gives for relative cells (..., 2), not in bf16 even under autocast."""
+    """The phases (..., D / 2) that `layer` gives for relative cells (..., 2); never in bf16, even under autocast."""
     with torch.autocast(rel_cell.device.type, enabled=False):
         return layer(rel_cell)
 
@@ -74,7 +76,7 @@ def check_even(hidden_dim: int) -> None:
 class Estimator(Decoder):
     """What LTE, LTE-fast and LM-LTE share; a subclass defines `render`, and how frequencies are laid out (`layout`).
 
-    `hidden_dim`: the number of Fourier features. `residual: bilinear` is as published.
+    `hidden_dim`: the number of Fourier features. The published models have `residual: bilinear`.
     """
 
     clip_cell = True
@@ -111,7 +113,7 @@ class Estimator(Decoder):
         return self.render_pixels(waves.flatten(1, 2), hoisted)
 
     def render(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Colours (N, n_colors) of Fourier features (N, D); `hoisted`: those tensors of their codes, (N, ...)."""
+        """Colours (N, n_colors) of Fourier features (N, D); `hoisted`: the `gathered` tensors of their codes."""
         raise NotImplementedError
 
     def render_pixels(self, waves: torch.Tensor, hoisted: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -121,7 +123,7 @@ class Estimator(Decoder):
 
 @register('lte')
 class LTE(Estimator):
-    """`imnet_spec`: the MLP (its in_dim is hidden_dim)."""
+    """LTE. `imnet_spec`: the MLP, whose in_dim is hidden_dim."""
 
     pixelwise = True
 
@@ -136,9 +138,9 @@ class LTE(Estimator):
 
 @register('lte-fast')
 class LTEFast(Estimator):
-    """LTE-fast, or LTE+ in the authors' README: LTE whose MLP is a stack of `num_layer` 1x1 convolutions.
+    """LTE-fast, called LTE+ in the authors' README: its MLP is a stack of 1x1 convolutions, `num_layer` of them hidden.
 
-    Its frequencies are halves, not pairs.
+    Its frequencies are laid out as `halves`, not as `pairs`.
     """
 
     pixelwise = True

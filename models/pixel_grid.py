@@ -1,9 +1,9 @@
 """The fast path for regular grids of queries and decoders that have one implicit function for each latent pixel.
 
-The queries that depend on a latent pixel form a rectangle of the grid, a run of rows times a run of columns. So its
-function is prepared once per pixel, and what depends on the row or the column alone is computed once per run. As all
-runs are given the same length, the rest is one batched product of small matrices. The result is that of
-`Decoder.decode`; the tests compare the two.
+The queries that depend on a latent pixel form a rectangle of the grid: a run of rows times a run of columns. So the
+pixel's function is prepared only once, and what depends on the row or the column alone is computed once per run. All
+runs are given the same length, so that the rest is one batched product of small matrices. The result is the same as
+that of `Decoder.decode`; the tests compare the two.
 """
 
 import dataclasses
@@ -16,20 +16,24 @@ from torch import nn
 from models.features import Features
 from models.geometry import axis_neighbours, centre, ensemble_weights, relative_cell
 
-CHUNK = 1 << 19  # numbers between two layers (pixels times queries times `width`) per thread: they stay in cache
-CUDA_CHUNK = 1 << 27  # so many that the time to launch the products is negligible
-CUDA_PIXELS = 1 << 15  # at a time: CUDA limits the number of products in a batch
-RECORDED = []  # what recorded CUDA graphs read each time they run: it is never freed, unlike what is only cached
+CHUNK = 1 << 19  # numbers between two layers (pixels times queries times `width`), per thread: few enough for its cache
+CUDA_CHUNK = 1 << 27  # the same for a GPU: so many that the time to launch the products is negligible
+CUDA_PIXELS = 1 << 15  # latent pixels at a time: CUDA limits the number of products in a batch
+RECORDED = []  # what recorded CUDA graphs read each time they run: it is never freed, while the cache drops values
 
 
 class Runs:
-    """Which coordinates depend on each latent pixel along an axis: a run of `length` consecutive ones per pixel.
+    """The coordinates along an axis that depend on each latent pixel: a run of `length` consecutive ones per pixel.
 
-    x: coordinates (N,), on the CPU, ascending, on an axis of `size` codes. `first`: the lowest of the P pixels needed.
-    `positions` (P, length): the indices of the coordinates in each pixel's run. `rel` (P, length): the same coordinates
-    relative to the pixel. `index` (n, N): the n codes of each coordinate, counted from `first`. `slot` (n, N): where
-    it is in the run of each of these codes. `rel_coord` (n, N): the coordinate relative to each of these codes. As all
-    runs have the same length, some hold coordinates that do not depend on their pixel.
+    x: coordinates (N,), on the CPU, ascending, on an axis of `size` codes. Each depends on n codes, together on P. All
+    runs have the same length, so some hold coordinates that do not depend on their pixel. Attributes:
+
+        first: the lowest of the P pixels.
+        positions (P, length): the indices of the coordinates in each pixel's run.
+        rel (P, length): these coordinates, relative to the pixel.
+        index (n, N): the n codes of each coordinate, counted from `first`.
+        slot (n, N): the place of each coordinate in the run of each of its codes.
+        rel_coord (n, N): each coordinate, relative to each of its codes.
     """
 
     def __init__(self, x: torch.Tensor, size: int, local_ensemble: bool):
@@ -60,7 +64,7 @@ def cached(x: tuple[float, ...], dtype: torch.dtype, device: torch.device, make:
 def on_device(x: torch.Tensor, device: torch.device, make: Callable = torch.as_tensor, *args: object) -> object:
     """`make(x, *args)` of coordinates x (N,), computed on the CPU and moved to `device`; without `make`, x itself.
 
-    On a GPU it is kept for later batches, because a copy to a GPU waits until all its work so far is done.
+    On a GPU the result is kept for later batches, because a copy to a GPU waits until all its work so far is done.
     """
     if device.type != 'cuda' or x.requires_grad:
         return make(x.cpu(), *args).to(device)
@@ -79,7 +83,8 @@ def decode_grid(model: nn.Module, features: Features, y: torch.Tensor, x: torch.
                 cell: torch.Tensor) -> torch.Tensor:
     """Colours (B, H, W, n_colors) of `model`, which has `decode_pixels`, at all pairs of y (H,) and x (W,).
 
-    y and x must be as `is_regular` says. `cell` (2,): of a target pixel. `features` must cover the coordinates.
+    y and x must be regular (`is_regular`). `cell` (2,): the size of a target pixel. `features` must cover the
+    coordinates.
     """
     top, left, height, width = features.window
     rows, cols = (on_device(axis, cell.device, Runs, size, model.local_ensemble)
@@ -117,9 +122,9 @@ def affine(start: torch.Tensor, local: torch.Tensor, rel_y: torch.Tensor, rel_x:
 
 
 def layers(h: torch.Tensor, parameters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Applies to h (p, in, N), for each weight (p, out, in) and bias (p, out) of `parameters`, ReLU and that layer.
+    """Applies to h (p, in, N) a ReLU and a linear layer for each pair of weight and bias in `parameters`.
 
-    Returns (p, N, out).
+    weight: (p, out, in). bias: (p, out). Returns (p, N, out).
     """
     for weight, bias in parameters:
         h = torch.bmm(weight, h.relu_()).add_(bias.unsqueeze(2))  # on a CPU faster than baddbmm

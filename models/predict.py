@@ -15,12 +15,12 @@ from utils import make_coord, to_float, white
 TILE = 512  # largest side of the part of an image that is encoded at a time, without its margin
 QUERIES = 1 << 18  # about how many pixels of the output are decoded at a time
 OVERLAP = 32  # least width of the margin that SwinIR sees around a tile, in pixels
-ROWS = 16  # least rows of features in a band: with fewer, the rows that bands share would cost too much
+ROWS = 16  # least number of rows of features in a band: with fewer, the rows that bands share would cost too much
 Block = tuple[int, int, torch.Tensor]  # top, left, colours (C, n, m)
 
 
 def check_channels(model: torch.nn.Module, count: int) -> None:
-    """Raises a UserError if `model` is for images of other than `count` channels."""
+    """Raises a UserError unless `model` is for images of `count` channels."""
     wanted = getattr(model, 'n_colors', count)
     if count != wanted:
         raise UserError(f'the model is for images of {wanted} channel{"s" * (wanted > 1)}, not {count}')
@@ -29,7 +29,7 @@ def check_channels(model: torch.nn.Module, count: int) -> None:
 def check_image(image: torch.Tensor) -> None:
     """Raises a UserError unless `image` is (C, h, w), of at least one pixel, of a type that `to_float` knows."""
     if image.dim() != 3 or 0 in image.shape:
-        raise UserError(f'an image must be (C, h, w), at least one pixel, not {tuple(image.shape)}')
+        raise UserError(f'an image must be (C, h, w) with at least one pixel, not {tuple(image.shape)}')
     if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
         raise UserError(f'an image must be uint8, uint16 or float, not {str(image.dtype).removeprefix("torch.")}')
 
@@ -55,15 +55,15 @@ def cut(feat: torch.Tensor, rows: tuple, columns: tuple, top: int, left: int) ->
 
 
 def cells(size: tuple, shape: tuple, max_scale: float | None) -> list[float]:
-    """The size of a target pixel as the network sees it: 2 / n, or at scales above `max_scale` as at `max_scale`."""
+    """The size of a target pixel along each axis that the network sees: 2 / n, but no smaller than at `max_scale`."""
     return [2 / n * max(1, n / old / max_scale if max_scale else 1) for n, old in zip(size, shape, strict=True)]
 
 
 class Target:
-    """The output pixels, `size` (H, W), of an input of `shape` (h, w): coordinates, and which input pixel each is of.
+    """The pixels of an output of `size` (H, W): their coordinates, and which pixel of the input (h, w) each belongs to.
 
-    `clip`: see `upscale_blocks`. `box`: the part of the input that the output shows, (left, top, right, bottom) in its
-    pixels, real numbers; by default all of it.
+    `shape`: (h, w). `clip`: see `upscale_blocks`. `box`: the part of the input that the output shows, (left, top,
+    right, bottom) in input pixels, real numbers; by default all of it.
     """
 
     def __init__(self, size: tuple, shape: tuple, model: Decoder, clip: bool = False, box: tuple | None = None):
@@ -75,18 +75,18 @@ class Target:
         self.shape, self.cell = shape, like.new_tensor(cells(whole, shape, bound))
         self.coords = [make_coord([m], [(-1 + 2 * start / n, -1 + 2 * end / n)])[:, 0].to(like.dtype)
                        for start, end, n, m in axes]
-        # how many codes away an output pixel needs features: to the code at its corner (Meta-SR), or to the next one
-        # (local ensemble); from there to that code's neighbours (unfolding), and as far as the decoder looks beyond
+        # how many codes away an output pixel needs features. This is a sum: the way to the code at its corner (Meta-SR)
+        # or to the next code (local ensemble), 1 for that code's neighbours (unfolding), and the decoder's own reach
         self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, whole, strict=True))) / 2)
-        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # input pixels, ascending
+        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # of output pixels: ascending
 
     def span(self, axis: int, start: int, end: int) -> range:
-        """Which output pixels along an axis belong to the input pixels start <= i < end: a range."""
+        """The range of output pixels along an axis that belong to the input pixels start <= i < end."""
         owner = self.owners[axis]
         return range(int((owner < start).sum()), int((owner < end).sum()))
 
     def parts(self, axis: int, largest: int) -> list[tuple[int, int]]:
-        """The input pixels along an axis that output pixels belong to, cut as `parts` does."""
+        """The input pixels along an axis to which output pixels belong, cut as the function `parts` does it."""
         return parts(int(self.owners[axis][0]), int(self.owners[axis][-1]) + 1, largest)
 
     def coord(self, axis: int, pixels: range) -> torch.Tensor:
@@ -95,7 +95,7 @@ class Target:
 
 
 class Latents:
-    """The features of an `image` (C, h, w), see `to_float`, by the encoder of `model`: parts, on request.
+    """Encodes parts of an `image` (C, h, w), of a type that `to_float` knows, by the encoder of `model`, on request.
 
     `data_norm`: the normalisation of the model's inputs and colours. The model is put in evaluation mode.
     """
@@ -104,11 +104,12 @@ class Latents:
         check_image(image)
         check_channels(model, len(image))
         model.check_precision()
-        model.eval()  # in training SwinIR, for one, draws at random
+        model.eval()  # in training mode, encoders may draw at random, as SwinIR does
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
-        # an encoder that pools over the whole image has no receptive field, and one with an upsampler no map of codes
+        # whether the image is encoded as a whole: if the encoder pools over it or upsamples it, which both mean that it
+        # has no receptive radius, or if the decoder looks at all codes
         self.whole = model.receptive_radius is None or model.reach == math.inf
         # largest side of the parts to ask for
         self.largest = max(self.shape) if self.whole else getattr(model.encoder, 'tile', TILE)
@@ -116,9 +117,9 @@ class Latents:
         self.window = getattr(model.encoder, 'window', 1)
 
     def part(self, rows: tuple, columns: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features (1, C, n, m) of the input pixels in `rows` and `columns` (start, end), and these (1, C, n, m).
+        """The features and the normalised colours of the input in `rows` and `columns` (start, end): (1, C, n, m) each.
 
-        With an upsampler in the encoder, the part is the whole image, and there are more features than pixels.
+        If the encoder has an upsampler, both are of the whole image, and there are more features than pixels.
         """
         feat = self.encode(rows, columns)
         if feat.shape[-2:] != (rows[1] - rows[0], columns[1] - columns[0]):
@@ -137,9 +138,9 @@ class Latents:
         feat = self.model.encoder(self.inp(*seen))
         shape = tuple(end - start for start, end in seen)
         if feat.shape[-2:] != shape and not self.whole:
-            raise UserError(f'the encoder made features of {size_text(feat.shape[-2:])} of {size_text(shape)} pixels: '
+            raise UserError(f'the encoder made {size_text(feat.shape[-2:])} features from {size_text(shape)} pixels: '
                             'since it has a receptive_radius, it must give one feature for each pixel')
-        if feat.shape[-2:] != shape:  # by its own upsampler
+        if feat.shape[-2:] != shape:  # the encoder has an upsampler
             return feat
         return cut(feat, rows, columns, *(start for start, _ in seen))
 
@@ -149,11 +150,11 @@ def set_tile(model: Decoder, tile: int) -> None:
 
     Its memory then no longer grows with the image. The result is approximate, since SwinIR's features depend on the
     whole image. With 4 layers of 6 blocks, untrained, tiles of 48 pixels change the features of a photo of 140x140 by
-    5e-7 of their RMS, which is float32's own noise; for trained weights, which look further, it is not measured yet.
+    5e-7 of their RMS, which is float32's own noise. Trained weights look further; their change is not measured yet.
     """
     window = getattr(getattr(model, 'encoder', None), 'window', None)
     if window is None:
-        raise UserError('a tile can be set for models with SwinIR: other encoders have tiles of their own, or need the '
+        raise UserError('a tile can be set for models with SwinIR only: other encoders have fixed tiles, or need the '
                         'whole image')
     if tile < 1 or tile % window:
         raise UserError(f'tile must be a multiple of {window}, the side of a window, not {tile}')
@@ -163,14 +164,17 @@ def set_tile(model: Decoder, tile: int) -> None:
 @torch.no_grad()
 def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None, *,
                    clip: bool = False) -> Iterator[Block]:
-    """`image` (C, h, w), uint8, uint16 or float in [0, 1], at `size` (H, W): yields blocks (top, left, colours).
+    """Upscales `image` (C, h, w), uint8, uint16 or float in [0, 1], to `size` (H, W).
 
-    Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the output. `model` is a `Decoder`.
-    A tile is encoded and decoded with a margin that covers the receptive field, so the result is that of the whole
-    image; for an encoder that pools over the whole image (RCAN) no margin suffices, and one with its own upsampler
-    gives no map of latent codes: for these the tile is the image. `clip`: beyond the largest scale of the model's
-    training, the network sees the cells of that scale even if its `clip_cell` is false; this gains A-LIIF 0.02 to 0.04
-    dB at x6 and x8.
+    Yields blocks (top, left, colours). Colours are (C, n, m), in [0, 1], on the CPU; they begin at `top`, `left` in the
+    output. `model` is a `Decoder`.
+
+    Each tile is encoded and decoded with a margin that covers the receptive field, so the result is that of encoding
+    the whole image. The tile is the whole image if no margin suffices, because the encoder pools over the image (RCAN),
+    and if the encoder has an upsampler, because it then gives no map of latent codes.
+
+    `clip`: at scales above the largest one in its training, the network sees the cells of that scale, even if the
+    model's `clip_cell` is false. This gains A-LIIF 0.02 to 0.04 dB at x6 and x8.
     """
     yield from upscale_latents(Latents(model, image, data_norm), size, clip=clip)
 
@@ -202,11 +206,11 @@ def joined(blocks: Iterator[Block], size: tuple) -> torch.Tensor:
 
 def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm: dict | None = None, *,
                      clip: bool = False) -> torch.Tensor:
-    """The mean of what `upscale_whole` makes of the image's 8 flips and transposes, turned back: (C, H, W).
+    """The mean (C, H, W) of the outputs of `upscale_whole` for the image's 8 flips and transposes, each turned back.
 
-    "Geometric self-ensemble" (EDSR+, Lim et al., CVPRW 2017); eight times the work, twice the output's memory.
+    "Geometric self-ensemble" (EDSR+, Lim et al., CVPRW 2017): eight times the work, twice the memory for the output.
     """
-    if image.dtype == torch.uint16:  # which older versions of PyTorch cannot flip
+    if image.dtype == torch.uint16:  # older versions of PyTorch cannot flip it
         image = to_float(image)
     total = torch.zeros(len(image), *size, dtype=next(model.parameters()).dtype)
     for flips in ((), (1,), (2,), (1, 2)):
@@ -218,10 +222,10 @@ def upscale_ensemble(model: Decoder, image: torch.Tensor, size: tuple, data_norm
 
 
 def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) -> Iterator[Block]:
-    """Yields the blocks of the output that belongs to the input pixels in `rows` and `columns` (start, end)."""
+    """Yields the blocks of output that belong to the input pixels in `rows` and `columns` (start, end)."""
     xs = target.span(1, *columns)
     per_row = len(xs) * len(target.span(0, *rows)) / (rows[1] - rows[0])
-    if per_row == 0:  # a target smaller than the input leaves pixels out
+    if per_row == 0:  # no output pixel belongs to them, which happens if the output is smaller than the input
         return
     (top, bottom), (left, right) = (widen(*part, target.reach, n)
                                     for part, n in zip((rows, columns), target.shape, strict=True))
@@ -230,13 +234,13 @@ def upscale_tile(latents: Latents, target: Target, rows: tuple, columns: tuple) 
         ys = target.span(0, *band)
         if not ys:
             continue
-        if feat.shape[-2:] != inp.shape[-2:]:  # the encoder's own upsampler made an image of it
+        if feat.shape[-2:] != inp.shape[-2:]:  # the encoder has an upsampler, and `feat` is of the whole image
             features = latents.model.make_features(feat, inp)
         else:
             first, last = widen(*band, target.reach, target.shape[0])
             seen = slice(first - top, last - top)
             features = latents.model.make_features(feat[:, :, seen], inp[:, :, seen], (first, left, *target.shape))
-        step = max(1, QUERIES // len(xs))  # at large scales a single input row gives more
+        step = max(1, QUERIES // len(xs))  # at large scales a single row of input gives more output than QUERIES
         for some in (ys[i:i + step] for i in range(0, len(ys), step)):
             pred = latents.model.query_grid(features, target.coord(0, some), target.coord(1, xs), target.cell)
             colours = latents.gt_norm.colours(pred.flatten(1, 2)).view(pred.shape[1:])

@@ -1,8 +1,8 @@
-"""Parts of a picture at any size; the rest of it is not encoded.
+"""Upscales parts of a picture to any size, without encoding the rest of it.
 
     view = upscale_region(model, Image.open('photo.jpg'), (100.5, 80, 140.5, 105), (800, 1280))
 
-    photo = Encoded(model, Image.open('photo.jpg'))  # to look around in it: views share its features
+    photo = Encoded(model, Image.open('photo.jpg'))  # for several views, which share its features
     view = photo.region((100.5, 80, 140.5, 105), (800, 1280))
 """
 
@@ -22,26 +22,30 @@ from pictures.deep import Deep
 from pictures.modes import blank, model_colours, plain
 
 KEPT = 32  # side of the tiles in which features are kept: small, so that few are computed outside a view
-LEAST = 1e-6  # width and height of a box, in pixels: what differs by less is one point in float32
-AT_ONCE = 256  # largest side of what is encoded at a time for a view: in between, the view may be abandoned
+LEAST = 1e-6  # least width and height of a box, in pixels: float32 does not resolve smaller differences
+AT_ONCE = 256  # largest side of the part that is encoded at a time for a view, which can be abandoned in between
 Picture = torch.Tensor | Image.Image | Deep
 
 
 def upscale_region(model: Decoder, image: Picture, box: tuple, size: tuple) -> Picture:
     """The part `box` of `image` at `size` (H, W), equal to that part of the whole picture enlarged by the same scale.
 
-    (At odd scales not where queries lie on the centres of the last codes of an axis: see docs/differences.md.)
-    image: a tensor (C, h, w), uint8, uint16 or float in [0, 1], which gives one (C, H, W) on the CPU; or a picture,
-    which gives one of its mode, as `upscale_pil` does. box: (left, top, right, bottom) in pixels of `image`, real
-    numbers, 0 and 0 being its upper left corner. The encoder sees only the part and a margin as wide as its receptive
-    field, or the whole if it has none (RCAN). Leaves the model in evaluation mode. Raises UserError for a box that is
-    not inside the image, and for a size without pixels.
+    (At odd scales it may differ in one column and one row, where queries lie exactly on the centres of the last codes
+    of an axis: see docs/differences.md.)
+
+    image: a tensor (C, h, w), uint8, uint16 or float in [0, 1], or a picture.
+    box: (left, top, right, bottom) in pixels of `image`, real numbers; its upper left corner is (0, 0).
+
+    Returns a tensor (C, H, W) on the CPU for a tensor, and a picture of the same mode, as `upscale_pil` does, for a
+    picture. The encoder sees only the part and a margin as wide as its receptive field, or the whole image if it has no
+    such field (RCAN). Leaves the model in evaluation mode. Raises UserError for a box that is not inside the image, or
+    too small, and for a size without pixels.
     """
     return Region(model, image).region(box, size)
 
 
 class Region:
-    """Parts of `image`, see `upscale_region`, from its features, which `latents` makes like `Latents`."""
+    """Makes parts of `image`, as `upscale_region` does. `latents` makes its features; it is called like `Latents`."""
 
     def __init__(self, model: Decoder, image: Picture, latents: Callable[..., Latents] = Latents):
         if not isinstance(image, Picture):
@@ -50,12 +54,12 @@ class Region:
         self.source = model_colours(self.image) if self.image else None
         colours = seen_colours(model, self.image, self.source) if self.image else image
         self.latents = latents(model, colours, model.data_norm)
-        if colours.is_floating_point() and not 0 <= colours.min() <= colours.max() <= 1:  # both nan if any value is
+        if colours.is_floating_point() and not 0 <= colours.min() <= colours.max() <= 1:  # both nan if a value is
             raise UserError(f'an image of floats must have values from 0 to 1, not from {colours.min():g} to '
                             f'{colours.max():g}')
 
     def blocks(self, box: tuple, size: tuple) -> Iterator[Block | tuple[int, int, Image.Image | Deep]]:
-        """`region`, block by block as they are made: (top, left, colours), or of a picture (top, left, picture)."""
+        """The blocks of `region` as they are made: (top, left, colours), or (top, left, picture) of a picture."""
         box, size = check_box(box, size, self.latents.shape)
         blocks = upscale_latents(self.latents, size, clip=True, box=box)
         return to_pictures(blocks, self.image, self.source, box, size) if self.image else blocks
@@ -88,7 +92,7 @@ class Tiles(Protocol):
 class KeptLatents(Latents):
     """`Latents` that computes each feature once, when it is first needed, and keeps it.
 
-    `tiles`: where they are kept; those that it has dropped are computed again.
+    `tiles`: where the features are kept; tiles that it has dropped are computed again.
     """
 
     def __init__(self, model: Decoder, image: torch.Tensor, data_norm: dict | None, tiles: Tiles):
@@ -104,7 +108,7 @@ class KeptLatents(Latents):
         if missing:
             tiles |= self.encode_tiles(*([min(key), max(key) + 1] for key in zip(*missing, strict=True)))
         feat = torch.cat([torch.cat([tiles[y, x] for x in xs], dim=3) for y in ys], dim=2)
-        if self.whole and feat.shape[-2:] != self.shape:  # by its own upsampler
+        if self.whole and feat.shape[-2:] != self.shape:  # the encoder has an upsampler
             return feat
         return cut(feat, rows, columns, ys.start * self.side, xs.start * self.side)
 
@@ -116,7 +120,7 @@ class KeptLatents(Latents):
         if self.whole:
             tiles = {(0, 0): feat}
         else:
-            tiles = {(y, x): tile.clone()  # a view would keep all of `feat`
+            tiles = {(y, x): tile.clone()  # a view would keep all of `feat` in memory
                      for y, row in enumerate(feat.split(self.side, dim=2), ys[0])
                      for x, tile in enumerate(row.split(self.side, dim=3), xs[0])}
         for key, tile in tiles.items():
@@ -125,7 +129,7 @@ class KeptLatents(Latents):
 
 
 class Encoded(Region):
-    """A picture, or a tensor (C, h, w), of which many parts are wanted: each feature is computed only once.
+    """A picture or a tensor (C, h, w) for many views: each of its features is computed only once.
 
     Nothing is encoded in advance. `tiles`: where the features are kept, such as a bounded cache; by default a dict.
     """

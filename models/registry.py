@@ -19,7 +19,7 @@ register = registry.register
 
 
 def make(spec: dict, args: dict | None = None, load_sd: bool = False) -> nn.Module:
-    """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` win over its own.
+    """The model that `spec` (name, args and, for `load_sd`, the state dict sd) describes; `args` override its own.
 
     Also accepts the specs and state dicts of LIIF, A-LIIF, LTE and LMF, and names with the prefixes of DataParallel and
     torch.compile. Raises UserError if a tensor is missing, unexpected or of another shape.
@@ -46,14 +46,17 @@ def make_model(spec: dict, load_sd: bool = False) -> nn.Module:
 
 
 def with_n_colors(spec: dict, n_colors: int) -> dict:
-    """A model's `spec` whose encoder has `n_colors`, the channels of the images; 3, the default, is left unsaid."""
+    """A model's `spec` with `n_colors`, the images' number of channels, in its encoder's arguments.
+
+    It is not added if it is 3, which is the default. A number that the spec gives already is kept.
+    """
     args = spec.get('args') if isinstance(spec, dict) else None
     encoder = args.get('encoder_spec') if isinstance(args, dict) else None
     own = (encoder.get('args') or {}) if isinstance(encoder, dict) else None
     if n_colors == 3 or not isinstance(own, dict):  # `make` reports what is not a spec
         return spec
     encoder_class = registry.classes.get(encoder.get('name'))
-    if encoder_class and 'n_colors' not in parameters(encoder_class):  # a user's own, for three channels
+    if encoder_class and 'n_colors' not in parameters(encoder_class):  # a user's encoder, for 3 channels
         return spec
     return {**spec, 'args': {**args, 'encoder_spec': {**encoder, 'args': {'n_colors': n_colors, **own}}}}
 
@@ -71,15 +74,15 @@ def with_defaults(spec: dict) -> dict:
 def limited(state: dict | None) -> Iterator[None]:
     """Raises a UserError as soon as a model that is made inside needs more memory than is free.
 
-    Also if it becomes too large for the weights `state` that it is to load: four times their size is allowed, since
-    parametrizations replace tensors by others. Models that other threads make meanwhile do not count.
+    It is raised, too, if the model becomes far larger than the weights `state` that it will load. Four times their size
+    is allowed, since parametrizations replace tensors by others. Models that other threads make meanwhile do not count.
     """
     free, size, count, thread = free_memory(), 0, 0, threading.get_ident()
     most = (4 * len(state) + 100, 4 * sum(t.nbytes for t in state.values()) + 10_000) if state else (math.inf, math.inf)
 
-    def weigh(module, name, parameter):  # before it is filled, which is what takes the memory
+    def weigh(module, name, parameter):  # called before a parameter is filled: only that takes memory
         nonlocal size, count
-        if threading.get_ident() != thread:  # hooks are those of all threads
+        if threading.get_ident() != thread:  # the hook is called in all threads
             return
         size, count = size + (0 if parameter is None else parameter.nbytes), count + 1
         if size > free:
@@ -90,7 +93,7 @@ def limited(state: dict | None) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(weigh)
     try:
         yield
-    except (RuntimeError, TypeError, OverflowError) as error:  # for sizes that no memory holds
+    except (RuntimeError, TypeError, OverflowError) as error:  # PyTorch's, for sizes that no memory holds
         if re.search("can't allocate memory|[Oo]verflow|too large to convert", str(error)):
             raise UserError('the model needs more memory than there is') from None
         raise

@@ -1,9 +1,12 @@
 """SwinIR encoder: Liang et al., "SwinIR: Image Restoration Using Swin Transformer" (ICCVW 2021), as LTE configures it.
 
 Transformer layers on 8x8 windows, shifted by half a window in every second block, between convolutions. Differences
-from the published encoder: the features are cropped to the image's size, while the published ones keep the padding to
-whole windows, which stretches images (except those of sizes that fit); the tables that follow from the window
-(`relative_position_index`, `attn_mask`) are computed, and ignored in checkpoints.
+from the published encoder:
+
+- The features are cropped to the image's size. The published encoder keeps the padding to whole windows, which
+  stretches images whose sides are not multiples of the window.
+- The tables that follow from the window (`relative_position_index`, `attn_mask`) are computed. Checkpoints may contain
+  them; they are ignored there.
 """
 
 import torch
@@ -19,14 +22,15 @@ MASKED = -100.  # added to the products of queries and keys that are not neighbo
 
 
 def relative_index(window: int) -> torch.Tensor:
-    """Which row of the bias table a query and a key of a window share: (window^2, window^2), by their offset."""
+    """The row of the bias table for each query and key in a window, (window^2, window^2); it depends on their offset.
+    """
     position = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij'), -1).flatten(0, 1)
     offset = position.unsqueeze(1) - position + window - 1
     return offset[..., 0] * (2 * window - 1) + offset[..., 1]
 
 
 def window_partition(x: torch.Tensor, window: int) -> torch.Tensor:
-    """A map (B, H, W, C) in windows, row by row: (B * windows, window^2, C)."""
+    """A map (B, H, W, C) cut into windows, row by row: (B * windows, window^2, C)."""
     b, h, w, c = x.shape
     x = x.view(b, h // window, window, w // window, window, c)
     return x.transpose(2, 3).reshape(-1, window * window, c)
@@ -40,7 +44,7 @@ def window_reverse(x: torch.Tensor, window: int, size: tuple[int, int]) -> torch
 
 
 def attention_mask(size: tuple[int, int], window: int, device: torch.device) -> torch.Tensor:
-    """What shifted windows add to a query and a key: 0, or MASKED where only the shift brought them together.
+    """What is added to the product of a query and a key in shifted windows: 0, or MASKED if only the shift joined them.
 
     Returns (windows, N, N).
     """
@@ -65,7 +69,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """x: windows (B * windows, N, C). mask: (windows, N, N), or None."""
         count, n, c = x.shape
-        windows = 1 if mask is None else mask.shape[0]  # not len: it fixes the number in exported graphs
+        windows = 1 if mask is None else mask.shape[0]  # `len` would fix the number in exported graphs
         q, k, v = self.qkv(x).view(-1, windows, n, 3, self.heads, c // self.heads).permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.index].view(n, n, -1).permute(2, 0, 1)
         if mask is not None:
@@ -113,7 +117,7 @@ class Block(nn.Module):
 
 
 class Group(nn.Module):
-    """`depth` blocks: the transformer part of a layer."""
+    """The transformer part of a layer: a block for each rate of stochastic depth in `drops`."""
 
     def __init__(self, dim: int, heads: int, window: int, drops: list[float]):
         super().__init__()
@@ -140,7 +144,7 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The LayerNorm of the tokens."""
+    """The LayerNorm of the tokens, in a module of its own so that its tensors have the published names."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -156,11 +160,13 @@ class SwinIR(nn.Module):
 
     Args:
         embed_dim: channels of the tokens. depths, num_heads: blocks and heads of each layer.
-        window: side of the windows, in pixels; other sides are padded by mirroring, right and bottom.
+        window: side of the windows, in pixels. Images whose sides are not multiples of it are mirrored at the right and
+            the bottom.
         no_upsampling: has no effect, as there is no upsampler (published specs have it).
     """
 
-    # features depend on the whole image; `models.predict` can cut tiles whose sides and overlap are whole windows
+    # features depend on the whole image; `models.predict.set_tile` instead makes the model encode tiles, whose sides
+    # and overlap are whole windows
     receptive_radius = None
 
     def __init__(self, embed_dim: int = 180, depths: list[int] = (6,) * 6, num_heads: list[int] = (6,) * 6,
@@ -169,8 +175,8 @@ class SwinIR(nn.Module):
         check_positive(embed_dim=embed_dim, window=window, n_colors=n_colors,
                        **{f'depths[{i}]': n for i, n in enumerate(depths)})
         if len(depths) != len(num_heads) or any(heads < 1 or embed_dim % heads for heads in num_heads):
-            raise UserError(f'num_heads must be {len(depths)} numbers, as depths, that divide embed_dim {embed_dim}, '
-                            f'not {list(num_heads)}')
+            raise UserError(f'num_heads must be {len(depths)} numbers, as many as depths, that divide embed_dim '
+                            f'{embed_dim}, not {list(num_heads)}')
         self.window, self.n_colors, self.out_dim = window, n_colors, 64
         self.conv_first = nn.Conv2d(n_colors, embed_dim, 3, padding=1)
         self.patch_embed = Embedding(embed_dim)
@@ -196,7 +202,7 @@ class SwinIR(nn.Module):
         return self.conv_before_upsample(x)[..., :h, :w]
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` mirrored to whole windows; the edge is not repeated, and sides of few pixels are mirrored repeatedly."""
+        """`x` extended to whole windows by mirroring, repeatedly if a side is short; edge pixels are not repeated."""
         for dim in (-2, -1):
             size = x.shape[dim]
             period = torch.scalar_tensor(max(1, 2 * size - 2), dtype=torch.int64, device=x.device)

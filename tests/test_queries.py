@@ -193,7 +193,7 @@ def test_weights_of_16_bits_are_an_error(dtype):
     model, (coord, cell) = build(pixel()).to(dtype), scattered()
     for use in (lambda: model(images(4, 5).to(dtype), coord, cell),
                 lambda: upscale_whole(model, torch.rand(3, 4, 5), (8, 9))):
-        with pytest.raises(UserError, match=f'weights are {str(dtype)[6:]}: keep float32, and use torch.autocast'):
+        with pytest.raises(UserError, match=f'weights are {str(dtype)[6:]}: keep them in float32, and use'):
             use()
 
 
