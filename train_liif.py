@@ -159,7 +159,8 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
             trainer.best = psnr
             names.append('best')
     trainer.start_epoch(epoch)
-    trainer.save(*names, 'last')  # last at the end: else a kill in between would lose the others for good
+    # 'last' at the end: a run that is killed in between then resumes from before this epoch's end and writes the others
+    trainer.save(*names, 'last')
     return text
 
 

@@ -1,4 +1,4 @@
-"""Images with any number of channels of 8, 16 or 32 bits: files read as arrays (H, W, C) of the type that they hold.
+"""Reads images with any number of channels of 8, 16 or 32 bits as arrays (H, W, C) of the type that the file holds.
 
 Pillow reads picture files, except those with 16-bit colour, which it would reduce to 8 bits; tifffile reads TIFFs, and
 NumPy's .npy files are arrays (H, W) or (H, W, C) already.
@@ -63,7 +63,7 @@ class Reader:
         top = self.data_range or 1
         low, high = image.min(), image.max()  # both are nan if any value is
         if not 0 <= low <= high <= top:
-            raise UserError(f'its values are from {low:g} to {high:g}, and must be from 0 to {top:g}; '
+            raise UserError(f'its values are from {low:g} to {high:g}, but must be from 0 to {top:g}; '
                             'for another range set data_range: WHITE')
         return image if self.data_range is None else (image / top).astype(np.float32)
 
@@ -118,7 +118,7 @@ def picture(image: Image.Image) -> np.ndarray:
 def check_shape(shape: tuple) -> tuple:
     """`shape`; UserError unless it is that of an image."""
     if len(shape) not in (2, 3) or 0 in shape:
-        raise UserError(f'its array has the shape {shape}, and must be (H, W) or (H, W, C)')
+        raise UserError(f'its array has the shape {shape}, but must be (H, W) or (H, W, C)')
     return shape
 
 
@@ -127,15 +127,15 @@ def checked(array: np.ndarray) -> np.ndarray:
     check_shape(array.shape)
     dtype = array.dtype.newbyteorder('=')
     if dtype not in TYPES:
-        raise UserError(f'its array is of {dtype}, and must be of uint8, uint16 or float32')
+        raise UserError(f'its array is of {dtype}, but must be of uint8, uint16 or float32')
     array = array.astype(dtype, copy=False)
     return array if array.ndim == 3 else array[..., None]
 
 
 def check_pixels(image: object) -> np.ndarray:
-    """`image`, which a dataset gives; UserError unless it is an array (H, W, C) of TYPES, float32 from 0 to 1."""
+    """`image`, as a dataset returns it; UserError unless it is an array (H, W, C) of TYPES, float32 from 0 to 1."""
     if not isinstance(image, np.ndarray) or image.ndim != 3:
-        raise UserError(f'an image is {quoted(getattr(image, "shape", image))}, and must be a NumPy array (H, W, C)')
+        raise UserError(f'an image is {quoted(getattr(image, "shape", image))}, but must be a NumPy array (H, W, C)')
     return Reader('all').in_range(checked(image))
 
 

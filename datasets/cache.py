@@ -50,7 +50,7 @@ def make_bin(path: Path, reader: Reader) -> Path:
 
 @contextlib.contextmanager
 def writing_bin() -> Iterator[None]:
-    """Adds to an error of `writing` what to do."""
+    """Adds to an error of `writing` what the user can do."""
     try:
         yield
     except UserError as error:

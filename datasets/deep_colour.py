@@ -1,6 +1,6 @@
-"""Files with colour or alpha of 16 bits per channel, which Pillow would decode to 8: they are recognised and read.
+"""Recognises and reads files with colour or alpha and 16 bits per channel, of which Pillow would decode only 8.
 
-Pillow's own decoder gives the high bytes and the low bytes of a PNG in turn; tifffile reads TIFFs.
+PNGs are read by Pillow all the same, which decodes once the high bytes and once the low bytes; tifffile reads TIFFs.
 """
 
 import math
@@ -53,7 +53,7 @@ def deep_pixels(image: Image.Image) -> np.ndarray | None:
 def png_pixels(file: typing.BinaryIO, stored: str, transparent: tuple | int | None) -> np.ndarray:
     """The pixels of a 16-bit PNG of the mode `stored`; `transparent`: a 16-bit colour whose alpha is 0."""
     def decoded(mode):
-        """The pixels, uint8, of which each takes as many bits as one of the file's."""
+        """The file decoded as if its pixels had the raw mode `mode`, which has as many bits as their own: uint8."""
         file.seek(0)
         with Image.open(file, formats=['PNG']) as image:
             image.tile = [image.tile[0]._replace(args=mode)]
@@ -63,7 +63,7 @@ def png_pixels(file: typing.BinaryIO, stored: str, transparent: tuple | int | No
         pixels = decoded('RGBA').view('>u2').astype(np.uint16)  # four bytes are two values
     else:
         channels = stored.removesuffix(';16B')
-        # as if values began with their low byte, Pillow drops the high byte instead
+        # Pillow keeps the high byte of each value; if it takes the bytes to be in reverse order, it keeps the low one
         pixels = decoded(f'{channels};16B').astype(np.uint16) << 8 | decoded(f'{channels};16L')
     return pixels if transparent is None else with_transparent(pixels, transparent)
 

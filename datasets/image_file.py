@@ -137,7 +137,7 @@ def grey_16_bits(image: Image.Image) -> np.ndarray:
     if 8 < bits < 16:  # which Pillow does not scale
         grey = (grey * (65535 / (2**bits - 1))).round()
     grey = grey.astype(np.uint16)
-    return 65535 - grey if tags.get(PHOTOMETRIC) == 0 else grey  # 0: it is white, which Pillow heeds up to 8 bits
+    return 65535 - grey if tags.get(PHOTOMETRIC) == 0 else grey  # 0 is white: Pillow heeds it up to 8 bits
 
 
 def to_8_bits(grey: np.ndarray) -> np.ndarray:

@@ -102,7 +102,10 @@ def take_part(paths: list[Path], part: str | None) -> list[Path]:
 
 def find_pairs(root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                split_key: str | None = None, reader: Reader = RGB) -> list[tuple[Path, Path]]:
-    """The pairs (LR, HR) of images in two folders or lists of folders: those of a split, or all, without a rest."""
+    """The pairs (LR, HR) of images in two folders or lists of folders: those of a split, or all.
+
+    UserError if an image of the split, or without a split any image, has no partner.
+    """
     lr_roots, hr_roots = root_folders(root_path_1), root_folders(root_path_2)
     names = None if split_file is None else read_split(split_file, split_key)
     inner = dict.fromkeys(Path(name).parent for name in names or ['.'])  # a split may name files in subfolders

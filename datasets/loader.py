@@ -111,6 +111,6 @@ def make_loader(spec: dict, seed: int, shuffle: bool = False, rank: int = 0, wor
             num_workers=workers, persistent_workers=workers > 0, worker_init_fn=start_worker,
             # fork is fast and shares images in memory; it is safe, as workers use neither CUDA nor the parent's threads
             multiprocessing_context='fork' if workers and sys.platform == 'linux' else None,
-            generator=torch.Generator())  # its own: iterating draws a number, but not from training's
+            generator=torch.Generator())  # so that the number drawn for iterating does not come from training's
 
     return build(**check_args(build, spec))

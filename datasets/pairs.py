@@ -13,9 +13,9 @@ def pair_key(path: Path) -> str:
 def partners(lr: list[Path], hr: list[Path]) -> list[tuple[Path, Path]]:
     """The pairs among the files `lr` and `hr`, in the order of `hr`; files without a partner are left out.
 
-    The names in LR are either those in HR, or all of them, or some, have a scale appended. HR's names may look as if
-    they ended in a scale, so the reading that gives most pairs is used. Files with the same
-    stem are paired in the order of their suffixes.
+    The names in LR are the same as in HR, or have a scale appended, all of them or some. HR's own names may look as if
+    they ended in a scale, so all three readings are tried, and the one that gives most pairs is used. Files with the
+    same stem are paired in the order of their suffixes.
     """
     stems = defaultdict(list)
     for path in hr:

@@ -142,9 +142,9 @@ class SRImplicitDownsampled(ImplicitWrapper):
         anisotropic: draw separate scales for height and width. Whole targets ("dense") are then not transposed.
         sample_q: queries per sample. Without it all pixels of the crop are queried ("dense"), and all samples of a
             batch share one scale, so that their targets have the same size.
-        small_images: what to do with images smaller than the largest crop. 'error'; 'skip' leaves them out; 'fit' draws
-            their scale from those that fit, or, if the batch shares one scale, replaces an image that is too small for
-            it by another, drawn at random. All sizes are checked here, at the start.
+        small_images: what to do with images smaller than the largest crop. 'error' raises a UserError; 'skip' leaves
+            them out; 'fit' draws their scale from those that fit, or, if the batch shares one scale, replaces an image
+            that is too small for it by another, drawn at random. All sizes are checked here, at the start.
         reduction: the bicubic filter that makes the input: 'pillow', or 'matlab' for that of imresize, which made the
             low-resolution images that DIV2K and the benchmarks supply.
     """
@@ -171,7 +171,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
 
     def check_sizes(self):
         scales, files = self.scales, self.dataset.files
-        lowered = self.small_images == 'fit' and not self.dense  # each sample's scale, as far as necessary
+        lowered = self.small_images == 'fit' and not self.dense  # each sample's scale is lowered as far as necessary
         least = self.target_size(scales.low if lowered else scales.high)
         small = {i for i in range(len(files)) if not contains(self.dataset.size(i), least)}
         needed = size_text(least)
@@ -215,7 +215,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
 
 
 def paired_scale(lr: tuple, hr: tuple) -> int:
-    """The whole-number scale between two images' shapes (h, w, ...); HR may be larger by less than half of LR."""
+    """The integer scale between the shapes (h, w, ...) of two images; HR may exceed it by less than half of LR."""
     scale = hr[0] // lr[0]
     if scale < 1 or not all(scale <= large / small < scale + 0.5 for small, large in zip(lr[:2], hr[:2], strict=True)):
         raise UserError(f'LR is {size_text(lr)}, HR {size_text(hr)}: HR must be 1, 2, 3, ... times LR in both axes')

@@ -117,12 +117,12 @@ def test_grey_of_colour_beyond_1_is_brightness_by_its_range(tmp_path):
 
 
 @pytest.mark.parametrize('array, args, told', [
-    (np.full((6, 9), 1.5, np.float32), {}, 'from 1.5 to 1.5, and must be from 0 to 1; for another range set'),
+    (np.full((6, 9), 1.5, np.float32), {}, 'from 1.5 to 1.5, but must be from 0 to 1; for another range set'),
     (np.full((6, 9), np.nan, np.float32), {}, 'from nan to nan'),
-    (np.full((6, 9), -3, np.float32), {'data_range': 4}, 'from -3 to -3, and must be from 0 to 4'),
-    (np.full((6, 9), 5000, np.uint16), {'data_range': 4095}, 'from 5000 to 5000, and must be from 0 to 4095'),
-    (np.zeros((6, 9)), {}, 'is of float64, and must be of uint8, uint16 or float32'),
-    (np.zeros((2, 6, 9, 3), np.uint8), {}, r'has the shape \(2, 6, 9, 3\), and must be \(H, W\) or \(H, W, C\)'),
+    (np.full((6, 9), -3, np.float32), {'data_range': 4}, 'from -3 to -3, but must be from 0 to 4'),
+    (np.full((6, 9), 5000, np.uint16), {'data_range': 4095}, 'from 5000 to 5000, but must be from 0 to 4095'),
+    (np.zeros((6, 9)), {}, 'is of float64, but must be of uint8, uint16 or float32'),
+    (np.zeros((2, 6, 9, 3), np.uint8), {}, r'has the shape \(2, 6, 9, 3\), but must be \(H, W\) or \(H, W, C\)'),
     (np.zeros((6, 9, 5), np.uint8), {'channels': 'grey'}, 'it has 5 channels, which channels: grey cannot reduce'),
     (np.array([{}]), {}, 'cannot be read as an image')])
 def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
@@ -133,7 +133,7 @@ def test_other_arrays_are_an_error_with_the_path(tmp_path, array, args, told):
 
 def test_among_images_an_array_of_one_axis_is_an_error_with_the_path(tmp_path):
     root = folder_of(tmp_path / 'a', noise(20, 20, 3), np.zeros(10, np.uint8))
-    with pytest.raises(UserError, match=r'a/1\.npy: its array has the shape \(10,\), and must be \(H, W\)'):
+    with pytest.raises(UserError, match=r'a/1\.npy: its array has the shape \(10,\), but must be \(H, W\)'):
         SRImplicitDownsampled(ImageFolder(root, channels='all'), inp_size=8)
 
 

@@ -96,7 +96,7 @@ def test_weights_of_a_model_that_computes_something_else_are_told_though_they_fi
     tuning({start_key: 'start.pth', 'epoch_max': 2, 'model.args.residual': 'bilinear',
             'model.args.expansion_spec.args.norm': 'softmax', 'model.args.imnet_spec.args.init': 'layer'}).train()
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
-    assert [re.match(r"note: start.pth: its model's (\S+) is not the config's", note)[1] for note in notes] == [
+    assert [re.match(r"note: start.pth: its model's (\S+) differs from the config's", note)[1] for note in notes] == [
         'args.expansion_spec.args.norm', 'args.residual']
 
 

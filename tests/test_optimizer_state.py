@@ -31,7 +31,7 @@ def groups(state):
     return state['optimizer']['sd']['param_groups']
 
 
-MUST_LIST = "its optimizer's param_groups must list this model's 14 parameters in 1 group, by number, and list "
+MUST_LIST = "its optimizer's param_groups must list this model's 14 parameters in 1 group, by number, but list "
 OF_FIRST = "its optimizer's state of parameter 0"
 BAD = {
     'no optimizer': (lambda s: s.pop('optimizer'), 'its optimizer must be a name and the state sd, not None'),
@@ -49,11 +49,11 @@ BAD = {
     'NaN step': (lambda s: values(s).update(step=torch.tensor(torch.nan)),
                  f"{OF_FIRST}: 'step' has values that are not finite"),
     'step before the first': (lambda s: values(s).update(step=torch.tensor(-1.)),
-                              f'{OF_FIRST}: step is -1, and must be 0 or more'),
+                              f'{OF_FIRST}: step is -1, but must be 0 or more'),
     'infinite average': (lambda s: values(s)['exp_avg_sq'].fill_(torch.inf),
                          f"{OF_FIRST}: 'exp_avg_sq' has values that are not finite"),
     'another parameter': (lambda s: s['optimizer']['sd']['state'].update({14: values(s)}),
-                          "its optimizer's state is of a parameter 14, and there are 14"),
+                          "its optimizer's state is of a parameter 14, but there are 14"),
     'fewer parameters': (lambda s: groups(s)[0]['params'].pop(), f'{MUST_LIST}13 parameters in 1 group'),
     'another group': (lambda s: groups(s).append(groups(s)[0]), f'{MUST_LIST}28 parameters in 2 groups'),
     'no groups': (lambda s: groups(s).clear(), f'{MUST_LIST}0 parameters in 0 groups'),

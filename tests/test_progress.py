@@ -208,4 +208,4 @@ def test_after_training_on_other_channels_the_api_is_named(tmp_path, monkeypatch
     (tmp_path / 'save/a/epoch-best.pth').touch()
     model = models.make(with_n_colors(specs.liif(), 4))
     assert run.next_step(Path('save/a'), run.Config({}, {}, {}, 1), model, Namespace(gpu='0', imports=[])) == (
-        "next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4) in Python, of a NumPy array")
+        "next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4) in Python, with a NumPy array")

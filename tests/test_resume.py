@@ -261,7 +261,7 @@ def test_a_new_run_keeps_the_log_of_one_whose_checkpoints_are_gone_but_not_its_c
 def test_a_run_is_not_resumed_with_other_images(project, iteration):
     stop(project, 3 + iteration)
     (project.folder / 'photos/4.png').unlink()
-    with pytest.raises(UserError, match='has 5 samples in an epoch, and train_dataset now has 4: restore the images'):
+    with pytest.raises(UserError, match='has 5 samples in an epoch, but train_dataset now has 4: restore the images'):
         project.train('--resume')
 
 

@@ -197,9 +197,9 @@ def test_pairs_may_come_from_a_dataset_of_ones_own():
 
 
 @pytest.mark.parametrize('image, told', [
-    (np.full((8, 8, 3), 200, np.float32), 'from 200 to 200, and must be from 0 to 1'),
+    (np.full((8, 8, 3), 200, np.float32), 'from 200 to 200, but must be from 0 to 1'),
     (np.full((8, 8, 3), -1, np.float32), 'from -1 to -1'), (np.zeros((8, 8, 3)), 'is of float64'),
-    (np.zeros((8, 8), np.uint8), r'is \(8, 8\), and must be a NumPy array \(H, W, C\)'),
+    (np.zeros((8, 8), np.uint8), r'is \(8, 8\), but must be a NumPy array \(H, W, C\)'),
     (torch.zeros(3, 8, 8), 'must be a NumPy array')])
 def test_a_dataset_of_ones_own_that_gives_no_image_is_an_error(image, told):
     class Own(list):

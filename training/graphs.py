@@ -1,18 +1,18 @@
-"""Forward and backward as CUDA graphs: a step is launched as a whole, which takes a CPU less time than its kernels."""
+"""Forward and backward as CUDA graphs: the CPU launches a step as a whole, in less time than its kernels one by one."""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-GRAPHS = 512  # at most; steps of further shapes are launched kernel by kernel
+GRAPHS = 512  # at most so many are kept; steps of further shapes are launched kernel by kernel
 
 
 class StepGraphs:
     """Calls `compute(batch)`, which adds to the gradients of `model` and returns a tensor, as a CUDA graph.
 
-    Each shape of batches gets a graph of its own, recorded when it first occurs. Except for their inputs, all use the
-    same memory, so the result is copied. What is recorded must not wait for the GPU, nor copy from main memory.
+    Each shape of batches gets a graph of its own, recorded when it first occurs. All graphs use the same memory, except
+    for their inputs, so the result is copied. `compute` must not wait for the GPU, nor copy from main memory.
     """
 
     def __init__(self, compute: Callable[[dict], torch.Tensor], model: nn.Module):
@@ -37,12 +37,13 @@ class StepGraphs:
         return result.clone()
 
     def run(self, batch: dict) -> torch.Tensor:
-        """`compute` with fresh gradients, in the same memory."""
+        """`compute`, after the gradients have been set to zero in place."""
         torch._foreach_zero_([parameter.grad for parameter in self.parameters])
         return self.compute(batch)
 
     def record(self, batch: dict) -> tuple[torch.cuda.CUDAGraph, dict, torch.Tensor]:
-        """A graph, its inputs and its result. It is preceded by a trial, which compiles kernels and fills caches."""
+        """Records a graph, after a trial that compiles kernels and fills caches; returns it, its inputs and its result.
+        """
         inputs = {name: value.to(self.device, copy=True) for name, value in batch.items()}
         graph, buffers = torch.cuda.CUDAGraph(), [buffer.clone() for buffer in self.model.buffers()]
         torch.cuda.synchronize(self.device)

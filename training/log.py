@@ -15,7 +15,7 @@ from files import writing
 class Log:
     """Prints lines and adds them to log.txt, and writes numbers to tensorboard/; does nothing on ranks other than 0.
 
-    `new_run`: whether what an earlier run, whose checkpoints are gone, has logged in `folder` is hidden in TensorBoard.
+    `new_run`: hides in TensorBoard what an earlier run has logged in `folder`, since its checkpoints are gone.
 
     It does not use tensorboardX's SummaryWriter, whose thread would end unnoticed if the disk is full.
     """

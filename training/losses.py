@@ -75,7 +75,7 @@ class Losses(nn.Module):
 
     def forward(self, pred: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """The value of each loss, without its weight: (number of losses,)."""
-        if pred.shape != gt.shape:  # which would be broadcast
+        if pred.shape != gt.shape:  # the losses would broadcast them
             raise UserError(f'the model gives colours {tuple(pred.shape)} where the targets are {tuple(gt.shape)}')
         return torch.stack([part(pred, gt) for part in self.parts])
 

@@ -13,7 +13,7 @@ SIZE, SCALES, IMAGES = 48, (2, 3, 4), 2  # side in input pixels; scales; number 
 
 
 def make_previews(samples: ImplicitWrapper) -> list[tuple[str, dict]]:
-    """Pairs of a name and a batch of one whole crop, from the centres of the images under the wrapper `samples`."""
+    """Pairs of a name and a batch. A batch is one crop from the centre of one of the images that `samples` wraps."""
     previews = []
     for i in range(min(IMAGES, len(samples.dataset.files))):
         image = samples.dataset[i]

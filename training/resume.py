@@ -1,4 +1,4 @@
-"""What a run's checkpoint holds besides weights, checked and put to use: the optimizer's state, the run's progress."""
+"""Checks and restores what a run's checkpoint holds besides weights: the optimizer's state and the run's progress."""
 
 import math
 
@@ -13,9 +13,10 @@ PROGRESS = 'iteration', 'best', 'loss_sum', 'loss_count'  # attributes of the tr
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, parameters: list, saved: object) -> None:
-    """Continues `optimizer`, made from `spec` for `parameters`, with a checkpoint's `saved`: a spec, the state as `sd`.
+    """Restores the state of `optimizer`, which was made from `spec` for `parameters`.
 
-    Its settings, such as weight decay, remain those of `spec`. UserError if the state is not one of this optimizer.
+    `saved`: what a checkpoint holds of its optimizer, a spec with the state as `sd`. Settings such as weight decay
+    remain those of `spec`. UserError if the state does not belong to such an optimizer.
     """
     if not isinstance(saved, dict) or not isinstance(saved.get('name'), str) or not isinstance(saved.get('sd'), dict):
         raise UserError(f'its optimizer must be a name and the state sd, not {quoted(saved)}')
@@ -60,7 +61,7 @@ def check_groups(groups: object, example: list[dict]) -> None:
     expected = [group['params'] for group in example]
     found = [numbers(group) for group in groups] if isinstance(groups, list) else []
     if found != expected:
-        raise UserError(f"its optimizer's param_groups must list this model's {count_text(expected)}, by number, and "
+        raise UserError(f"its optimizer's param_groups must list this model's {count_text(expected)}, by number, but "
                         f'list {count_text(found)}')
     for group in groups:
         if not is_number(group.get('lr')):
@@ -70,23 +71,23 @@ def check_groups(groups: object, example: list[dict]) -> None:
 def check_values(state: object, example: dict, count: int) -> None:
     """Raises a UserError unless `state` holds, for some of `count` parameters, values like those of the `example`.
 
-    What the example lacks may be there, too: an optimizer may need it only after several steps.
+    Further values are allowed, since an optimizer may need some only after several steps.
     """
     if not isinstance(state, dict):
         raise UserError(f"its optimizer's state must be values by the numbers of parameters, not {quoted(state)}")
     for number, values in state.items():
         if type(number) is not int or not 0 <= number < count:
-            raise UserError(f"its optimizer's state is of a parameter {quoted(number)}, and there are {count}")
+            raise UserError(f"its optimizer's state is of a parameter {quoted(number)}, but there are {count}")
         where = f"its optimizer's state of parameter {number}"
         if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
             raise UserError(f'{where} must be values by their names, not {quoted(values)}')
         known = example.get(number, {})
-        if values and (missing := [name for name in known if name not in values]):  # without values it starts anew
+        if values and (missing := [name for name in known if name not in values]):  # none: it starts anew
             raise UserError(f'{where} lacks {missing[0]}')
         for name, value in values.items():
             check_like(f'{where}: {quoted(name)}', value, known.get(name, value))
         if is_count(known.get('step')) and values and values['step'] < 0:
-            raise UserError(f'{where}: step is {values["step"]:g}, and must be 0 or more')
+            raise UserError(f'{where}: step is {values["step"]:g}, but must be 0 or more')
 
 
 def check_like(where: str, value: object, example: object) -> None:
@@ -110,7 +111,7 @@ def check_like(where: str, value: object, example: object) -> None:
 
 
 def check_progress(state: dict, losses: int) -> None:
-    """Raises a UserError unless the checkpoint `state` of a run with so many `losses` says sensibly how far it is."""
+    """Raises a UserError unless the progress in the checkpoint `state` is possible in a run with this many `losses`."""
     best, sums, count = (state.get(key) for key in ('best', 'loss_sum', 'loss_count'))
     known = {'best': is_number(best) or type(best) is float and best == -math.inf,
              'loss_sum': isinstance(sums, list) and len(sums) == losses and all(map(is_number, sums)),

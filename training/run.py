@@ -42,13 +42,13 @@ class Config:
     loss: list | dict = dataclasses.field(default_factory=lambda: {'name': 'l1'})
     val_dataset: dict | None = None
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
-    multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the learning rate by gamma after these
+    multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the rate by gamma after these epochs
     cosine_lr: dict | None = None  # {warmup, hold: epochs}: rises from zero, stays, falls to zero at epoch_max
     epoch_val: int | None = None  # epochs between validations; None: the val_dataset is not used
     epoch_save: int | None = None  # epochs between files epoch-N.pth
     resume: str | None = None  # a checkpoint of another run to continue from
     weights_from: str | None = None  # a checkpoint whose weights the model starts from in a new run (fine-tuning)
-    encoder_from: str | None = None  # a checkpoint whose encoder the model's starts from; the decoders may differ
+    encoder_from: str | None = None  # a checkpoint whose encoder's weights the model's encoder starts from
     eval_type: str | None = None
     eval_bsize: int | None = None
     seed: int = 0
@@ -127,10 +127,10 @@ def run_folder(args: argparse.Namespace) -> Path:
 
 
 def newest(folder: Path) -> Path:
-    """The checkpoint of the run in `folder` that is the furthest: epoch-last.pth, or what is left without it.
+    """The checkpoint from which the run in `folder` continues: epoch-last.pth, or if it is missing, the latest other.
 
-    All are whole, so a run goes on even if its last one was deleted, or it was killed before it wrote that for the
-    first time.
+    Every checkpoint holds the whole state. So a run can continue even if epoch-last.pth was deleted, or if the run was
+    killed before it wrote that file for the first time.
     """
     def position(path):
         state = checkpoints.read(path)
@@ -145,11 +145,11 @@ def open_run(folder: Path, args: argparse.Namespace) -> tuple[Config, str | Path
     given = {k: getattr(args, k) for k in FLAGS if getattr(args, k) is not None}
     holds_run = any(folder.glob('epoch-*.pth'))
     if not (holds_run and args.resume):
-        config = read_config(args.config, given, assignments=args.set)  # first, so that a wrong path to it is reported
+        config = read_config(args.config, given, assignments=args.set)  # first, to report a wrong path to the config
         if holds_run and not args.overwrite:
             raise UserError(f'{folder} holds a run: continue it with --resume, or replace it with --overwrite')
         return config, config.resume
-    load_yaml(args.config)  # so that a wrong path to it is reported before errors in the folder
+    load_yaml(args.config)  # so that a wrong path to the config is reported before errors in the folder
     own = read_config(folder / 'config.yaml')
     config = read_config(args.config, given, {k: getattr(own, k) for k in FLAGS}, args.set)
     changed = differences(dataclasses.asdict(config), dataclasses.asdict(own))
@@ -187,7 +187,7 @@ def lock_run(folder: Path) -> object:
 def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) -> object:
     """Makes the run's folder, and writes its config.yaml.
 
-    With `overwrite`, deletes an earlier run's checkpoints and logs before. Returns the folder's lock (`lock_run`):
+    With `overwrite`, first deletes an earlier run's checkpoints and logs. Returns the folder's lock (`lock_run`):
     `held`, or a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,13 +205,13 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool, held: object) 
 def next_step(folder: Path, config: Config, model: nn.Module, args: argparse.Namespace) -> str:
     """What to do next with the `model` of the finished run in `folder`: commands to copy.
 
-    `args`: the options of train_liif.py, of which these commands need the same `--gpu` and `--import`.
+    `args`: the options of train_liif.py; the commands get the same `--gpu` and `--import`.
     """
     file = next(path for path in (folder / f'epoch-{name}.pth' for name in ('best', 'last')) if path.exists())
     n_colors, drawable = getattr(model, 'n_colors', 3), isinstance(model, Decoder)
     options = ['--model', file, *(word for name in args.imports for word in ('--import', name))]
     options += [] if args.gpu == '0' else ['--gpu', args.gpu]
-    root = Path(sys.argv[0]).parent  # of the repository, as the user has written it
+    root = Path(sys.argv[0]).parent  # of the repository, written as in the user's command
     tests = [path for path in (root / name for name in TESTS) if has_images(path)]
     commands = []
     if tests and n_colors in (1, 3) and not config.weights_from:
@@ -221,14 +221,14 @@ def next_step(folder: Path, config: Config, model: nn.Module, args: argparse.Nam
         commands.append([root / 'demo.py', root / 'examples/lighthouse.png', '--output', folder / 'lighthouse-x4.png',
                          '--overwrite', *options])
     if not commands and drawable:
-        return f"next: models.upscale(models.load('{file}'), ARRAY, scale=4) in Python, of a NumPy array"
+        return f"next: models.upscale(models.load('{file}'), ARRAY, scale=4) in Python, with a NumPy array"
     if not commands:
         commands.append([root / 'test.py', '--config', 'YOUR_TEST_CONFIG', *options])
     return 'next: ' + '\n   or: '.join(shlex.join(['python', *map(str, command)]) for command in commands)
 
 
 def has_images(path: Path) -> bool:
-    """Whether there is a test config at `path` that works, and its images."""
+    """Whether there is a valid test config at `path`, and its images are available."""
     try:
         return bool(EvalConfig.read(path).loader())
     except UserError:

@@ -15,7 +15,7 @@ from training.run import differences
 from training.trainer import Trainer
 from utils import note, say
 
-# arguments of models that change nothing once the weights are loaded, or that the weights' shapes show
+# arguments of models that have no effect once the weights are loaded, or that follow from the weights' shapes
 IRRELEVANT = 'init', 'out_dim', 'n_colors', 'rgb_range'
 
 
@@ -59,7 +59,7 @@ def restore(trainer: Trainer, state: dict, same_run: bool) -> None:
     if same_run:
         check_progress(state, len(trainer.loss.names))
         if trainer.samples and state.get('samples', trainer.samples) != trainer.samples:
-            raise UserError(f"its run has {quoted(state['samples'])} samples in an epoch, and train_dataset now has "
+            raise UserError(f"its run has {quoted(state['samples'])} samples in an epoch, but train_dataset now has "
                             f'{trainer.samples}: restore the images, or train into another folder (--name, --tag) with '
                             'weights_from')
         for key in PROGRESS:
@@ -97,4 +97,4 @@ def tell_differences(trainer: Trainer, source: str | Path, spec: dict) -> None:
         return
     for key in differences(with_defaults(theirs), with_defaults(ours)):
         if key.split('.')[-1] not in IRRELEVANT:
-            note(f"{source}: its model's {key} is not the config's, so the same weights compute something else")
+            note(f"{source}: its model's {key} differs from the config's, so the same weights compute something else")

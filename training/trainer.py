@@ -29,7 +29,7 @@ from training.run import Config
 from utils import to_float
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])
-MOST_PSNR = 100  # dB that a validation image counts at most: an exact one, such as pure white, has infinitely many
+MOST_PSNR = 100  # the most dB that a validation image counts: an exact prediction, as of pure white, has infinite PSNR
 
 
 class Stopped(Exception):
@@ -41,7 +41,7 @@ class Trainer:
 
     `config`: see `training.run.Config`. `n_colors`: the number of channels of the images, for which the model is made;
     by default that of the config's model. `scale_max`: the largest scale of the training samples, if it is known.
-    `samples`: their number in an epoch.
+    `samples`: the number of training samples in an epoch.
     """
 
     def __init__(self, config: Config, parallel: Parallel, folder: Path, n_colors: int | None = None,
@@ -52,7 +52,7 @@ class Trainer:
         self.spec = with_n_colors(config.model, n_colors) if n_colors else config.model
         self.model = make_model(self.spec).to(parallel.device)
         self.n_colors = getattr(self.model, 'n_colors', n_colors or 3)  # a user's own model may not have it
-        checkpoints.set_scale_max(self.model, scale_max)  # validation sees what those will who load the checkpoint
+        checkpoints.set_scale_max(self.model, scale_max)  # so that validation decodes like users of the checkpoint
         check_channels(self.model, n_colors or self.n_colors)
         check_norm(config.data_norm, self.n_colors)
         if config.channels_last:
@@ -72,19 +72,19 @@ class Trainer:
         self.start_psnr = None  # validation PSNR of the weights that fine-tuning started from
         self.start_epoch(0)
         self.start = time.monotonic()
-        self.seconds = 0.  # that the run had taken when this process started
+        self.seconds = 0.  # that the run had already taken when this process started
         self.ended, self.signal = False, None
 
     # --- training
 
     def step(self, batch: dict, local: int, total: int, decay: float | None) -> torch.Tensor:
-        """One step on this process's `local` of the batch's `total` samples.
+        """One training step on this process's part of a batch: `local` of its `total` samples.
 
-        Returns their share of each loss's mean over the batch: (number of losses,). `decay`: that of the averaged
-        weights.
+        Returns what they contribute to each loss's mean over the whole batch: (number of losses,). `decay`: of the
+        averaged weights.
         """
         if self.graphs:
-            losses = self.graphs(batch)  # of one process, which has the whole batch
+            losses = self.graphs(batch)  # there is one process, which has the whole batch
         else:
             batch = {k: v.to(self.parallel.device, non_blocking=True) for k, v in batch.items()}
             self.optimizer.zero_grad(set_to_none=True)
@@ -118,8 +118,8 @@ class Trainer:
     def add_losses(self, losses: list[torch.Tensor], sizes: list[int]) -> tuple[float, int]:
         """Adds the latest steps' losses, still on the device, to the epoch's; UserError if one is not finite.
 
-        `sizes`: of their batches. Returns what has been added: the sum of the weighted losses over the samples, and the
-        number of samples.
+        `sizes`: of the steps' batches, over all processes. Returns the sum of the weighted losses over the samples of
+        these steps, and the number of samples.
         """
         added, samples = 0., sum(sizes)
         values = self.parallel.sum(torch.stack(losses)).tolist()
@@ -132,7 +132,7 @@ class Trainer:
         return added, samples
 
     def seed_step(self) -> None:
-        """Seeds what the model itself draws in the next step, as SwinIR does, alike in runs that are resumed."""
+        """Seeds the random numbers that a model such as SwinIR draws in the next step: a resumed run draws the same."""
         entropy = self.config.seed, self.epoch, self.iteration, self.parallel.rank
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
@@ -143,7 +143,7 @@ class Trainer:
         def where(i):
             return f'val_dataset: {names[i]}'
 
-        with contextlib.suppress(TooSmall):  # for all images of this process, but those of others may be larger
+        with contextlib.suppress(TooSmall):  # all images of this process are too small, but those of others may not be
             pairs = predictions(loader, self.ema or self.model, config.data_norm, config.eval_bsize,
                                 verbose=self.parallel.rank == 0, where=where)
             for image in eval_images(pairs, config.eval_type, where=where):
@@ -166,9 +166,9 @@ class Trainer:
         self.loss_sum, self.loss_count = [0.] * len(self.loss.names), 0  # per loss, over the epoch's samples so far
 
     def mean_losses(self) -> dict[str, float]:
-        """The mean loss over the epoch's samples so far, 'loss', and if there are several losses, each as 'loss/NAME'.
+        """Means over the epoch's samples so far: 'loss' is the weighted sum of all losses.
 
-        The latter are unweighted.
+        If there are several losses, 'loss/NAME' is each of them without its weight.
         """
         means = [value / self.loss_count for value in self.loss_sum]
         parts = zip(self.loss.names, means, strict=True) if len(means) > 1 else ()
@@ -208,7 +208,8 @@ class Trainer:
     def interrupt(self, number: int, frame: object) -> None:
         """Records the signal, and lets the current iteration finish. A second signal ends the run at once.
 
-        Under torchrun it does not: a rank may get signals from both the scheduler and torchrun, which kills slow ranks.
+        Under torchrun, a second signal does not: a rank may get one from the scheduler and one from torchrun, which
+        kills slow ranks itself.
         """
         self.signal = number
         for number in () if self.parallel.distributed else SIGNALS:
