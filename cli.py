@@ -58,7 +58,7 @@ def discard_unwritable_output() -> None:
 
 
 def exit_orderly() -> None:
-    """Lets SIGTERM and SIGHUP, of a closed terminal, end the process by an exception, so that temporary files go."""
+    """Makes SIGTERM and SIGHUP (of a closed terminal) raise an exception, so that temporary files are removed."""
     known = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]  # Windows lacks SIGHUP
 
     def end(number, frame):
@@ -127,7 +127,7 @@ def import_module(name: str) -> None:
 
 
 class Import(argparse.Action):
-    """Imports the module that the option names. With a `type`, argparse would catch errors in the module itself."""
+    """Imports the module that the option names. If a `type` did this, argparse would catch errors in the module."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         import_module(values)

@@ -77,7 +77,7 @@ def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
 def set_key(config: dict, assignment: str) -> None:
     """Sets a key of a config to the argument of `--set`: 'optimizer.args.lr=1e-5'; the value is read as YAML.
 
-    What several keys share by YAML's anchors changes for this key only.
+    A value that several keys share by YAML's anchors changes for this key only.
     """
     path, equals, text = assignment.partition('=')
     *parents, last = path.split('.')

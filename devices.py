@@ -45,7 +45,7 @@ def set_precision(tf32: bool) -> None:
 
 
 def pick_device(gpu: str) -> torch.device:
-    """The first of `pick_devices`, for evaluation, which uses only one; from then on, in plain float32."""
+    """The first of `pick_devices`, for evaluation, which uses only one device; also switches GPUs to plain float32."""
     set_precision(tf32=False)
     device = pick_devices(gpu)[0]
     if device.type == 'cuda':
@@ -138,7 +138,7 @@ class Parallel:
         `compiled`: with torch.compile. `amp`: the precision in which it is called.
 
         DistributedDataParallel gets a group of its own, because `close` cannot end a group that it holds. It searches
-        for unused parameters, which takes time, only if `model` has classes of the user's: our models have none.
+        for unused parameters, which takes time, only if `model` has a user's classes: ours leave no parameter unused.
         """
         if len(self.devices) > 1 and (compiled or amp):
             why = 'copies the uncompiled model' if compiled else 'uses float16 in its threads, not bf16'

@@ -117,7 +117,7 @@ def score(pred: torch.Tensor, gt: torch.Tensor, eval_type: str | None = None,
 
 def eval_images(pairs: Iterable[tuple], eval_type: str | None = None, names: Iterable[str] = ('psnr',),
                 where: Callable[[int], str] = numbered) -> Iterator[Scored]:
-    """Yields the `Scored`, by the metrics `names`, of each of the `pairs` from `predictions`; `where` as there.
+    """Yields the `Scored`, by the metrics `names`, of each of the `pairs` that `predictions` makes; `where`: see there.
 
     An image too small for the border of `eval_type` gets nan for all metrics, with a line on stderr; if all are,
     TooSmall is raised after the last.
@@ -162,7 +162,7 @@ def save_image(image: torch.Tensor, path: Path) -> None:
 
 
 def load_model(name: str | Path) -> nn.Module:
-    """What commands that compare models take as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
+    """The model that commands know as `name`: 'bicubic', a name in pretrained/, or a checkpoint."""
     return Bicubic() if name == 'bicubic' else load(find(name))
 
 
@@ -176,7 +176,7 @@ def wrapper_scales(spec: dict) -> set[float]:
 def check_eval_type(eval_type: str | None, spec: dict, samples: Dataset) -> None:
     """Raises a UserError if `eval_type` does not suit the data set `spec`, whose `samples` the wrapper makes.
 
-    It needs whole images, and ignores the border for one scale, which must be theirs.
+    A convention needs whole images, and ignores a border for one scale, which must be that of the images.
     """
     if eval_type and getattr(samples, 'sample_q', None):
         raise UserError(f'eval_type {eval_type} needs whole images: remove it, or sample_q')
@@ -188,13 +188,13 @@ def check_eval_type(eval_type: str | None, spec: dict, samples: Dataset) -> None
 
 @dataclasses.dataclass
 class EvalConfig:
-    """A test config, read once: what is measured does not change with its file."""
+    """A test config. It is read once: a later change of its file does not change what is measured."""
     test_dataset: dict  # {dataset: spec, wrapper: spec, batch_size, num_workers}
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}, for models that do not know their own
     eval_type: str | None = None  # div2k-SCALE or benchmark-SCALE; None compares everything
     eval_bsize: int | None = None  # queries decoded at a time
     path: str | Path = dataclasses.field(default='', init=False)  # of its file
-    keys: dict = dataclasses.field(default_factory=dict, init=False)  # the four above as given, with those of --set
+    keys: dict = dataclasses.field(default_factory=dict, init=False)  # those above, from the file and --set
 
     def __post_init__(self):
         parse_eval_type(self.eval_type)
@@ -228,7 +228,7 @@ class EvalConfig:
 
 
 def check_model(config: EvalConfig, model: nn.Module, n_colors: int) -> None:
-    """Raises a UserError if `model` and its data_norm, or else that of `config`, are not for images of `n_colors`."""
+    """Raises a UserError unless `model` and its data_norm, or else that of `config`, fit images of `n_colors`."""
     with located(config.path):
         with located('test_dataset'):
             check_channels(model, n_colors)

@@ -57,10 +57,10 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
     """A file in `folder` that is finally removed unless it has been renamed; it is locked, for `sweep`."""
     while True:
-        # a name of its own, for that of the final file may be as long as names can be
+        # a name unrelated to that of the final file, which may already be as long as names can be
         name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')  # `sweep` knows these names
         try:
-            file = open(name, 'w+b')  # noqa: SIM115  a TIFF's next page is appended to what is read
+            file = open(name, 'w+b')  # noqa: SIM115  + since Pillow reads a TIFF to append a page
         except OSError as error:
             error.filename = None  # the user knows the file by another name
             raise
@@ -99,7 +99,8 @@ def sweep(folder: str | os.PathLike) -> None:
 def make_place(path: str | os.PathLike) -> None:
     """Makes the folder of `path` unless it exists; raises a UserError if no file can be written as `path`.
 
-    What killed processes have left there goes. Anything that is not a regular file, such as /dev/stdout, is accepted.
+    Temporary files that killed processes have left in the folder are removed. Anything that is not a regular file, such
+    as /dev/stdout, is accepted as `path`.
     """
     if os.path.isdir(path):
         raise UserError(f'{path}: is a folder, but a file is to be written there')

@@ -2,8 +2,8 @@
 
 A metric is a function `metric(sr, hr, dataset, scale)` -> 0-d tensor under `@metrics.register('name')`. `sr`, the
 prediction, and `hr`, the truth, are images (C, H, W), or samples (Q, C), in [0, 1]; `scored_pixels` chooses what is
-compared. test.py measures all that are registered, those of `--import` as well. Where a metric raises TooSmall, it has
-no value.
+compared. test.py measures all registered metrics, including those of `--import`. If a metric raises TooSmall, it has no
+value for that image.
 """
 
 import math
@@ -22,7 +22,7 @@ metrics = Registry('metric')
 
 
 class TooSmall(UserError):
-    """An image of which a benchmark's convention, or a metric's window, leaves nothing to compare."""
+    """Raised for an image of which a benchmark's convention, or a metric's window, leaves nothing to compare."""
 
 
 def luma(img: torch.Tensor) -> torch.Tensor:
@@ -34,10 +34,11 @@ def scored_pixels(sr: torch.Tensor, hr: torch.Tensor, dataset: str | None = None
                   scale: float = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """The part of two images (..., C, H, W) that a benchmark's convention compares.
 
-    None: everything; 'benchmark' (Set5, Set14, B100, Urban100): Y, or grey itself, without a border of `scale` pixels;
-    'div2k': all channels, without a border of `scale` + 6 pixels. Fractional borders are rounded up.
+    `dataset` names the convention. None: everything. 'benchmark' (Set5, Set14, B100, Urban100): Y, or grey itself,
+    without a border of `scale` pixels. 'div2k': all channels, without a border of `scale` + 6 pixels. Fractional
+    borders are rounded up.
     """
-    if sr.shape != hr.shape:  # which would be broadcast
+    if sr.shape != hr.shape:  # PyTorch would broadcast them
         raise UserError(f'the images to compare are {tuple(sr.shape)} and {tuple(hr.shape)}')
     if dataset is None:
         return sr, hr

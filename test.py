@@ -122,7 +122,7 @@ def low_resolution(lr: str, jpeg: int | None) -> list[str]:
 
 
 def check_options(args: argparse.Namespace, config: EvalConfig, model: nn.Module) -> None:
-    """Raises a UserError if `model` cannot be measured by `config`, or this ignores an option of test.py."""
+    """Raises a UserError if `model` cannot be measured by `config`, or if an option of test.py has no effect on it."""
     dataset = config.loader().dataset
     check_model(config, model, dataset.n_colors)
     whole = {'--self-ensemble': args.self_ensemble, '--tile': args.tile, '--max-cell-scale': 'max_cell_scale' in args,

@@ -53,11 +53,12 @@ def compare(image: Image.Image, big: Image.Image, name: str) -> Image.Image:
 
 
 def weights_map(model: Decoder, image: Image.Image, size: tuple, view: tuple | None = None) -> Image.Image:
-    """A sheet of the input, the function of each pixel whose weight is furthest from its mean, and all weights.
+    """A sheet of the input, of a map of which function's weight is furthest from its mean, and of maps of all weights.
 
-    Means are over the image: one function may have the largest weight everywhere, which shows nothing. The colour of
-    the function is pale where its weight is near its mean; a weight's own map is blue below the mean and red above.
-    `size` (H, W) is the size of the output, `view` (W, H) that of the panels.
+    Means are over the image. (A map of which weight is largest may show nothing: one function may have the largest
+    weight everywhere.) In the first map, each function has a colour, which is pale where its weight is near its mean.
+    In a weight's own map, values below the mean are blue and values above it red. `size` (H, W) is the size of the
+    output, `view` (W, H) that of the panels.
     """
     view = view or panel_size(size[::-1])
     weights = mixing_weights(model, to_tensor(model_colours(image)), size, view[::-1]).numpy()

@@ -125,7 +125,7 @@ def find_done(job: Job, args: argparse.Namespace) -> list[Path]:
 
 
 def tell_stretch(path: Path, shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """Notes if `size` (H, W) does not have the aspect ratio of the picture `path` of `shape` (h, w), to a pixel."""
+    """Prints a note if `size` (H, W) misses the aspect ratio of the picture `path`, (h, w), by a pixel or more."""
     (h, w), (height, width) = shape, size
     if abs(width - w * height / h) >= 1 and abs(height - h * width / w) >= 1:
         wider = width * h / (height * w)
@@ -153,7 +153,7 @@ def process_video(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
     if args.compare or args.weights_map:
         raise UserError('--compare and --weights-map are for pictures, not for videos')
     start, video = time.monotonic(), describe(job.source)
-    if args.resolution is not None:  # on the screen
+    if args.resolution is not None:  # it is meant on the screen, where pixels are square
         video = video.squared()
     elif video.pixel != 1:
         note(f'{job.source}: its pixels are not square ({video.pixel.numerator}:{video.pixel.denominator}), nor are '
@@ -176,7 +176,7 @@ def process(job: Job, model: Decoder, args: argparse.Namespace) -> bool:
         return False
     if is_video(job.source):
         return process_video(job, model, args)
-    # before it is decoded
+    # before the picture is decoded
     check_room(job.target, math.prod(asked_size(job.source, args)), 'L', extra=ensemble_bytes(args))
     count = count_frames(job.source)
     several = count > 1 and keeps_frames(job.source, job.target)

@@ -137,7 +137,7 @@ def views(model: Decoder, image: Image.Image | Deep, parts: list[tuple], size: t
           eight_bits: bool) -> Iterator[Image.Image]:
     """Yields the `parts` (left, top, right, bottom) of `image` at `size` (H, W), as RGB, with a progress bar.
 
-    Parts with more pixels than that are downsampled without the model. `eight_bits`: see `picture_precision`.
+    Parts that are wider than `size` are downsampled without the model. `eight_bits`: see `picture_precision`.
     """
     photo, device = Encoded(model, image), next(model.parameters()).device  # its features are shared by all parts
     for box in tqdm(parts, unit='frame', disable=None):

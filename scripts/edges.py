@@ -84,9 +84,10 @@ class Edges(Dataset):
 
 
 def measure(pred, truth, scale):
-    """Compares Y, `pred` and `truth` (H, W) in [0, 1], in each of the BANDS. Returns sums, (bands, 4):
+    """Compares the Y of a prediction and of the truth, (H, W) each in [0, 1], in each of the BANDS.
 
-    the number of pixels, absolute error and overshoot in levels, and the number of ringing pixels.
+    Returns sums, (bands, 4): the number of pixels, absolute error and overshoot in levels, and the number of ringing
+    pixels.
     """
     steep = np.hypot(*np.gradient(truth)) > THRESHOLD
     distance = ndimage.distance_transform_edt(~steep) if steep.any() else np.full(truth.shape, BANDS[-2])

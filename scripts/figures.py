@@ -2,9 +2,12 @@
 
     python scripts/figures.py [--gpu 0] [--import examples.own_model]
 
-photos: parts of three photos, by the demo's model. jpeg: parts of compressed photos, by that model and the one for
-pictures from the web. crops: small parts of others, by all models but the latter. weights: how A-LIIF mixes its
-functions over a photo. If the photos are not in load/, a line says so.
+- photos: parts of three photos, by the demo's model
+- jpeg: parts of compressed photos, by that model and by the one for pictures from the web
+- crops: small parts of other photos, by all models except the one for pictures from the web
+- weights: how A-LIIF mixes its functions over a photo
+
+If the photos of a figure are not in load/, a line says so.
 """
 
 import argparse

@@ -2,9 +2,11 @@
 
     python scripts/protocols.py [--model edsr-baseline-A-liif-pixel] [--set set5] [--gpu 0]
 
-Low-resolution images made by Pillow, made like those of MATLAB's imresize, or supplied with the set; results as the
-network outputs them, or rounded to 8 bits as in a file; PSNR on Y or RGB, ignoring a border of scale or scale + 6
-pixels.
+A protocol is a combination of
+
+- low-resolution images: made by Pillow, made like those of MATLAB's imresize, or supplied with the set;
+- results: as the network outputs them, or rounded to 8 bits as in a file;
+- PSNR: on Y or RGB, ignoring a border of scale or scale + 6 pixels.
 """
 
 import argparse

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     add_gpu_option(parser)
     parser.add_argument('--sets', nargs='*', choices=SETS, help='measure only these')
     parser.add_argument('--models', nargs='+', help='measure only these: bicubic, names in pretrained/, or NAME+')
-    parser.add_argument('--fresh', action='store_true', help='also measure again what the JSON has of these weights')
+    parser.add_argument('--fresh', action='store_true', help='measure again what the JSON has for these weights')
     add_import_option(parser)
     return parser.parse_args()
 

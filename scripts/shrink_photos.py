@@ -37,7 +37,7 @@ from datasets.image_folder import list_images
 from files import atomic_write
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50, 40
-EACH = 10  # the quality is chosen by one of so many photos
+EACH = 10  # every tenth photo is used to choose the quality
 
 
 def avif(path: Path, quality: int) -> bytes:

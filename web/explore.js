@@ -1,22 +1,22 @@
-// The Explore page: shows at once what it already has of a view, scaled, and requests the view itself from the server;
-// if the model is slow, a smaller one first.
+// The Explore page. For each new view it at once scales the pictures that it already has, and requests the view itself
+// from the server; if the model is slow, it requests a smaller version of the view first.
 'use strict';
 
 const $ = id => document.getElementById(id);
 const canvas = $('view'), context = canvas.getContext('2d');
 const MODES = ['Model', 'Bicubic', 'Beside'];
 const PAUSE = 60;         // ms without movement before a view is requested
-const SOON = 250;         // ms in which the model should show something: of a slower view a smaller one comes first
+const SOON = 250;         // ms in which the model should show something: for slower views a smaller one comes first
 const DEEPEST = 1e5;      // screen pixels per pixel of the photo
 const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 
 let photo = null;   // {id, file, width, height, resent: no view has been shown since the file was sent again}
 let at = null;      // the view: {x, y} of its centre in the photo, and `scale`, screen pixels per pixel of the photo
 let mode = 0;
-let pictures = {};  // by 'base', 'model', 'bicubic': {image, box, key, now: it is of the present view}, the latest
+let pictures = {};  // the latest 'base', 'model' and 'bicubic': {image, box, key, now: it shows the present view}
 let pending = null; // AbortController of the pending requests
 let timer = null, opening = 0;
-let pace = 1e-3;    // ms that the model took for a pixel of its latest view; at first a guess
+let pace = 1e-3;    // ms that the model took per pixel of its latest view; at first a guess
 
 // --- geometry
 

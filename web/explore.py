@@ -34,9 +34,9 @@ from web.lru import LRU, Share
 
 HERE = Path(__file__).parent
 FILE_BYTES = 200 << 20  # limit of a photo's file
-PIXELS = 50e6  # limit of a photo, before it is decoded; then its bytes count, which depend on its depth
+PIXELS = 50e6  # limit of a photo before it is decoded; afterwards its bytes are limited, which depend on its depth
 VIEW_PIXELS, VIEW_SIDE = 9e6, 16384  # limits of a view: more than a screen of 3840x2160
-STRETCHED = 1e8  # limit of the pixels in between when a view's rows have been resized, but not its columns
+STRETCHED = 1e8  # limit of the pixels of a view whose width has been resized already, but not its height
 PHOTO_BYTES, FEATURE_BYTES = 1 << 30, 1 << 29  # limits of what is kept for all visitors together
 EXAMPLES = {path.stem: path for name in ('chelsea.png', 'astronaut.png', 'coffee.png', 'rocket.jpg')
             if (path := Path(skimage.data_dir) / name).is_file()}  # those included in scikit-image
@@ -67,9 +67,9 @@ class Explore:
         self.model = model
         self.photos = LRU(PHOTO_BYTES, Photo.nbytes)
         self.features = LRU(FEATURE_BYTES, lambda tile: tile.nbytes)
-        # of each kind one view is made at a time, on all cores; those that wait hold none of the server's threads
+        # one view of each kind is made at a time, on all cores; requests that wait hold none of the server's threads
         self.turns = {'model': asyncio.Lock(), 'bicubic': asyncio.Lock()}
-        self.opening = asyncio.Lock()  # one photo is decoded at a time: meanwhile it takes several times its bytes
+        self.opening = asyncio.Lock()  # one photo is decoded at a time, which takes several times the photo's bytes
 
     def routes(self) -> list[Route]:
         """The routes of the page and its photos."""

@@ -21,7 +21,7 @@ class LRU:
             return self.values.get(key)
 
     def put(self, key: Hashable, value: Any) -> bool:
-        """Keeps `value`, unless it alone exceeds the limit; whether it is kept."""
+        """Keeps `value`, unless it alone exceeds the limit; returns whether it is kept."""
         with self.lock:
             if key in self.values:
                 self.used -= self.size_of(self.values.pop(key))

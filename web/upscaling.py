@@ -125,7 +125,7 @@ def target_fields():
 
 
 def within(field):
-    """`field`, a gr.Number, which tells clients that send no number, or too large a one. Gradio takes anything."""
+    """`field`, a gr.Number, changed so that it refuses what is not a number, or too large: Gradio accepts anything."""
     own = field.preprocess
 
     def preprocess(value):
@@ -164,7 +164,7 @@ def allow_only_uploads(photo, page):
 
 # Gradio looks for `progress` only among the positional parameters
 def answer(model, cache, path, choice, scale, height, width, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
-    """What a request changes in the page: the slider's pictures, the text and the download, or nothing by a mistake.
+    """What a request changes in the page: the slider's pictures, the text and the download; nothing if it is wrong.
 
     Results go into the folder `cache`, which Gradio cleans up.
     """
