@@ -1,4 +1,4 @@
-"""Arrays of any number of channels, upscaled: depth, medical, multispectral images."""
+"""Upscales arrays with any number of channels, such as depth, medical or multispectral images."""
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from utils import white
 
 def upscale(model: Decoder, image: np.ndarray, scale: float | None = None, size: tuple | int | None = None,
             data_range: float | None = None, self_ensemble: bool = False) -> np.ndarray:
-    """`image` (h, w) or (h, w, C) `scale` times as large, or at `size`, (H, W) or the longer side, of the same type.
+    """Upscales `image`, (h, w) or (h, w, C), by `scale`, or to `size`, (H, W) or the longer side; keeps its type.
 
-    It is uint8, uint16 or float32. `data_range`: the value of white where it is not 255, 65535 or 1, as in training;
-    black is 0. `self_ensemble` takes the mean of 8 flips and transposes. Leaves the model in evaluation mode. Raises
-    UserError for sizes below the image's, another type, values outside of the range, and another number of channels
-    than the model's.
+    The type is uint8, uint16 or float32. `data_range`: the value of white, as in training, if it is not that of the
+    type (255, 65535, 1); black is 0. `self_ensemble` takes the mean of 8 flips and transposes. Leaves the model in
+    evaluation mode. Raises UserError for sizes below the image's, another type, values outside of the range, and a
+    number of channels that is not the model's.
     """
     array = checked(np.asarray(image))
     reader = Reader('all', data_range)

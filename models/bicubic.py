@@ -41,7 +41,7 @@ class Bicubic(nn.Module):
 
 
 def pixels(image: torch.Tensor) -> np.ndarray:
-    """An image (C, h, w) in [0, 1] as (h, w, C): uint8 where all its values are ones of 8 bits, else float32."""
+    """An image (C, h, w) in [0, 1] as (h, w, C): uint8 if all its values are 8-bit levels, else float32."""
     image = image.float().clamp(0, 1).permute(1, 2, 0).cpu()
     levels = (image * 255).round()
     whole = (image * 255 - levels).abs().max() < 1e-3  # steps of 16 bits are 4e-3

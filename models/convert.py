@@ -16,7 +16,7 @@ MMAGIC_NORM = {'sub': [0.4488, 0.4371, 0.4040], 'div': [1., 1., 1.]}  # of all i
 
 
 def from_published(spec: dict) -> dict:
-    """`spec` (name, args, perhaps sd) in our terms; one that is in these already is returned unchanged.
+    """`spec` (name, args, perhaps sd) with this project's names; a spec that has them already is returned unchanged.
 
     A published A-LIIF is called `liif` and has `pdn_spec` (the expansion net) and `basis_spec` (the mixture's
     tensors) beside `imnet_spec`. Published EDSR and RCAN define a mean shift that they never use, and

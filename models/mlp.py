@@ -28,7 +28,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x W^T + b, (..., in) -> (..., out); of x (N, in) on a CPU with AVX-512 as a 1x1 convolution.
+    """x W^T + b, (..., in) -> (..., out); for x (N, in) on a CPU with AVX-512, computed as a 1x1 convolution.
 
     The product is then computed by oneDNN instead of MKL, which in float32 uses half the vector width of AMD CPUs; in
     bf16 this avoids a copy of the bias, but its backward pass is slower.
@@ -88,9 +88,9 @@ class MLP(nn.Module):
 class ExpansionNet(MLP):
     """The expansion net of A-LIIF: an MLP whose outputs, normalised, weigh the K implicit functions.
 
-    `space`: 'query', as published, gives each query and neighbour its own weights; 'pixel' (ours) omits rel_coord, two
-    of in_dim, from the input, so each latent pixel has one set of weights and one implicit function. `norm`: 'l2',
-    as published (weights may be negative), or 'softmax'.
+    `space`: 'query', as published, gives each query and neighbour its own weights. 'pixel' (ours) leaves rel_coord, two
+    of the in_dim numbers, out of the input, so each latent pixel has one set of weights and one implicit function.
+    `norm`: 'l2', as published (weights may be negative), or 'softmax'.
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden_list: list[int], space: Literal['query', 'pixel'] = 'query',
@@ -173,10 +173,11 @@ def mix_spread(c: torch.Tensor) -> Callable:
 
 
 def make_net(key: str, spec: dict, in_dim: int, kind: type, n_colors: int | None = None, **args: object) -> nn.Module:
-    """The network of class `kind` that a config describes under `key`; if `n_colors` is given, with so many outputs.
+    """The network of class `kind` that a config describes under `key`.
 
-    The config need not give out_dim then; if it does, 3 is allowed, too, which all published configs have. `args`: what
-    else the decoder determines. UserError for another kind; an expansion net, whose outputs are normalised, is no MLP.
+    `n_colors`: its number of outputs, if given. The config may then leave out out_dim, or give this number, or 3, which
+    all published configs give. `args`: further arguments, which the decoder determines. UserError for a network of
+    another kind; an expansion net does not count as an MLP, since its outputs are normalised.
     """
     own = spec.get('args') if isinstance(spec, dict) else None
     follows = n_colors and (not isinstance(own, dict) or own.get('out_dim', 3) == 3)

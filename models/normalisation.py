@@ -31,7 +31,7 @@ def check_norm(data_norm: dict | None, n_colors: int | None = None) -> None:
 
 def norm_of(model: nn.Module, data_norm: dict | None) -> dict | None:
     """The `data_norm` of the training of `model`, if its checkpoint records one, or else the given one."""
-    return vars(model).get('data_norm', data_norm)  # its own, not that of its class, which all have
+    return vars(model).get('data_norm', data_norm)  # as `models.load` sets it; the class's default does not count
 
 
 class Normalisation:

@@ -58,14 +58,15 @@ def checked_size(size: tuple) -> tuple[int, int]:
 
 def upscale_pil(model: Decoder, image: Image.Image, scale: float | None = None, size: tuple | int | None = None,
                 verbose: bool = False, self_ensemble: bool = False) -> Image.Image | Deep:
-    """`image` `scale` times as large, or at `size`, (height, width) or the longer side; made block by block.
+    """Upscales `image` by `scale`, or to `size`, (height, width) or the longer side; works block by block.
 
-    Grey stays grey, 16 bits stay 16 (in colour, or with alpha, as `pictures.deep.Deep`, which `pictures.io.read` gives
-    and `pictures.io.save` writes: in Pillow's own images colour has 8 bits as soon as they are decoded), alpha is
-    resized by bicubic interpolation; other modes become RGB or RGBA. The orientation in the EXIF data is applied; EXIF
-    data, resolution and ICC profile are in the result's `info`, as `pictures/metadata.py` adapts them. `verbose` shows
-    a progress bar on a terminal; `self_ensemble` averages 8 flips and transposes. Leaves the model in evaluation mode.
-    Raises UserError for sizes below the image's and unsupported modes.
+    Grey stays grey, and 16 bits stay 16; other modes become RGB or RGBA. Pictures with 16 bits and colour or alpha are
+    `pictures.deep.Deep`: `pictures.io.read` returns them and `pictures.io.save` writes them, because Pillow's own
+    images have 8 bits of colour as soon as they are decoded. Alpha is resized by bicubic interpolation. The orientation
+    in the EXIF data is applied; EXIF data, resolution and ICC profile are in the result's `info`, as
+    `pictures/metadata.py` adapts them. `verbose` shows a progress bar on a terminal; `self_ensemble` averages 8 flips
+    and transposes. Leaves the model in evaluation mode. Raises UserError for sizes below the image's and unsupported
+    modes.
     """
     if not isinstance(image, Image.Image | Deep):
         raise UserError(f'the image must be a picture, not {type(image).__name__}: models.upscale takes arrays')
@@ -91,9 +92,9 @@ def blocks(model: Decoder, image: Image.Image, size: tuple,
 
 
 def seen_colours(model: Decoder, image: Image.Image | Deep, source: Image.Image | Deep) -> torch.Tensor:
-    """The colours (n_colors, h, w) that `model` sees of `image`, a `plain` one, whose `model_colours` are `source`.
+    """The input (n_colors, h, w) of `model` for `image`, a `plain` one, whose `model_colours` are `source`.
 
-    Raises UserError for a model of other than colour or grey, and for colour where it is one of grey.
+    Raises UserError if the model is for neither colour nor grey, or if it is for grey and the picture has colour.
     """
     if model.n_colors == 1 and image.mode.startswith('RGB'):
         raise UserError('the model is for grey pictures, and this one has colour: convert it to grey, or choose '
