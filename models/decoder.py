@@ -134,10 +134,10 @@ class Decoder(nn.Module):
 
     def forward(self, inp: torch.Tensor, coord: torch.Tensor | None = None, cell: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:
-        """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2), of size `cell`.
+        """Colours (B, Q, n_colors) of the images `inp` (B, n_colors, h, w) at `coord` (B, Q, 2); `cell`: see `query`.
 
-        With `size` (H, W) instead of these: colours (B, H, W, n_colors) of all pixels of targets of that size. See
-        `query` for what `cell` may be. UserError unless exactly one of `coord` and `size` is given.
+        With `size` (H, W) instead of `coord` and `cell`: colours (B, H, W, n_colors) of all pixels of targets of that
+        size. UserError unless exactly one of `coord` and `size` is given.
         """
         if (coord is None) == (size is None):
             raise UserError('either coord (and cell) or size is needed')
@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         cell = torch.stack([features.inp.new_full((), 2 / n) for n in size])
         return self.query_grid(features, *axis_coords(size, cell.dtype), cell)
 
-    latest: Features | None = None  # set by `gen_feat`: the only state, which LIIF's interface needs
+    latest: Features | None = None  # set by `gen_feat`: the model's only state, for LIIF's interface
 
     def gen_feat(self, inp: torch.Tensor) -> torch.Tensor:
         """LIIF's interface: encodes `inp`, keeps its features for `query_rgb` (one thread only), returns the map."""

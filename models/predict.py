@@ -78,7 +78,8 @@ class Target:
         # how many codes away an output pixel needs features. This is a sum: the way to the code at its corner (Meta-SR)
         # or to the next code (local ensemble), 1 for that code's neighbours (unfolding), and the decoder's own reach
         self.reach = model.reach + 1 + math.ceil(0.5 + max(1, *(n / m for n, m in zip(shape, whole, strict=True))) / 2)
-        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]  # of output pixels: ascending
+        # the input pixel to which each output pixel belongs, in ascending order
+        self.owners = [nearest(x, n) for x, n in zip(self.coords, shape, strict=True)]
 
     def span(self, axis: int, start: int, end: int) -> range:
         """The range of output pixels along an axis that belong to the input pixels start <= i < end."""
@@ -108,8 +109,8 @@ class Latents:
         self.model, self.image, self.shape = model, image, tuple(image.shape[-2:])
         self.like = next(model.parameters())
         self.inp_norm, self.gt_norm = normalisations(data_norm, self.like.device)
-        # whether the image is encoded as a whole: if the encoder pools over it or upsamples it, which both mean that it
-        # has no receptive radius, or if the decoder looks at all codes
+        # whether the image is encoded as a whole. It is if the encoder has no receptive radius, because its features
+        # depend on the whole image or it has an upsampler, and if the decoder looks at all codes
         self.whole = model.receptive_radius is None or model.reach == math.inf
         # largest side of the parts to ask for
         self.largest = max(self.shape) if self.whole else getattr(model.encoder, 'tile', TILE)
@@ -170,8 +171,8 @@ def upscale_blocks(model: Decoder, image: torch.Tensor, size: tuple, data_norm: 
     output. `model` is a `Decoder`.
 
     Each tile is encoded and decoded with a margin that covers the receptive field, so the result is that of encoding
-    the whole image. The tile is the whole image if no margin suffices, because the encoder pools over the image (RCAN),
-    and if the encoder has an upsampler, because it then gives no map of latent codes.
+    the whole image. The tile is the whole image if no margin suffices, because features depend on all pixels (RCAN, and
+    SwinIR without `set_tile`), and if the encoder has an upsampler, because it then gives no map of latent codes.
 
     `clip`: at scales above the largest one in its training, the network sees the cells of that scale, even if the
     model's `clip_cell` is false. This gains A-LIIF 0.02 to 0.04 dB at x6 and x8.
