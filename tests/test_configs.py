@@ -142,12 +142,14 @@ def test_finetuning_goes_on_from_the_demos_weights(path):
 
 
 def test_decoders_are_compared_after_equal_training():
-    names = [f'train_edsr-baseline-{decoder}.yaml' for decoder in ('A-liif', 'liif', 'lte')]
+    names = [f'train_edsr-baseline-{decoder}.yaml' for decoder in ('A-liif', 'liif', 'lte', 'lmlte')]
     ours, published = ([load_yaml(CONFIGS / folder / name) for name in names]
                        for folder in ('train-photos', 'train-div2k'))
     ours[0]['model']['args']['imnet_spec']['args'].pop('init')
+    for config in ours[:2]:  # LTE and LM-LTE have it by default
+        assert config['model']['args'].pop('residual') == 'bilinear'
     assert [config.pop('model') for config in ours] == [config['model'] for config in published]
-    assert ours[0] == ours[1] == ours[2]
+    assert all(config == ours[0] for config in ours)
 
 
 @pytest.mark.parametrize('count', [2, 9, 10, 30])

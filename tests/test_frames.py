@@ -53,7 +53,7 @@ def test_an_animation_is_shown_as_often_as_before(cli, source, plays):
         assert cli(f'small{source}', '--scale', 2, '--output', f'big{target}')[0] == 0
         assert Image.open(f'big{target}').info['loop'] == loop(target)
     code, out, _ = cli(f'small{source}', '--scale', 2, '--output', 'big.avif')
-    assert code == 0 and any('repeated forever' in line for line in out) == (plays > 0)
+    assert code == 0 and any('repeats forever' in line for line in out) == (plays > 0)
 
 
 @pytest.mark.parametrize('target, loop', [('.webp', 65535), ('.gif', 65534)])

@@ -14,7 +14,7 @@ from paths import ROOT
 from PIL import Image
 from processes import forked
 
-from datasets import GlobalBatches, make_loader
+from datasets.loader import GlobalBatches, make_loader
 from errors import UserError
 
 
