@@ -146,7 +146,7 @@ def end_epoch(trainer: Trainer, val_loader: DataLoader | None, previews: list, l
     names = []
     if config.epoch_save and epoch % config.epoch_save == 0:
         names.append(epoch)
-    if val_loader is not None and epoch % config.epoch_val == 0:
+    if val_loader is not None and (epoch % config.epoch_val == 0 or trainer.ended):
         try:
             psnr = validate_and_log(trainer, val_loader, previews, log, epoch)
         except Stopped:

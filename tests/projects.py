@@ -102,11 +102,12 @@ def train_two_steps(folder, path, **changes):
     """
     small = {'model.args.encoder_spec.args.n_resblocks': 1, 'model.args.encoder_spec.args.n_feats': 4,
              'train_dataset.wrapper.args.sample_q': 16, 'val_dataset.wrapper.args.sample_q': 16,
-             'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1, 'epoch_val': 2,
+             'train_dataset.num_workers': 0, 'val_dataset.num_workers': 0, 'epoch_max': 1,
              **{key.replace('__', '.'): value for key, value in changes.items()}}
     args = [arg for key, value in small.items() for arg in ('--set', f'{key}={value}')]
     step = Trainer.step
-    with mock.patch.object(Trainer, 'step', autospec=True, side_effect=step) as steps:
+    with mock.patch.object(Trainer, 'step', autospec=True, side_effect=step) as steps, \
+            mock.patch.object(train_liif, 'validate_and_log', return_value=0.):
         run_training(folder, '--config', str(path), '--gpu', 'cpu', *args)
     assert steps.call_count == 2
     return folder / f'save/_{path.stem}/epoch-last.pth'

@@ -44,7 +44,7 @@ class Config:
     data_norm: dict | None = None  # {inp: {sub, div}, gt: {sub, div}}
     multi_step_lr: dict | None = None  # {milestones, gamma}: multiplies the rate by gamma after these epochs
     cosine_lr: dict | None = None  # {warmup, hold: epochs}: rises from zero, stays, falls to zero at epoch_max
-    epoch_val: int | None = None  # epochs between validations; None: the val_dataset is not used
+    epoch_val: int | None = None  # epochs between validations; the last one always has one. None: no validation
     epoch_save: int | None = None  # epochs between files epoch-N.pth
     resume: str | None = None  # a checkpoint of another run to continue from
     weights_from: str | None = None  # a checkpoint whose weights the model starts from in a new run (fine-tuning)
