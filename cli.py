@@ -24,9 +24,11 @@ ENVIRONMENT = 'torch', 'imageio_ffmpeg', 'numpy', 'PIL', 'tqdm', 'yaml'  # in re
 
 def runtime_message(error: RuntimeError) -> str | None:
     """What a user can do about an `error` raised by PyTorch; None if the mistake is in this code."""
-    if type(error).__name__ == 'OutOfMemoryError':  # torch's
-        return ('out of GPU memory: lower batch_size or sample_q in training, eval_bsize in validation on samples, or '
-                'TILE in models/predict.py for whole images; or use more GPUs, or --gpu cpu')
+    on_gpu = type(error).__name__ == 'OutOfMemoryError'  # torch's
+    if on_gpu or 'DefaultCPUAllocator' in str(error):
+        return (f'out of {"GPU " * on_gpu}memory: lower batch_size or sample_q in training, eval_bsize in validation '
+                'on samples, or TILE in models/predict.py for whole images'
+                + '; or use more GPUs, or --gpu cpu' * on_gpu)
     if re.search(r'shared memory|unable to (write to|open|mmap|resize) .*torch_', str(error)):  # a worker's
         return ('shared memory is full (/dev/shm, 64 MB in Docker unless --shm-size gives more): set num_workers: 0 '
                 'in the config')

@@ -48,6 +48,15 @@ def test_where_a_gpus_memory_ends_the_error_says_what_to_lower(project, capsys):
     assert only_line(capsys.readouterr().err).startswith('error: out of GPU memory: lower batch_size or sample_q')
 
 
+def test_where_the_memory_ends_on_a_cpu_the_error_says_what_to_lower(project, capsys):
+    with before_step(2, lambda trainer: torch.empty(1 << 50)), pytest.raises(SystemExit) as end:
+        run_cli(project.train)
+    assert end.value.code == 2
+    assert only_line(capsys.readouterr().err) == (
+        'error: out of memory: lower batch_size or sample_q in training, eval_bsize in validation on samples, or TILE '
+        'in models/predict.py for whole images')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA is available')
 @pytest.mark.parametrize('gpu', ['0', '0,1', '7'])
 def test_without_cuda_training_runs_on_the_cpu_and_says_so_in_one_line(project, gpu):
