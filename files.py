@@ -60,7 +60,7 @@ def temporary_file(folder: str) -> Iterator[typing.BinaryIO]:
         # a name unrelated to that of the final file, which may already be as long as names can be
         name = os.path.join(folder, f'.{secrets.token_hex(8)}.tmp')  # `sweep` knows these names
         try:
-            file = open(name, 'w+b')  # noqa: SIM115  + since Pillow reads a TIFF to append a page
+            file = open(name, 'w+b')  # noqa: SIM115  to be read, too: Pillow appends pages to a TIFF
         except OSError as error:
             error.filename = None  # the user knows the file by another name
             raise
