@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,9 @@ MOST_VALUES, DEEPEST = 100_000, 50  # limits for a config, or a checkpoint's spe
 
 class YAMLLoader(yaml.SafeLoader):
     """PyYAML's safe loader, except that duplicate keys and excessive content are errors."""
+
+    def check_printable(self, data):
+        super().check_printable(re.sub('[\udc80-\udcff]', '', data))  # bytes of a file's name that is no UTF-8
 
     def construct_document(self, node):
         check_extent(node, yaml_children)
@@ -46,10 +50,10 @@ def yaml_children(node: yaml.Node) -> list[yaml.Node]:
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
-def parse_yaml(content: bytes) -> typing.Any:
-    """What `content` holds, as UTF-8; UserError if it is not valid YAML."""
+def parse_yaml(content: bytes, errors: str = 'strict') -> typing.Any:
+    """What `content` holds, as UTF-8; UserError if it is not valid YAML. `errors`: what is done with other bytes."""
     try:
-        return yaml.load(content.decode(), YAMLLoader)
+        return yaml.load(content.decode(errors=errors), YAMLLoader)
     except UserError:
         raise
     except Exception as error:  # YAMLError, and whatever a bad number, date or nesting raises
@@ -84,7 +88,7 @@ def set_key(config: dict, assignment: str) -> None:
     if not equals or not all((*parents, last)):
         raise UserError(f'--set takes KEY=VALUE, such as optimizer.args.lr=1e-5, not {assignment!r}')
     with located(f'--set {assignment}'):
-        value = parse_yaml(text.encode())
+        value = parse_yaml(os.fsencode(text), 'surrogateescape')
     for i, key in enumerate(parents):
         child = {} if config.get(key) is None else config[key]
         if not isinstance(child, dict):

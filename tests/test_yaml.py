@@ -1,5 +1,6 @@
 """Config files that are hostile or broken end in one line, and what YAML may hold stays as it was meant."""
 
+import os
 import random
 
 import fuzz
@@ -53,6 +54,15 @@ def test_a_key_set_on_the_command_line_changes_none_of_the_keys_that_share_its_a
     (tmp_path / 'a.yaml').write_text('a: &a {b: {c: 1}}\nd: *a\ne: {<<: *a, f: 2}\n')
     assert load_yaml(tmp_path / 'a.yaml', ['d.b.c=3', 'e.g=4']) == {
         'a': {'b': {'c': 1}}, 'd': {'b': {'c': 3}}, 'e': {'b': {'c': 1}, 'f': 2, 'g': 4}}
+
+
+def test_a_name_that_is_no_utf8_can_be_set_on_the_command_line(tmp_path):
+    (tmp_path / 'a.yaml').write_text('a: b\n')
+    name = os.fsdecode(b'caf\xe9')
+    keys = load_yaml(tmp_path / 'a.yaml', [f'a={name}'])
+    assert keys == {'a': name}
+    (tmp_path / 'run.yaml').write_text(yaml.safe_dump(keys), encoding='utf-8')  # as a run's folder keeps them
+    assert load_yaml(tmp_path / 'run.yaml') == keys
 
 
 def test_keys_may_be_numbers_and_a_file_may_begin_with_a_mark(tmp_path):
