@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from errors import UserError, one_line, printable
 
@@ -73,13 +74,28 @@ def exit_orderly() -> None:
             signal.signal(number, end)
 
 
+def interrupted() -> NoReturn:
+    """Ends the command as Ctrl-C does in shells, with one line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb this
+    print('interrupted', file=sys.stderr)
+    sys.exit(130)  # 128 + SIGINT
+
+
+def uncaught(kind: type, error: BaseException, trace: object) -> None:
+    """What Python does with an exception outside `run_cli`: Ctrl-C while a command imports PyTorch is one line, too."""
+    if kind is KeyboardInterrupt:
+        interrupted()
+    sys.__excepthook__(kind, error, trace)
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Runs `main`; a UserError, or an equivalent exception, ends it with one line on stderr and exit code 2.
 
-    Ctrl-C ends it with one line and exit code 130.
+    Ctrl-C ends it with one line and exit code 130, also after `run_cli`.
     """
     prepare_streams()
     exit_orderly()
+    sys.excepthook = uncaught
     try:
         main()
         check_environment()  # commands import PyTorch after this; --help has ended them before
@@ -106,9 +122,7 @@ def run_cli(main: Callable[[], None]) -> None:
         place = error.filename or 'a disk, /dev/shm, or where the output goes'
         message = f'{place}: cannot be read or written ({error.strerror})'
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb this
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, as in shells
+        interrupted()
     else:
         return
     print(f'error: {message}', file=sys.stderr)

@@ -34,6 +34,26 @@ def test_ctrl_c_leaves_whole_files_alone_and_the_next_run_does_the_rest(cli, wei
     assert (code, sorted(os.listdir('big'))) == (0, names)
 
 
+IMPORTER = '''
+import time
+from cli import run_cli
+
+run_cli(lambda: None)  # as commands parse their options
+print('importing', flush=True)
+time.sleep(60)
+'''
+
+
+def test_ctrl_c_while_a_command_imports_pytorch_is_one_line(tmp_path):
+    run = subprocess.Popen([sys.executable, '-c', IMPORTER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert run.stdout.readline() == 'importing\n'
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate()
+    assert (run.returncode, err) == (130, 'interrupted\n')
+
+
 WRITER = '''
 import time
 from cli import run_cli
