@@ -17,7 +17,7 @@ from tqdm import tqdm
 import datasets
 from config import check_args, check_positive, load_yaml
 from errors import UserError, located
-from files import writing
+from files import file_name, writing
 from metrics import TooSmall, metrics, parse_eval_type
 from models import Bicubic, load
 from models.decoder import Decoder
@@ -264,7 +264,7 @@ def evaluate(config: EvalConfig | str | Path, model: nn.Module, save_dir: str | 
     for image, scored in zip(images, eval_images(pairs, config.eval_type, metrics.classes, where), strict=True):
         rows.append({'image': image, **scored.values})
         if save_dir is not None:
-            save_image(scored.pred[dataset.shown], Path(save_dir) / name / f'{Path(image).stem}.png')
+            save_image(scored.pred[dataset.shown], Path(save_dir) / name / file_name(Path(image).stem, '.png'))
         if keep is not None:
             keep(scored._replace(pred=scored.pred[dataset.shown], gt=scored.gt[dataset.shown]))
     means = {key: mean(row[key] for row in rows) for key in metrics.classes}

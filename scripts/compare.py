@@ -34,6 +34,7 @@ from PIL import Image
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
 from demos.compare import detailed_part, panel_size
+from files import file_name
 from pictures.sheets import zoomed_sheet
 from utils import number_text
 
@@ -112,12 +113,14 @@ def compare(out, truth, names):
                             'resolution to show')
         for images in zip(*(row['images'] for row in rows), strict=True):
             stem = Path(images[0]['image']).stem
-            models = {f'{name} {number(image["psnr"], 2)} dB': find_picture(out / name / config / f'{stem}.png')
+            saved = Path(config) / file_name(stem, '.png')
+            models = {f'{name} {number(image["psnr"], 2)} dB': find_picture(out / name / saved)
                       for name, image in zip(names, images, strict=True)}
             if stem not in truths:
                 raise UserError(f'{truth} has no image {stem}')
             picture = Image.fromarray(read_image(truths[stem]))
-            make_sheet(picture, scale, models).save(out / 'compare' / f'{config.replace("/", "-")}-{stem}.png')
+            sheet_name = file_name(f'{config.replace("/", "-")}-{stem}', '.png')
+            make_sheet(picture, scale, models).save(out / 'compare' / sheet_name)
     print(f'pictures: {out / "compare"}')
 
 

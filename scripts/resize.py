@@ -30,14 +30,14 @@ from datasets.cache import in_parallel
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
 from datasets.transforms import resize
-from files import atomic_write
+from files import atomic_write, file_name
 
 LARGEST, SMALLER = 256, (128, 64, 32)
 
 
 def reduce(path: Path) -> None:
     """Writes those reduced images of the photo at `path` that do not exist yet."""
-    targets = {side: path.parents[1] / str(side) / f'{path.stem}.png' for side in (LARGEST, *SMALLER)}
+    targets = {side: path.parents[1] / str(side) / file_name(path.stem, '.png') for side in (LARGEST, *SMALLER)}
     absent = [side for side, target in targets.items() if not target.exists()]
     if not absent:
         return

@@ -34,7 +34,7 @@ from PIL import Image
 from datasets.cache import in_parallel
 from datasets.image_file import read_image
 from datasets.image_folder import list_images
-from files import atomic_write
+from files import atomic_write, file_name
 
 QUALITIES = 95, 92, 90, 87, 85, 82, 80, 77, 75, 70, 65, 60, 50, 40
 EACH = 10  # every tenth photo is used to choose the quality
@@ -72,7 +72,7 @@ def main() -> None:
         target = args.output / name
         target.mkdir(parents=True, exist_ok=True)
         for path, content in zip(found, in_parallel(lambda path: avif(path, quality), found, name), strict=True):
-            with atomic_write(target / f'{path.stem}.avif') as file:
+            with atomic_write(target / file_name(path.stem, '.avif')) as file:
                 file.write(content)
             taken += len(content)
     print(f'{args.output}: {len(everything)} photos at quality {quality}, {taken / 1e6:.1f} MB')

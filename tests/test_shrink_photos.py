@@ -37,6 +37,12 @@ def test_all_photos_come_in_their_sizes_and_take_no_more_than_was_allowed(folder
     assert np.abs(small - np.asarray(Image.open(folders[0] / 'p3.png'), float)).mean() < 12
 
 
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path, monkeypatch):
+    folder = save_photos(tmp_path / 'a', **{'L' * 251: (64, 80)})
+    shrink(monkeypatch, folder, '--output', tmp_path / 'out')
+    assert len(list((tmp_path / 'out/a').glob('*.avif'))) == 1
+
+
 def test_photos_that_cannot_fit_are_an_error(folders, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='13 photos do not fit into'):
         shrink(monkeypatch, *folders, '--output', tmp_path / 'out', '--megabytes', 0.001)

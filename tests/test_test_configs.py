@@ -238,6 +238,14 @@ def test_configs_of_one_name_write_to_two_folders_and_are_told_apart(roots, tmp_
     assert [line.split()[0] for line in lines] == ['a/set', 'b/set']
 
 
+def test_names_of_images_may_be_as_long_as_the_file_system_allows(roots, tmp_path):
+    long = 'L' * 251
+    for root in roots:
+        (root / '1.png').rename(root / f'{long}.png')  # as there are two, they are numbered, which makes them longer
+    evaluate(write_config(tmp_path / 'set.yaml', *roots), models.Bicubic(), save_dir=tmp_path / 'out')
+    assert len(list((tmp_path / 'out/set').glob('*.png'))) == 2
+
+
 @pytest.mark.parametrize('paths, names', [
     (['a/x.yaml', 'a/y.yaml'], ['x', 'y']), (['a/x.yaml', 'b/x.yaml', 'b/y.yaml'], ['a/x', 'b/x', 'b/y']),
     (['x.yaml', 'x.yml'], ['x.yaml', 'x.yml']), (['a/c/x.yaml', 'b/c/x.yaml'], ['a/c/x', 'b/c/x']),
