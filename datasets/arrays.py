@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from datasets.deep_colour import deep_pixels, has_deep_colour
-from datasets.image_file import grey_16_bits, header, image_size, read_image, reading
+from datasets.image_file import check_need, grey_16_bits, header, image_size, read_image, reading
 from errors import UserError, quoted
 from utils import white
 
@@ -91,6 +91,7 @@ def stored(path: Path) -> np.ndarray:
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
             if series.keyframe.photometric in PLAIN:
+                check_need(f'{"x".join(map(str, series.shape))} values', series.nbytes)
                 return np.moveaxis(series.asarray(), 0, 2) if channels_first(series) else series.asarray()
     with header(path) as image:
         return picture(image)

@@ -107,11 +107,14 @@ def header(path: str | Path) -> Iterator[Image.Image]:
     if reason := why_not(Path(path)):
         raise UserError(f'is not opened ({reason})')
     with Image.open(path, formats=FORMATS) as image:
-        need, free = PIXEL_BYTES * math.prod(image.size), free_memory()
-        if need > free:
-            raise UserError(f'{image.width}x{image.height} pixels take {need / 1e9:.1f} GB to read, but '
-                            f'{free / 1e9:.1f} GB of memory are free')
+        check_need(f'{image.width}x{image.height} pixels', PIXEL_BYTES * math.prod(image.size))
         yield image
+
+
+def check_need(what: str, need: int) -> None:
+    """Raises a UserError if reading `what` takes more memory, `need` bytes, than is free."""
+    if need > (free := free_memory()):
+        raise UserError(f'{what} take {need / 1e9:.1f} GB to read, but {free / 1e9:.1f} GB of memory are free')
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -51,6 +51,15 @@ def test_tiffs_arrive_as_they_are(tmp_path, shape, kwargs, dtype):
     assert same(dataset[0], array.reshape(6, 9, -1)) and dataset.size(0) == (6, 9)
 
 
+def test_a_tiff_that_claims_more_than_the_memory_is_told_before_decoding(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', np.zeros((6, 9), np.uint16))
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+') as tiff:
+        for tag in ('ImageWidth', 'ImageLength'):
+            tiff.pages[0].tags[tag].overwrite(10**6)
+    with pytest.raises(UserError, match='a.tif: 1000000x1000000 values take 2000.0 GB to read, but .* are free'):
+        ImageFolder(str(tmp_path), channels='all')[0]
+
+
 def test_the_channels_of_a_tiff_may_be_planes(tmp_path):
     array = noise(6, 9, 5)
     tifffile.imwrite(tmp_path / 'a.tif', np.moveaxis(array, 2, 0), planarconfig='separate', photometric='minisblack')
