@@ -36,8 +36,8 @@ class ModulatedMLP(nn.Module):
         check_positive(out_dim=out_dim, hidden_dim=hidden_dim, hidden_depth=hidden_depth)
         if not mod_scale or not mod_shift:
             raise UserError('mod_scale and mod_shift must be true')
-        dims = [in_dim] + [hidden_dim] * hidden_depth
-        hidden = [module for i, o in zip(dims, dims[1:], strict=False) for module in (Linear(i, o), nn.ReLU())]
+        hidden = [module for i in range(hidden_depth)
+                  for module in (Linear(hidden_dim if i else in_dim, hidden_dim), nn.ReLU())]
         # (the ReLUs are not called: they give the layers the numbers that they have in published files)
         self.layers = nn.Sequential(*hidden, Linear(hidden_dim, out_dim))
         self.hidden_dim, self.hidden_depth, self.out_dim = hidden_dim, hidden_depth, out_dim

@@ -9,6 +9,9 @@ from the published encoder:
   them; they are ignored there.
 """
 
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -119,7 +122,7 @@ class Block(nn.Module):
 class Group(nn.Module):
     """The transformer part of a layer: a block for each rate of stochastic depth in `drops`."""
 
-    def __init__(self, dim: int, heads: int, window: int, drops: list[float]):
+    def __init__(self, dim: int, heads: int, window: int, drops: Iterable[float]):
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, window, window // 2 * (j % 2), drop)
                                     for j, drop in enumerate(drops))
@@ -133,7 +136,7 @@ class Group(nn.Module):
 class Layer(nn.Module):
     """A residual Swin transformer layer: x + conv(blocks(x)); maps (B, H, W, C)."""
 
-    def __init__(self, dim: int, heads: int, window: int, drops: list[float]):
+    def __init__(self, dim: int, heads: int, window: int, drops: Iterable[float]):
         super().__init__()
         self.residual_group = Group(dim, heads, window, drops)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
@@ -181,7 +184,7 @@ class SwinIR(nn.Module):
         self.conv_first = nn.Conv2d(n_colors, embed_dim, 3, padding=1)
         self.patch_embed = Embedding(embed_dim)
         rates = iter(DROP_PATH * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
-        self.layers = nn.ModuleList(Layer(embed_dim, heads, window, [next(rates) for _ in range(depth)])
+        self.layers = nn.ModuleList(Layer(embed_dim, heads, window, islice(rates, depth))
                                     for heads, depth in zip(num_heads, depths, strict=True))
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)

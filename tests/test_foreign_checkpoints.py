@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import threading
+import tracemalloc
 import zipfile
 
 import fuzz
@@ -232,6 +233,20 @@ def test_a_model_that_no_memory_holds_is_refused_in_training_too():
     spec = changed(SPEC, {'args.imnet_spec.args.K': 10 ** 9, 'args.expansion_spec.args.out_dim': 10 ** 9})
     with pytest.raises(UserError, match='the model needs more memory than'):
         models.registry.make_model(spec)
+
+
+@pytest.mark.parametrize('spec', [
+    changed(specs.lmliif(), {'args.imnet_spec.args.hidden_depth': 10 ** 9}),
+    changed(specs.liif(), {'args.encoder_spec': changed(specs.SWINIR, {'args.depths': [10 ** 9]})})
+], ids=['lmliif', 'swinir'])
+def test_a_model_of_a_billion_layers_is_refused_before_memory_is_taken_for_them(tmp_path, state, spec):
+    torch.save({'model': {**spec, 'sd': dict(state)}}, tmp_path / 'a.pth')
+    tracemalloc.start()
+    try:
+        assert 'the weights do not fit the model: it is far larger' in refusal(tmp_path / 'a.pth')
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize('zeros', [10 ** 7, 10 ** 4], ids=['a-thousand-times', 'twice'])
