@@ -19,7 +19,7 @@ from torch import nn
 from config import check_extent
 from errors import UserError, located, quoted
 from files import atomic_write, free_memory
-from models.convert import BARE, bare_state, from_mmagic, unwrapped
+from models.convert import bare_state, from_mmagic, unwrapped
 from models.normalisation import check_norm
 from models.registry import make_model
 
@@ -152,8 +152,7 @@ def read(path: str | Path) -> dict:
 
 
 def read_bare(path: str | Path) -> dict:
-    """The state dict in a file that other code has written: safetensors, or torch.save's, alone or under a key in BARE.
-    """
+    """The state dict in a file that other code has written: safetensors, or torch.save's, alone or in a dict."""
     with located(path):
         content = read_file(path)
         if is_safetensors(content):
@@ -161,7 +160,7 @@ def read_bare(path: str | Path) -> dict:
         else:
             found = bare_state(unpickle(content))
             if found is None:
-                raise UserError(f'holds no weights (a state dict, alone or as {", ".join(filter(None, BARE))})')
+                raise UserError('holds no weights (a state dict, alone or in a dict)')
             _, state = found
         check_state(state)
         return unwrapped(state)

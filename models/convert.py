@@ -6,7 +6,7 @@ import torch
 
 from errors import UserError
 
-BARE = 'params_ema', 'params', 'state_dict', 'model', ''  # where others keep a state dict ('': it is the whole file)
+BARE = 'params_ema', 'params', 'state_dict', 'model', ''  # where most keep a state dict ('': it is the whole file)
 MMAGIC_NAMES = (  # (mmagic's, ours), of encoders and of the MLP; {} is how many blocks EDSR has
     (r'conv_first\.', 'encoder.head.0.'), (r'conv_after_body\.', 'encoder.body.{}.'),
     (r'body\.(\d+)\.conv1\.', r'encoder.body.\1.body.0.'), (r'body\.(\d+)\.conv2\.', r'encoder.body.\1.body.2.'),
@@ -76,9 +76,13 @@ def is_state(value: object) -> bool:
 
 
 def bare_state(content: object) -> tuple[str, dict] | None:
-    """The key and the state dict in the `content` of a file without a model's spec; None if there is none."""
+    """The key and the state dict in the `content` of a file without a model's spec; None if there is none.
+
+    Keys of `BARE` come first, then others such as 'net' or 'g_ema'.
+    """
     parts = {**content, '': content} if isinstance(content, dict) else {}
-    return next(((key, parts[key]) for key in BARE if is_state(parts.get(key))), None)
+    others = (key for key in parts if isinstance(key, str) and key.isidentifier())
+    return next(((key, parts[key]) for key in (*BARE, *others) if is_state(parts.get(key))), None)
 
 
 def from_mmagic(content: object) -> dict | None:

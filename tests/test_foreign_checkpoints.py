@@ -108,14 +108,15 @@ def write_alone(path, state, kind):
 @pytest.mark.parametrize('kind, told', [
     ('safetensors', 'is a safetensors file: it holds no spec of a model, but weights alone'), ('', 'but weights alone'),
     ('params', 'but weights alone (params)'), ('params_ema', 'but weights alone (params_ema)'),
-    ('state_dict', 'but weights alone (state_dict)'), ('model', 'but weights alone (model)')])
+    ('state_dict', 'but weights alone (state_dict)'), ('model', 'but weights alone (model)'),
+    ('g_ema', 'but weights alone (g_ema)')])
 def test_weights_alone_are_told_with_how_to_load_them(tmp_path, state, kind, told):
     write_alone(tmp_path / 'a.pth', state, kind)
     message = refusal(tmp_path / 'a.pth')
     assert told in message and 'scripts/export_weights.py FILE NEW.pth --config CONFIG makes a checkpoint' in message
 
 
-@pytest.mark.parametrize('kind', ['', 'params_ema', 'safetensors'])
+@pytest.mark.parametrize('kind', ['', 'params_ema', 'net', 'safetensors'])
 def test_weights_alone_become_a_checkpoint_by_a_config(tmp_path, state, kind):
     if kind == 'safetensors':
         pytest.importorskip('safetensors')
