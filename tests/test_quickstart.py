@@ -50,7 +50,7 @@ def run(folder):
 
 def test_its_commands_are_ones_that_the_scripts_take_and_each_reads_what_others_write(folder, monkeypatch):
     install, *calls = run(folder)[0]
-    assert install == ['-m', 'pip', 'install', '--quiet', '--requirement', 'requirements.txt']
+    assert install == ['-m', 'pip', 'install', '--quiet', '--no-index', '--requirement', 'requirements.txt']
     args = {name: [] for name in PARSERS}
     for call in calls:
         monkeypatch.setattr(sys, 'argv', call)

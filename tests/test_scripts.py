@@ -138,8 +138,17 @@ def test_only_to_make_an_environment_the_systems_python_must_be_new_enough(made,
         write_command(tmp_path / f'.venv/bin/{name}', f'echo {name} "$@"')
     done = subprocess.run(['bash', 'scripts/make_venv.sh', 'some.txt'], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, 'PATH': f'{tmp_path}/system:{os.environ["PATH"]}'})
-    assert done.stdout == ('python -m pip install --quiet --requirement some.txt\n' if made else '')
+    assert done.stdout == ('python -m pip install --quiet --no-index --requirement some.txt\n' if made else '')
     assert done.returncode == (0 if made else 1)
+
+
+def test_progress_is_shown_when_packages_are_downloaded(tmp_path):
+    (tmp_path / 'scripts').mkdir()
+    shutil.copy(SCRIPTS / 'make_venv.sh', tmp_path / 'scripts')
+    write_command(tmp_path / '.venv/bin/pip', '')
+    write_command(tmp_path / '.venv/bin/python', 'case "$*" in *--no-index*) exit 1;; *) echo "$@";; esac')
+    done = subprocess.run(['bash', 'scripts/make_venv.sh', 'some.txt'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == '-m pip install --requirement some.txt\n' and done.returncode == 0
 
 
 def reduced(**args):
