@@ -98,13 +98,21 @@ def test_b_shows_bicubic_interpolation_instead_then_beside(browser):
         wait(browser, lambda browser, expected=expected: [tag.is_displayed() for tag in tags] == expected)
 
 
-def sizes_asked_for(browser, url, milliseconds):
-    """Width and height of what is requested for a view on which the model is expected to spend `milliseconds`."""
-    before, screen = box(browser), browser.find_element('id', 'view').size
+def nearer(browser):
+    """The part of the photo that is shown after zooming in."""
+    whole = box(browser)
+    browser.find_element('css selector', 'body').send_keys('+++')
+    return box(browser, whole)
+
+
+def sizes_asked_for(browser, url, milliseconds, key='-'):
+    """Width and height of what `key` requests if the model is expected to spend `milliseconds` on a view."""
+    body, screen = browser.find_element('css selector', 'body'), browser.find_element('id', 'view').size
     width, height = screen['width'], screen['height']
+    before = nearer(browser)
     browser.get_log('performance')
     browser.execute_script(f'pace = {milliseconds / (width * height)}')
-    browser.find_element('css selector', 'body').send_keys('+')
+    body.send_keys(key)
     box(browser, before)
     asked = [re.search(r'size=(\d+),(\d+)&by=model', address).groups() for address in requested(browser, url)]
     return [tuple(map(int, size)) for size in asked], (width, height)
@@ -118,6 +126,27 @@ def test_a_view_is_one_request_at_the_resolution_of_the_screen(browser, url):
 def test_where_the_model_takes_long_a_smaller_view_that_takes_a_quarter_of_a_second_comes_first(browser, url):
     (first, second), screen = sizes_asked_for(browser, url, 2250)
     assert second == screen and first == pytest.approx([n / 3 for n in screen], abs=1)
+
+
+def test_no_smaller_view_is_requested_where_the_one_before_shows_all_of_it_finer(browser, url):
+    asked, screen = sizes_asked_for(browser, url, 2250, key='+')
+    assert asked == [screen]
+
+
+def test_what_was_sharp_stays_sharp_when_a_smaller_view_fills_in_what_a_drag_uncovers(browser):
+    nearer(browser)
+    look = 'return [...context.getImageData(arguments[0], 200, 100, 100).data]'
+    before = browser.execute_script(look, 300)
+    browser.execute_script('''
+        pace = 1;
+        window.real = window.fetch;
+        window.fetch = (url, options) => url.includes(`size=${canvas.width},`) ? new Promise(() => {})
+                                                                               : window.real(url, options);
+        pan(100, 0);''')
+    wait(browser, lambda browser: browser.execute_script('return pictures.first'))
+    after = browser.execute_script(look, 400)
+    browser.execute_script('window.fetch = window.real')
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) <= 2
 
 
 @pytest.mark.parametrize('width', [360, 400])

@@ -1,5 +1,5 @@
 // The Explore page. For each new view it at once scales the pictures that it already has, and requests the view itself
-// from the server; if the model is slow, it requests a smaller version of the view first.
+// from the server; if the model is slow, it requests a smaller version of the view first, to fill in what these lack.
 'use strict';
 
 const $ = id => document.getElementById(id);
@@ -13,7 +13,8 @@ const MOST_PIXELS = 9e6;  // limit of a view, the same as the server's
 let photo = null;   // {id, file, width, height, resent: no view has been shown since the file was sent again}
 let at = null;      // the view: {x, y} of its centre in the photo, and `scale`, screen pixels per pixel of the photo
 let mode = 0;
-let pictures = {};  // the latest 'base', 'model' and 'bicubic': {image, box, key, now: it shows the present view}
+let pictures = {};  // the latest 'base', 'model', 'bicubic': {image, box, key, now: it shows the present view}; and
+                    // 'first', a smaller version of the view that the model still makes
 let pending = null; // AbortController of the pending requests
 let timer = null, opening = 0;
 let pace = 1e-3;    // ms that the model took per pixel of its latest view; at first a guess
@@ -52,6 +53,8 @@ function visible() {  // the visible part of the photo: its box, and its size on
 
 // --- drawing
 
+const fineness = ({image, box}) => image.width / (box[2] - box[0]);  // its pixels per pixel of the photo
+
 function paint(picture) {
   if (!picture) return;
   const [left, top] = toScreen(picture.box.slice(0, 2)), [right, bottom] = toScreen(picture.box.slice(2));
@@ -68,7 +71,8 @@ function draw() {
     if (pictures[name]) pictures[name].now = pictures[name].key === keyOf(visible());
   const half = Math.round(canvas.width / 2);
   paint(pictures.base);
-  if (mode !== 1) paint(pictures.model);
+  const byModel = [pictures.first, pictures.model].filter(Boolean);
+  if (mode !== 1) byModel.sort((a, b) => fineness(a) - fineness(b)).forEach(paint);  // what is sharp stays in sight
   if (mode === 1) paint(pictures.bicubic);
   if (mode === 2) {
     context.save();
@@ -112,10 +116,14 @@ async function receive(by, {box, size}, signal) {
   return {image, box, key: keyOf({box, size})};
 }
 
-function sizes(kind, size) {  // the sizes in which to request a view, one after the other
+function sizes(kind, {box, size}) {  // the sizes in which to request a view, one after the other
   const factor = Math.min(Math.sqrt(size[0] * size[1] * pace / SOON), at.scale / 2);
-  return kind === 'model' && factor > 1.5 ? [size.map(n => Math.ceil(n / factor)), size] : [size];
+  if (kind !== 'model' || factor <= 1.5 || finer(pictures.model, box, at.scale / factor)) return [size];
+  return [size.map(n => Math.ceil(n / factor)), size];
 }
+
+const finer = (picture, box, than) => picture && fineness(picture) >= than &&
+  box.every((n, i) => i < 2 ? n >= picture.box[i] : n <= picture.box[i]);  // nothing of the box is outside
 
 function ask() {
   pending?.abort();
@@ -139,11 +147,12 @@ async function view() {
   try {
     await Promise.all(kinds.map(async kind => {
       let begin;
-      for (const size of sizes(kind, target.size)) {
+      for (const size of sizes(kind, target)) {
         begin = performance.now();
         const picture = await receive(reduced ? 'bicubic' : kind, {...target, size}, signal);
         if (signal.aborted) return;
-        pictures[kind] = picture;
+        if (kind === 'model') pictures.first = size === target.size ? null : picture;
+        if (size === target.size) pictures[kind] = picture;
         draw();
       }
       if (kind === 'model' && !reduced) pace = (performance.now() - begin) / (target.size[0] * target.size[1]);
