@@ -54,6 +54,11 @@ def download(web, value):
     return Image.open(io.BytesIO(web.get(f'file={value[2]["value"]["path"]}').raise_for_status().content))
 
 
+def test_it_tells_where_both_pages_are_and_nothing_about_sharing(web_folder, url):
+    log = (web_folder / 'web_demo.log').read_text()
+    assert f'open {url}, or {url}explore' in log and 'share' not in log
+
+
 def test_an_uploaded_photo_is_upscaled_and_the_result_can_be_fetched(web, web_folder, web_model):
     kind, value = answer(web, {'path': upload(web, web_folder / 'photo.png'), **META})
     assert kind == 'complete'

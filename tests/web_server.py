@@ -55,7 +55,7 @@ def url(web_folder):
     process = fork(web_folder, 'web_demo.py', *args, streams=(path.name, path.name),
                    environment={'GRADIO_TEMP_DIR': str(web_folder / 'cache'), **PROXIES})
     deadline = time.monotonic() + 120
-    while 'Running on local URL' not in path.read_text():
+    while 'open http' not in path.read_text():
         assert process.is_alive() and time.monotonic() < deadline, path.read_text()
         time.sleep(0.1)
     yield f'http://127.0.0.1:{port}/'

@@ -184,7 +184,10 @@ def serve(args: argparse.Namespace) -> None:
     page = make_page(model, Path(args.model).stem)
     try:
         page.launch(server_name='127.0.0.1', server_port=args.port, share=False, ssr_mode=False, show_error=True,
-                    max_file_size=FILE_BYTES, app_kwargs={'routes': Explore(model).routes()}, footer_links=[], css=CSS,
+                    quiet=True, prevent_thread_lock=True, max_file_size=FILE_BYTES, footer_links=[], css=CSS,
+                    app_kwargs={'routes': Explore(model).routes()},
                     theme=gr.themes.Default(font=gr.themes.Font('system-ui')))
     except OSError as error:  # Gradio's own, with several lines
         raise UserError(f'--port: {args.port} is taken or not permitted; choose another') from error
+    print(f'open {page.local_url}, or {page.local_url}explore to look around in a photo; Ctrl-C ends it', flush=True)
+    page.block_thread()
