@@ -5,6 +5,12 @@
 # Results of unchanged weights are kept, unless --fresh is given: ... cpu set5 --fresh
 set -euo pipefail
 CDPATH= cd "$(dirname "$0")/.."
-python scripts/results.py --gpu "${1:-0}" --sets "${@:2}"
-python scripts/figures.py --gpu "${1:-0}"
+gpu=0
+case ${1:-} in
+    -h | --help) sed -n 's/^# //p' scripts/reproduce_results.sh; exit;;
+    '' | -*) ;;
+    *) gpu=$1; shift;;
+esac
+python scripts/results.py --gpu "$gpu" --sets "$@"
+python scripts/figures.py --gpu "$gpu"
 echo 'next: git diff results docs/results.md'

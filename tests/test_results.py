@@ -186,7 +186,8 @@ def test_set_that_is_not_whole_gives_one_line(made, name, folder):
 
 
 @pytest.mark.parametrize('given, passed_on', [
-    ('', '--gpu 0 --sets'), ('cpu', '--gpu cpu --sets'), ('cpu set5 --fresh', '--gpu cpu --sets set5 --fresh')])
+    ('', '--gpu 0 --sets'), ('cpu', '--gpu cpu --sets'), ('cpu set5 --fresh', '--gpu cpu --sets set5 --fresh'),
+    ('--fresh', '--gpu 0 --sets --fresh')])
 def test_one_command_runs_results_and_then_figures(tmp_path, given, passed_on):
     (tmp_path / 'scripts').symlink_to(ROOT / 'scripts')
     (tmp_path / 'python').write_text('#!/bin/sh\necho "$*" >> calls\n')
@@ -196,6 +197,11 @@ def test_one_command_runs_results_and_then_figures(tmp_path, given, passed_on):
     gpu = ' '.join(passed_on.split()[:2])
     assert (tmp_path / 'calls').read_text().splitlines() == [
         f'scripts/results.py {passed_on}', f'scripts/figures.py {gpu}']
+
+
+def test_asked_for_help_it_tells_how_it_is_used():
+    told = subprocess.run(['bash', ROOT / 'scripts/reproduce_results.sh', '--help'], check=True, capture_output=True)
+    assert b'bash scripts/reproduce_results.sh cpu set5 set14' in told.stdout and b'--fresh' in told.stdout
 
 
 def test_what_is_measured_is_not_measured_again(work, monkeypatch):
