@@ -87,14 +87,29 @@ def stored(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix == '.npy':
         return np.load(path, mmap_mode='r', allow_pickle=False)
-    if suffix in TIFF:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            if series.keyframe.photometric in PLAIN:
-                check_need(f'{"x".join(map(str, series.shape))} values', series.nbytes)
-                return np.moveaxis(series.asarray(), 0, 2) if channels_first(series) else series.asarray()
+    if suffix in TIFF and (array := tiff_array(path)) is not None:
+        return array
     with header(path) as image:
         return picture(image)
+
+
+def tiff_array(path: Path) -> np.ndarray | None:
+    """The array in the TIFF at `path`; None if only Pillow can read it, which knows more colours and compressions."""
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        if series.keyframe.photometric not in PLAIN:
+            return None
+        check_need(f'{"x".join(map(str, series.shape))} values', series.nbytes)
+        try:
+            array = series.asarray()
+        except ValueError as error:
+            if 'imagecodecs' not in str(error):
+                raise
+            if series.axes == 'YX' or series.axes == 'YXS' and (series.shape[2], series.dtype) == (3, np.uint8):
+                return None
+            raise UserError(f'its compression, {series.keyframe.compression.name}, needs a package: '
+                            'pip install imagecodecs') from None
+        return np.moveaxis(array, 0, 2) if channels_first(series) else array
 
 
 def channels_first(series: tifffile.TiffPageSeries) -> bool:
@@ -111,6 +126,8 @@ def picture(image: Image.Image) -> np.ndarray:
         return pixels
     if image.mode[0] == 'I':
         return grey_16_bits(image)
+    if image.mode == 'F':
+        return np.asarray(image)
     if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
         image = image.convert('L' if image.mode == '1' else 'RGBA' if image.has_transparency_data else 'RGB')
     return np.asarray(image)

@@ -1,5 +1,7 @@
 """Any number of channels, of 8, 16 or 32 bits: files as they are read, and what is cut from them."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import tifffile
@@ -65,6 +67,28 @@ def test_the_channels_of_a_tiff_may_be_planes(tmp_path):
     tifffile.imwrite(tmp_path / 'a.tif', np.moveaxis(array, 2, 0), planarconfig='separate', photometric='minisblack')
     dataset = ImageFolder(str(tmp_path), channels='all')
     assert same(dataset[0], array) and dataset.size(0) == (6, 9)
+
+
+@pytest.mark.parametrize('dtype, shape', [*((dtype, (6, 9)) for dtype in TOPS), (np.uint8, (6, 9, 3))], ids=str)
+def test_grey_of_any_type_and_8_bit_rgb_may_be_compressed_by_lzw(tmp_path, dtype, shape):
+    array = noise(*shape, dtype=dtype)
+    Image.fromarray(array).save(tmp_path / 'a.tif', compression='tiff_lzw')
+    assert same(ImageFolder(str(tmp_path), channels='all')[0], array.reshape(6, 9, -1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('imagecodecs') is not None, reason='imagecodecs is installed')
+def test_a_compression_that_needs_a_package_is_told(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', noise(6, 9, 5), photometric='minisblack', planarconfig='contig')
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+') as tiff:
+        tiff.pages[0].tags['Compression'].overwrite(tifffile.COMPRESSION.LZW)
+    with pytest.raises(UserError, match='a.tif: its compression, LZW, needs a package: pip install imagecodecs'):
+        ImageFolder(str(tmp_path), channels='all')[0]
+
+
+def test_float_pictures_of_other_formats_arrive(tmp_path):
+    array = noise(6, 9, dtype=np.float32)
+    Image.fromarray(array).save(tmp_path / 'a.pfm')
+    assert same(ImageFolder(str(tmp_path), channels='all')[0], array[..., None])
 
 
 @pytest.mark.parametrize('channels', [1, 3])
