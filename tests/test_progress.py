@@ -202,10 +202,14 @@ def test_the_commands_after_training_have_its_gpu_and_its_path(tmp_path, monkeyp
     assert run.next_step(Path('save/a'), config, model, Namespace(gpu=gpu, imports=[])) == f'next: {command}'
 
 
-def test_after_training_on_other_channels_the_api_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize('args, imports, given, after', [
+    ({}, [], '', ''), ({'data_range': 4095}, ['mine', 'a.loss'], ', data_range=4095', ', after import mine, a.loss')])
+def test_after_training_on_other_channels_the_api_is_named(tmp_path, monkeypatch, args, imports, given, after):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'save/a').mkdir(parents=True)
     (tmp_path / 'save/a/epoch-best.pth').touch()
     model = models.make(with_n_colors(specs.liif(), 4))
-    assert run.next_step(Path('save/a'), run.Config({}, {}, {}, 1), model, Namespace(gpu='0', imports=[])) == (
-        "next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4) in Python, with a NumPy array")
+    config = run.Config({'dataset': {'name': 'image-folder', 'args': args}}, {}, {}, 1)
+    assert run.next_step(Path('save/a'), config, model, Namespace(gpu='0', imports=imports)) == (
+        f"next: models.upscale(models.load('save/a/epoch-best.pth'), ARRAY, scale=4{given}) in Python{after}, "
+        'with a NumPy array')

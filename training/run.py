@@ -221,7 +221,10 @@ def next_step(folder: Path, config: Config, model: nn.Module, args: argparse.Nam
         commands.append([root / 'demo.py', root / 'examples/lighthouse.png', '--output', folder / 'lighthouse-x4.png',
                          '--overwrite', *options])
     if not commands and drawable:
-        return f"next: models.upscale(models.load('{file}'), ARRAY, scale=4) in Python, with a NumPy array"
+        white = (config.train_dataset['dataset'].get('args') or {}).get('data_range')
+        given = f"models.load('{file}'), ARRAY, scale=4" + (f', data_range={white}' if white else '')
+        after = f', after import {", ".join(args.imports)}' if args.imports else ''
+        return f'next: models.upscale({given}) in Python{after}, with a NumPy array'
     if not commands:
         commands.append([root / 'test.py', '--config', 'YOUR_TEST_CONFIG', *options])
     return 'next: ' + '\n   or: '.join(shlex.join(['python', *map(str, command)]) for command in commands)
