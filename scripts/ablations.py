@@ -3,8 +3,8 @@
     python scripts/ablations.py [--gpu cpu] [--only 'K = 4' softmax]
 
 The budget is that of configs/train-photos/ablation.yaml; each variant changes some of its keys. Each variant is
-trained with each of SEEDS, in save/ablations; existing runs are continued. Writes results/ablations.json, and the table
-between the markers in docs/results.md: PSNR on the config's validation crops (RGB, x1 to x4), also of bicubic
+trained with the seeds 0 and 1, in save/ablations; existing runs are continued. Writes results/ablations.json, and the
+table between the markers in docs/results.md: PSNR on the config's validation crops (RGB, x1 to x4), also of bicubic
 interpolation, and which differences exceed the spread over the seeds. Variants in the JSON are not trained again; it
 records the precision of each, since a CPU may not have bf16.
 """

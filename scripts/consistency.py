@@ -2,8 +2,8 @@
 
     python scripts/consistency.py [--model edsr-baseline-A-liif-pixel] [--photos FILE ...] [--gpu cpu]
 
-Measures Y-PSNR, ignoring a border of `scale` pixels, at SCALES from x1 to x8, on the centre of each photo, reduced by
-bicubic interpolation and restored: an arbitrary-scale method should give a curve without dents at fractional scales.
+Measures Y-PSNR, ignoring a border of `scale` pixels, at 29 scales from x1 to x8, on the centre of each photo, reduced
+by bicubic interpolation and restored: an arbitrary-scale method should give a curve without dents at fractional scales.
 Also measures, in RGB, how close other ways to enlarge by x4 come to the usual result: x2 applied twice, flipping the
 input and flipping the result back, and tiles. Prints everything, and writes results/consistency.json and
 results/consistency.png.

@@ -4,9 +4,9 @@
 
 Synthetic edges are straight, at all angles, between two greys; their truth is known at any scale. Everything is
 measured on Y, in 8-bit levels and pixels of the target, ignoring a border of `scale` pixels, and pooled over all pixels
-of a set. An edge is where the truth's gradient exceeds THRESHOLD. The overshoot of a pixel is its distance from the
-range of the truth within `scale` pixels to each side; if it exceeds TOLERANCE, the pixel is counted as ringing. Prints
-the tables, and writes results/edges.json and results/edges.png.
+of a set. An edge is where the truth's gradient exceeds a tenth of white per pixel. The overshoot of a pixel is its
+distance from the range of the truth within `scale` pixels to each side; if it exceeds two levels, the pixel is counted
+as ringing. Prints the tables, and writes results/edges.json and results/edges.png.
 """
 
 import argparse
