@@ -131,7 +131,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def grey_16_bits(image: Image.Image) -> np.ndarray:
     """An image of a mode that begins with I or F as uint16 (H, W); UserError if its values do not fit 16 bits."""
     if image.mode == 'F':
-        raise UserError('pixels of mode F are not supported: convert the image to grey or RGB of 8 bits')
+        raise UserError('pixels of mode F (float32) are read in data sets only, with channels: grey or all; convert '
+                        'the image to 8 or 16 bits')
     tags = getattr(image, 'tag_v2', {})
     grey = np.asarray(image)  # Pillow opens a 16-bit PGM in mode I, which has 32 bits
     if grey.min() < 0 or grey.max() > 65535:

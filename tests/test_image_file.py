@@ -105,7 +105,8 @@ def test_a_tga_that_is_decoded_already_is_taken(tmp_path):
     assert plain(image).getpixel((0, 0)) == (10, 20, 30, 40)
 
 
-@pytest.mark.parametrize('dtype, told', [(np.float32, 'mode F'), (np.int32, 'more than 16 bits')])
+@pytest.mark.parametrize('dtype, told', [
+    (np.float32, 'mode F .* channels: grey or all; convert'), (np.int32, 'more than 16 bits')])
 def test_pixels_of_other_than_8_or_16_bits_are_an_error_with_the_path(tmp_path, dtype, told):
     Image.fromarray(np.full((6, 9), 70000, dtype)).save(tmp_path / 'odd.tif')
     with pytest.raises(UserError, match=f'odd.tif: .*{told}'):
