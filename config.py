@@ -1,6 +1,7 @@
 """Configs: reading YAML, checking and converting values, and the registry that turns specs into objects."""
 
 import contextlib
+import copy
 import inspect
 import math
 import os
@@ -81,7 +82,8 @@ def load_yaml(path: str | os.PathLike, assignments: Sequence[str] = ()) -> dict:
 def set_key(config: dict, assignment: str) -> None:
     """Sets a key of a config to the argument of `--set`: 'optimizer.args.lr=1e-5'; the value is read as YAML.
 
-    A value that several keys share by YAML's anchors changes for this key only.
+    The items of a list are counted from 0: 'loss.1.weight=0.1'. A value that several keys share by YAML's anchors
+    changes for this key only.
     """
     path, equals, text = assignment.partition('=')
     *parents, last = path.split('.')
@@ -89,13 +91,25 @@ def set_key(config: dict, assignment: str) -> None:
         raise UserError(f'--set takes KEY=VALUE, such as optimizer.args.lr=1e-5, not {assignment!r}')
     with located(f'--set {assignment}'):
         value = parse_yaml(os.fsencode(text), 'surrogateescape')
-    for i, key in enumerate(parents):
-        child = {} if config.get(key) is None else config[key]
-        if not isinstance(child, dict):
-            raise UserError(f'--set {assignment}: {".".join(parents[:i + 1])} holds no keys')
-        config[key] = dict(child)
-        config = config[key]
-    config[last] = value
+        for i, key in enumerate(parents):
+            key, child = item(config, key, '.'.join(parents[:i]))
+            config[key] = {} if child is None else copy.copy(child)
+            config = config[key]
+        config[item(config, last, '.'.join(parents))[0]] = value
+
+
+def item(parent: typing.Any, key: str, path: str) -> tuple[str | int, typing.Any]:
+    """The key, or in a list the index, that `key` means in `parent`, and its value, None if there is none.
+
+    UserError, in which `parent` is called `path`, unless it is a dict, or a list with that index.
+    """
+    if isinstance(parent, list):
+        if not key.isdecimal() or int(key) >= len(parent):
+            raise UserError(f'{path} is a list, whose items are counted from 0 to {len(parent) - 1}, not {key}')
+        return int(key), parent[int(key)]
+    if not isinstance(parent, dict):
+        raise UserError(f'{path} holds no keys')
+    return key, parent.get(key)
 
 
 def check_extent(root: Node, children: Callable[[Node], Iterable[Node]]) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from projects import CONFIG, Project, assert_same
 
 import models
+from config import load_yaml
 from errors import UserError
 from training import trainer
 from training.trainer import Trainer
@@ -115,6 +116,17 @@ def test_a_key_may_be_set_that_the_config_does_not_have(tmp_path, undisturbed):
                   '--set', 'epoch_max=2')
     expected = undisturbed({'epoch_max': 2, 'multi_step_lr': {'milestones': [1, 2], 'gamma': 0.5}})
     assert_same(project.checkpoints(), expected)
+
+
+def test_an_item_of_a_list_is_set_by_its_number(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('all: &all [{name: l1}, {name: mse, weight: 2}]\nloss: *all')
+    config = load_yaml(path, ['loss.1.weight=0.5', 'loss.0={name: charbonnier}'])
+    assert config['loss'] == [{'name': 'charbonnier'}, {'name': 'mse', 'weight': 0.5}]
+    assert config['all'] == [{'name': 'l1'}, {'name': 'mse', 'weight': 2}]
+    for key in '2', '-1', 'weight':
+        with pytest.raises(UserError, match=f'loss is a list, whose items are counted from 0 to 1, not {key}'):
+            load_yaml(path, [f'loss.{key}=3'])
 
 
 @pytest.mark.parametrize('assignment, message', [
