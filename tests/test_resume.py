@@ -99,16 +99,27 @@ def test_a_signal_ends_the_run_after_its_iteration_with_a_line_that_says_how_to_
 
 
 @pytest.mark.parametrize('first', [signal.SIGTERM, signal.SIGINT])
-def test_after_a_first_signal_a_second_one_ends_the_process_at_once(project, first):
+def test_after_a_first_signal_ctrl_c_ends_the_process_at_once(project, first):
     handlers = []
 
     def interrupt(trainer):
         signal.raise_signal(first)
-        handlers.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
+        handlers.append(signal.getsignal(signal.SIGINT))
 
     with before_step(1, interrupt), pytest.raises(SystemExit):
         project.train()
-    assert handlers == [signal.SIG_DFL] * 2
+    assert handlers == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize('second', [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_or_a_scheduler_that_sends_two_signals_loses_nothing(project, second):
+    def interrupt(trainer):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(second)
+
+    with before_step(5, interrupt), pytest.raises(SystemExit):
+        project.train()
+    assert (project.checkpoint()['epoch'], project.checkpoint()['iteration']) == (1, 2)
 
 
 def test_a_signal_during_validation_is_not_kept_waiting(project, undisturbed):

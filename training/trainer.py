@@ -206,14 +206,14 @@ class Trainer:
                 signal.signal(number, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
-        """Records the signal, and lets the current iteration finish. A second signal ends the run at once.
+        """Records the signal, and lets the current iteration finish. A second Ctrl-C ends the run at once.
 
-        Under torchrun, a second signal does not: a rank may get one from the scheduler and one from torchrun, which
-        kills slow ranks itself.
+        Other second signals do not, since one event may send several: a closed terminal sends SIGHUP twice, or a rank
+        gets one from the scheduler and one from torchrun, which kills slow ranks itself.
         """
         self.signal = number
-        for number in () if self.parallel.distributed else SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        if not self.parallel.distributed:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def stopped(self) -> bool:
         """Whether any process has received a signal."""
