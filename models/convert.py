@@ -81,7 +81,7 @@ def bare_state(content: object) -> tuple[str, dict] | None:
     Keys of `BARE` come first, then others such as 'net' or 'g_ema'.
     """
     parts = {**content, '': content} if isinstance(content, dict) else {}
-    others = (key for key in parts if isinstance(key, str) and key.isidentifier())
+    others = (key for key in parts if isinstance(key, str) and key.isidentifier() and len(key) < 50)
     return next(((key, parts[key]) for key in (*BARE, *others) if is_state(parts.get(key))), None)
 
 

@@ -58,6 +58,8 @@ BAD = {
     'another group': (lambda s: groups(s).append(groups(s)[0]), f'{MUST_LIST}28 parameters in 2 groups'),
     'no groups': (lambda s: groups(s).clear(), f'{MUST_LIST}0 parameters in 0 groups'),
     'learning rate': (lambda s: groups(s)[0].update(lr='1'), "its optimizer's lr is '1', not a finite number"),
+    'rate beyond float32': (lambda s: groups(s)[0].update(lr=1e308),
+                            "its optimizer's lr is 1e+308, not a finite number"),
     'endless': (lambda s: values(s).update(more=nested(60)), 'is nested more than 50 levels deep'),
     'best': (lambda s: s.update(best='x'), "its best is 'x', which no run has"),
     'several best': (lambda s: s.update(best=torch.zeros(2)), 'its best is tensor([0., 0.]), which no run has'),

@@ -129,5 +129,5 @@ def is_count(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a finite number of Python."""
-    return type(value) in (int, float) and math.isfinite(value)
+    """Whether `value` is a number of Python, and finite in float32 as well."""
+    return type(value) in (int, float) and abs(value) <= torch.finfo(torch.float32).max
