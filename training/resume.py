@@ -28,7 +28,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, spec: dict, parameters: 
     state, example = saved['sd'], stepped(spec, parameters)
     check_groups(state.get('param_groups'), example['param_groups'])
     check_values(state.get('state'), example['state'], sum(len(group['params']) for group in example['param_groups']))
-    groups = [{**group, **{key: value for key, value in own.items() if key not in ('params', 'lr')}}
+    groups = [{**own, 'params': group['params'], 'lr': float(group['lr'])}
               for group, own in zip(state['param_groups'], optimizer.param_groups, strict=True)]
     optimizer.load_state_dict({'state': state['state'], 'param_groups': groups})
     for parameter, values in optimizer.state.items():  # in the parameter's memory format, as fused Adam needs
