@@ -240,5 +240,5 @@ def test_peak_memory_does_not_grow_with_the_image(make, monkeypatch):
         image = torch.randint(256, (3, h, w), dtype=torch.uint8)
         return peak_bytes(lambda: sum(block.shape[1] for *_, block in upscale_blocks(model, image, (h, w))), CPU)
 
-    assert max(peak(128, 192, tile=64), peak(576, 192, tile=64)) < 60e6
-    assert peak(576, 192, tile=576) > 100e6  # the bound is below what an untiled image needs
+    untiled = 3 * 576 * 192 * 48 * 4  # bytes: a residual block holds its input, its output and the encoder's skip
+    assert max(peak(128, 192, tile=64), peak(576, 192, tile=64)) < untiled <= peak(576, 192, tile=576)
