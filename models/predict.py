@@ -136,7 +136,10 @@ class Latents:
         """The features of `part`; the encoder also sees a margin as wide as its receptive field."""
         seen = [(0, n) if self.whole else widen(*part, self.model.receptive_radius, n, self.window)
                 for part, n in zip((rows, columns), self.shape, strict=True)]
-        feat = self.model.encoder(self.inp(*seen))
+        inp = self.inp(*seen)
+        if inp.device.type == 'cpu':  # for EDSR on large images 1.4 times as fast on a Zen 3; others gain less
+            inp = inp.contiguous(memory_format=torch.channels_last)
+        feat = self.model.encoder(inp)
         shape = tuple(end - start for start, end in seen)
         if feat.shape[-2:] != shape and not self.whole:
             raise UserError(f'the encoder made {size_text(feat.shape[-2:])} features from {size_text(shape)} pixels: '
