@@ -46,7 +46,7 @@ import torch
 
 from devices import Parallel, set_precision
 from models.pictures import target_size
-from models.predict import upscale_whole
+from models.predict import Latents, upscale_whole
 from models.pretrained import load_pretrained
 from models.registry import make_model, with_n_colors
 from scripts.benchmark import FixedFeatures, flops, machine, measured_device, peak_bytes, seconds
@@ -72,7 +72,8 @@ def calls(model, shape, scale):
     torch.manual_seed(0)
     like = next(model.parameters())
     image, size = torch.rand(model.n_colors, *shape).to(like), target_size(shape, scale)
-    encoder, feat = model.encoder, model.encoder(image[None])
+    encode = partial(Latents(model, image, None).encode, *((0, n) for n in shape))
+    encoder, feat = model.encoder, encode()
 
     def decode():
         model.encoder = FixedFeatures(feat)
@@ -81,7 +82,7 @@ def calls(model, shape, scale):
         finally:
             model.encoder = encoder
 
-    return {'encoding': torch.no_grad()(partial(encoder, image[None])), 'decoding': decode,
+    return {'encoding': torch.no_grad()(encode), 'decoding': decode,
             'whole picture': partial(upscale_whole, model, image, size)}
 
 
