@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import datasets
-from config import check_args, check_positive, load_yaml
+from config import check_args, check_positive, load_yaml, parameters
+from datasets.registry import registry
 from errors import UserError, located
 from files import file_name, writing
 from metrics import TooSmall, metrics, parse_eval_type
@@ -168,8 +169,9 @@ def load_model(name: str | Path) -> nn.Module:
 
 def wrapper_scales(spec: dict) -> set[float]:
     """The bounds between which the data set's wrapper draws its scales, or its list of them; none for pairs."""
-    args = spec['wrapper'].get('args') or {}
-    values = [args.get('scale_min', 1 if 'scale_max' in args else None), args.get('scale_max'), args.get('scales')]
+    args, wrapper = spec['wrapper'].get('args') or {}, registry.classes.get(spec['wrapper'].get('name'))
+    least = parameters(wrapper).get('scale_min') if wrapper and args.get('scales') is None else None
+    values = [args.get('scale_min', least and least.default), args.get('scale_max'), args.get('scales')]
     return {float(n) for value in values for n in (value if isinstance(value, list) else [value]) if n is not None}
 
 

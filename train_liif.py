@@ -172,9 +172,9 @@ def train(trainer: Trainer, train_loader: DataLoader, val_loader: DataLoader | N
         validate_start(trainer, val_loader, previews, log)
     progress, begin = Progress(trainer, log, len(train_loader)), time.monotonic()
     while not trainer.ended:
-        start, count = time.monotonic(), trainer.loss_count
+        start, count = time.perf_counter(), trainer.loss_count  # a clock that never shows no time at all
         train_epoch(trainer, train_loader, progress)
-        seconds = time.monotonic() - start
+        seconds = time.perf_counter() - start
         text = end_epoch(trainer, val_loader, previews, log, (trainer.loss_count - count) / seconds)
         log.line(f'{text}, {time_text(seconds)} for training, {time_text(time.monotonic() - begin)} so far'
                  f'{progress.left_text()}')

@@ -210,11 +210,11 @@ class PairedImageFolders(Dataset):
 
     def __init__(self, root_path_1: str | list, root_path_2: str | list, split_file: str | None = None,
                  split_key: str | None = None, first_k: int | None = None, repeat: int = 1,
-                 cache: Literal['none', 'bin', 'in_memory'] = 'none', channels: Channels = 'rgb',
-                 data_range: float | None = None, shown: list[int] | None = None):
+                 cache: Literal['none', 'bin', 'in_memory'] = 'none', part: Literal['train', 'valid'] | None = None,
+                 channels: Channels = 'rgb', data_range: float | None = None, shown: list[int] | None = None):
         check_positive(first_k=first_k, repeat=repeat)
         self.shown, reader = shown, Reader(channels, data_range)
-        pairs = find_pairs(root_path_1, root_path_2, split_file, split_key, reader)[:first_k]
+        pairs = take_part(find_pairs(root_path_1, root_path_2, split_file, split_key, reader)[:first_k], part)
         self.files = [f'{lr} and {hr}' for lr, hr in pairs]
         self.folders = [Images(list(files), repeat, cache, reader) for files in zip(*pairs, strict=True)]
 

@@ -1,6 +1,7 @@
 """Training and test samples cut from images: a low-resolution input and queries of the target.
 
-All random choices for a sample (scale, crop, flips, queries, in this order) come from one generator of its own.
+All random choices for a sample (scale, crop, flips, queries, in this order) come from a generator of its own; only the
+scale that the samples of a dense batch share comes from one that is seeded by the batch.
 """
 
 import math
@@ -109,6 +110,15 @@ class ImplicitWrapper(Dataset):
         """The input of `size` (h, w) made from `target`, of the same type; random numbers come from `rng`."""
         return resize(target, size)
 
+    def image(self, i: int) -> np.ndarray | tuple:
+        """The dataset's image or pair at index i; UserError if it has other channels than the first one."""
+        image = self.dataset[i]
+        different = {part.shape[2] for part in (image if self.paired else [image])} - {self.n_colors}
+        if different:
+            raise UserError(f'{self.dataset.files[i % len(self.dataset.files)]}: has {max(different)} channels, but '
+                            f'the first image {self.n_colors}')
+        return image
+
     def __len__(self):
         return len(self.dataset)
 
@@ -117,11 +127,9 @@ class ImplicitWrapper(Dataset):
             i, rng, batch_rng = index.index, index.rng(), index.batch_rng()
         else:
             i, rng, batch_rng = index, *np.random.default_rng().spawn(2)
-        image = self.dataset[i]
+        image = self.image(i)
         with located(self.dataset.files[i % len(self.dataset.files)]):
             inp, target = self.cut(image, i, rng, batch_rng)
-            if different := {inp.shape[2], target.shape[2]} - {self.n_colors}:
-                raise UserError(f'has {max(different)} channels, but the first image {self.n_colors}')
             if self.sample_q is None:
                 return {'inp': to_tensor(inp), 'gt': to_tensor(target)}
             coord, gt = query(target, self.sample_q, rng)
@@ -204,7 +212,7 @@ class SRImplicitDownsampled(ImplicitWrapper):
             size = self.inp_size, self.inp_size
             target_size = self.target_size(scales)
             while not contains(image.shape, target_size):  # only with small_images: fit
-                image = self.dataset[int(rng.integers(len(self.dataset)))]
+                image = self.image(int(rng.integers(len(self.dataset))))
             target = crop(image, *random_corner(image, target_size, rng), target_size)
         else:
             size = tuple(math.floor(n / scale + 1e-9) for n, scale in zip(image.shape, scales, strict=False))

@@ -91,6 +91,7 @@ class Decoder(nn.Module):
         """The features of the images `inp` (B, n_colors, h, w), for queries at any scale.
 
         They belong to this model and to its weights as they are now: after a step of training they are out of date.
+        Features made under torch.autocast are queried under it, too.
         """
         self.check_precision()
         return self.make_features(self.encoder(inp), inp)

@@ -57,7 +57,7 @@ def fits(model: nn.Module, features: Features) -> bool:
 
 
 def decode(model: nn.Module, features: Features, coord: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-    """What `model.decode` gives, for a model that `fits`: colours (B, Q, 3) at `coord` (B, Q, 2)."""
+    """What `model.decode` gives, for a model that `fits`: colours (B, Q, n_colors) at `coord` (B, Q, 2)."""
     index, rel_coord, areas = model.neighbours(features, coord)
     local = model.local_input(features, rel_coord, cell)
     rows, expansion_rows = features.rows('mixture'), features.rows('expansion')

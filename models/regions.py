@@ -72,6 +72,7 @@ class Region:
 
     def region(self, box: tuple, size: tuple) -> Picture:
         """The part `box` at `size` (H, W), see `upscale_region`."""
+        size = checked_size(size)
         blocks = self.blocks(box, size)
         if self.image is None:
             return joined(blocks, size)

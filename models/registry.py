@@ -64,7 +64,9 @@ def with_n_colors(spec: dict, n_colors: int) -> dict:
 def with_defaults(spec: dict) -> dict:
     """A model's `spec` in which arguments that are left out have their defaults; without its state dict."""
     known = parameters(registry.classes[spec['name']])
-    args = {**{key: p.default for key, p in known.items() if p.default is not p.empty}, **(spec.get('args') or {})}
+    defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
+    args = {key: list(value) if isinstance(value, tuple) else value  # as in YAML
+            for key, value in {**defaults, **(spec.get('args') or {})}.items()}
     return {'name': spec['name'], 'args': {
         key: with_defaults(value) if isinstance(value, dict) and value.get('name') in registry.classes else value
         for key, value in args.items()}}

@@ -196,6 +196,13 @@ def test_images_of_other_channels_than_the_first_are_named(tmp_path):
         SRImplicitDownsampled(ImageFolder(root, channels='all'))[1]
 
 
+def test_the_image_that_takes_a_small_ones_place_is_named_if_it_has_other_channels(tmp_path):
+    root = folder_of(tmp_path / 'a', noise(17, 17), noise(8, 8), noise(99, 99, 2))
+    samples = SRImplicitDownsampled(ImageFolder(root, channels='all'), inp_size=16, scale_max=4, small_images='fit')
+    with pytest.raises(UserError, match=r'a/2\.npy: has 2 channels, but the first image 1'):
+        [samples[1] for _ in range(99)]
+
+
 def test_whole_targets_of_two_types_make_no_batch(tmp_path):
     root = folder_of(tmp_path / 'a', noise(8, 8), noise(8, 8, dtype=np.uint8))
     spec = {'dataset': {'name': 'image-folder', 'args': {'root_path': root, 'channels': 'grey'}}, 'batch_size': 2,

@@ -8,7 +8,9 @@ import pytest
 import torch
 from projects import Project, assert_same, stop
 
+from models.registry import with_defaults
 from training import trainer
+from training.run import differences
 
 TUNE = {'weights_from': 'start.pth', 'epoch_max': 2}
 WORSE = {**TUNE, 'optimizer.args.lr': 0.3}  # far too large
@@ -98,6 +100,12 @@ def test_weights_of_a_model_that_computes_something_else_are_told_though_they_fi
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
     assert [re.match(r"note: start.pth: its model's (\S+) differs from the config's", note)[1] for note in notes] == [
         'args.expansion_spec.args.norm', 'args.residual']
+
+
+def test_a_default_that_the_config_spells_out_is_no_difference():
+    encoder = {'name': 'swinir', 'args': {'depths': [6] * 6, 'num_heads': [6] * 6}}
+    spelt, default = ({'name': 'liif', 'args': {'encoder_spec': spec}} for spec in (encoder, {'name': 'swinir'}))
+    assert not differences(with_defaults(spelt), with_defaults(default))
 
 
 def test_a_run_may_continue_a_model_under_a_name_that_is_not_known_here(tuning, capsys):

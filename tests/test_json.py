@@ -98,3 +98,8 @@ def test_a_border_for_another_scale_than_the_images_have_is_an_error(measured, c
     changes = f'test_dataset.wrapper.{change}', 'eval_type=benchmark-2'
     with pytest.raises(UserError, match='eval_type benchmark-2 is for x2, but the images are reduced by x4'):
         measured('bicubic', *(word for change in changes for word in ('--set', change)))
+
+
+def test_a_wrapper_whose_scale_is_not_given_reduces_by_1(measured):
+    with pytest.raises(UserError, match='eval_type benchmark-2 is for x2, but the images are reduced by x1'):
+        measured('bicubic', '--set', 'test_dataset.wrapper.args={}', '--set', 'eval_type=benchmark-2')

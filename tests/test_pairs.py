@@ -74,6 +74,14 @@ def test_a_split_with_a_name_that_no_pair_has_is_an_error(pair, tmp_path):
         PairedImageFolders(*map(str, pair), str(tmp_path / 'split.json'), 'train')
 
 
+def test_one_folder_of_pairs_may_hold_those_for_training_and_validation(tmp_path):
+    lr = save_photos(tmp_path / 'lr', **{f'{i:02}x2': (i + 1, 2) for i in range(12)})
+    hr = save_photos(tmp_path / 'hr', **{f'{i:02}': (2 * i + 2, 4) for i in range(12)})
+    train, valid = (PairedImageFolders(str(lr), str(hr), part=part) for part in ('train', 'valid'))
+    assert [valid.size(i) for i in range(len(valid))] == [((10, 2), (20, 4))]
+    assert [train.size(i)[0][0] for i in range(len(train))] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]
+
+
 def test_the_first_pairs_are_counted_when_all_are_found(tmp_path):
     lr = save_photos(tmp_path / 'lr', **{'max8x2': (2, 2), 'matx2': (3, 3)})
     hr = save_photos(tmp_path / 'hr', **{'max8': (4, 4), 'mat': (6, 6)})

@@ -15,6 +15,7 @@ from projects import Project, before_step, record
 
 import devices
 import models
+from training.graphs import StepGraphs
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,15 @@ def test_whole_targets_of_many_sizes_are_compiled_once(monkeypatch):
     for size in ((6, 6), (9, 9), (12, 13), (20, 20)):
         torch.testing.assert_close(compiled(inp, None, None, size), plain(inp, None, None, size))
     assert len(graphs) == 1
+
+
+def test_cuda_graphs_leave_frozen_parameters_without_a_gradient(monkeypatch):  # weight decay would change them
+    for name in ('graph_pool_handle', 'Stream'):  # without a GPU
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    StepGraphs(None, model)
+    assert model.bias.grad is None and model.weight.grad.eq(0).all()
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

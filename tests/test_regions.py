@@ -190,6 +190,10 @@ def test_a_size_may_be_of_any_whole_numbers_and_a_box_of_any_numbers(image):
     assert_close(upscale_region(model, image, *args), upscale_region(model, image, (0, 0, 5, 6), (12, 10)))
 
 
+def test_the_size_of_a_pictures_region_may_be_an_array():
+    assert upscale_region(make(pixel()), Image.new('RGB', (9, 9)), (1, 1, 9, 9), np.array([12, 10])).size == (10, 12)
+
+
 @pytest.mark.parametrize('box', [(0, 0, 5), 'abcd', None], ids=str)
 def test_a_box_of_other_than_four_numbers_is_an_error(image, box):
     with pytest.raises(UserError, match='box must be four numbers'):

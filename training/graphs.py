@@ -13,10 +13,13 @@ class StepGraphs:
 
     Each shape of batches gets a graph of its own, recorded when it first occurs. All graphs use the same memory, except
     for their inputs, so the result is copied. `compute` must not wait for the GPU, nor copy from main memory.
+
+    A parameter that `compute` does not use has a gradient of zero, not none, so weight decay changes it.
     """
 
     def __init__(self, compute: Callable[[dict], torch.Tensor], model: nn.Module):
-        self.compute, self.model, self.parameters = compute, model, list(model.parameters())
+        self.compute, self.model = compute, model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.graphs = {}
         self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self.device)
