@@ -22,6 +22,12 @@ def fork(folder, script, *args, streams=('stdout', 'stderr'), environment=None, 
     return process
 
 
+def data_workers():
+    """The data workers of this process; not the programs that it has started by `fork`, such as the web server."""
+    programs = multiprocessing.context.ForkServerProcess
+    return [child for child in multiprocessing.active_children() if not isinstance(child, programs)]
+
+
 def ended(process):
     """The exit code of a forked process, which has 100 seconds to end."""
     process.join(100)

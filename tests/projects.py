@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import itertools
-import multiprocessing
 import re
 import signal
 import struct
@@ -18,7 +17,7 @@ import torch._dynamo  # the first optimizer would import it, which takes seconds
 import yaml
 from paths import ROOT
 from photos import smooth
-from processes import forked
+from processes import data_workers, forked
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train_liif
@@ -168,7 +167,7 @@ class Project:
 
 def end_workers():
     """Ends this process's data workers, which garbage collection would later give 5 seconds each to end."""
-    for worker in multiprocessing.active_children():
+    for worker in data_workers():
         worker.terminate()
         worker.join()
 

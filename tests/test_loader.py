@@ -1,6 +1,5 @@
 """Batches: the same for any number of workers and processes, in any epoch, from any start."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 from paths import ROOT
 from PIL import Image
-from processes import forked
+from processes import data_workers, forked
 
 from datasets.loader import GlobalBatches, make_loader
 from errors import UserError
@@ -240,7 +239,7 @@ def test_workers_leave_signals_to_the_job_to_the_training_loop(spec, signal):
     spec['dataset']['args']['repeat'] = 8
     batches = iter(make_loader({**spec, 'num_workers': 2}, seed=0))
     next(batches), next(batches)  # one of each worker: both have started
-    workers = multiprocessing.active_children()
+    workers = data_workers()
     subprocess.run(['kill', f'-{signal}', *(str(worker.pid) for worker in workers)], check=True)
     time.sleep(0.2)
     assert len(list(batches)) == 8
